@@ -1,0 +1,54 @@
+# Everything a fresh machine needs is Python >= 3.10 with venv, make and git. `make demo` and `make test` do the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+PROMPT ?= a hamburger
+BIN    := $(VENV)/bin
+# torch comes first and pinned, so that the resolver has no reason to fetch another (and much larger) build of it.
+TORCH  ?= torch==2.13.0
+
+.PHONY: help demo test lint types format wheel clean
+
+help:
+	@echo "make demo    install, then turn PROMPT='$(PROMPT)' into a 3D object (some minutes on two cores)"
+	@echo "make test    install with the development tools, then run the tests"
+	@echo "make lint    ruff        make types   pyright        make format   ruff format"
+	@echo "make wheel   build dist/*.whl        make clean   remove the environment and all caches"
+
+$(VENV)/torch.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python >= 3.10 is needed: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@ $(VENV)/run.stamp
+
+demo: $(VENV)/run.stamp
+	@out="runs/demo-$$(date +%Y%m%d-%H%M%S)"; \
+	$(BIN)/dreamfusion generate "$(PROMPT)" --out "$$out" && echo && echo "Open $$out/index.html in a browser."
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/pyright
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/dev.stamp
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
