@@ -1,0 +1,91 @@
+"""A prior's noise estimate, sharpened towards a caption: classifier-free guidance and Perp-Neg in one expression."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreamfusion.priors import Conditioning, NoiseSchedule, Prior
+
+
+def guided_noise(
+    prior: Prior,
+    noisy: Float[Tensor, "b c u v"],
+    t: Int[Tensor, " b"],
+    given: Conditioning,
+    scale: float,
+    rescale: float | None = None,
+) -> Float[Tensor, "b c u v"]:
+    """The guided noise estimate, from one call of the network for all captions.
+
+    `scale` is diffusers' guidance scale s: 1 is the plain conditional estimate, 0 the empty one; the paper's omega is
+    s - 1. `rescale` in [0, 1] takes back that share of the contrast that guidance adds (see `rescaled`); None: nothing.
+    """
+    says = _estimates(prior, noisy, t, given)
+    guided = combined(says.empty, says.text, says.against, given.weight, scale)
+    return guided if rescale is None else rescaled(prior.schedule, noisy, t, guided, says.text, rescale)
+
+
+@dataclass(frozen=True, eq=False)
+class _Estimates:
+    empty: Float[Tensor, "b c u v"]
+    text: Float[Tensor, "b c u v"]
+    against: Float[Tensor, "k b c u v"]
+
+
+def _estimates(prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning) -> _Estimates:
+    captions = torch.cat([given.empty[None], given.text[None], given.against.transpose(0, 1)])
+    count = len(captions)
+    eps = prior.predict_noise(
+        noisy.repeat(count, 1, 1, 1), t.repeat(count), captions.flatten(0, 1), given.known.repeated(count)
+    )
+    empty, text, *against = eps.unflatten(0, (count, len(noisy)))
+    return _Estimates(empty, text, torch.stack(against) if against else eps.new_zeros(0, *noisy.shape))
+
+
+def combined(
+    empty: Float[Tensor, "b c u v"],
+    text: Float[Tensor, "b c u v"],
+    against: Float[Tensor, "k b c u v"],
+    weight: Float[Tensor, "b k"],
+    scale: float,
+) -> Float[Tensor, "b c u v"]:
+    """empty + s (d + sum_k w_k perp(d_k, d)), with d = text - empty and d_k = against_k - empty.
+
+    Without `against` this is classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). With it it is Perp-Neg
+    (Armandpour et al. 2023, arXiv 2304.04968): only what another caption says *besides* the main one counts, and a
+    negative weight steers away from it.
+    """
+    main = text - empty
+    aside = perpendicular(against - empty, main.expand_as(against))
+    return empty + scale * (main + (weight.T[:, :, None, None, None].to(aside) * aside).sum(0))
+
+
+def perpendicular(v: Float[Tensor, "*n c u v"], axis: Float[Tensor, "*n c u v"]) -> Float[Tensor, "*n c u v"]:
+    """The part of each picture-sized vector that is orthogonal to `axis` (all of it where the axis is zero)."""
+    dims = (-3, -2, -1)
+    along = (v * axis).sum(dims, keepdim=True) / (axis * axis).sum(dims, keepdim=True).clamp_min(
+        torch.finfo(axis.dtype).tiny
+    )
+    return v - along * axis
+
+
+def rescaled(
+    schedule: NoiseSchedule,
+    noisy: Float[Tensor, "b c u v"],
+    t: Int[Tensor, " b"],
+    guided: Float[Tensor, "b c u v"],
+    text: Float[Tensor, "b c u v"],
+    share: float,
+) -> Float[Tensor, "b c u v"]:
+    """Bring the contrast of the guided clean picture back towards that of the conditional one, against over-saturation.
+
+    The idea is guidance rescaling (Lin et al. 2023, arXiv 2305.08891, section 3.4), here on the estimate of x0, as
+    MVDream does for distillation (Shi et al. 2023, arXiv 2308.16512). `share` is their phi: 0 changes nothing, 1 makes
+    the standard deviation of each picture equal.
+    """
+    wanted, got = (schedule.x0_from_eps(eps, noisy, t) for eps in (text, guided))
+    contrast = got.std((1, 2, 3), keepdim=True).clamp_min(torch.finfo(got.dtype).tiny)
+    ratio = wanted.std((1, 2, 3), keepdim=True) / contrast
+    return schedule.eps_from_x0(got * (share * ratio + 1 - share), noisy, t)

@@ -1,0 +1,115 @@
+"""What the rest knows of a text-to-image diffusion model: the `Prior` protocol and the records that go through it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreamfusion.lights import Light
+from dreamfusion.priors.schedule import NoiseSchedule
+from dreamfusion.views import ViewWords
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of pictures besides their caption, or None. A prior uses what its `conditions` name, no more."""
+
+    pose: Float[Tensor, "b 4 4"] | None = None
+    """world_from_camera"""
+    background: Float[Tensor, "b 3"] | None = None
+    """a plain colour in [0, 1]"""
+    light: Light | None = None
+
+    def repeated(self, times: int) -> "Known":
+        """The whole batch, `times` times in a row."""
+        return Known(
+            pose=None if self.pose is None else _tiled(self.pose, times),
+            background=None if self.background is None else _tiled(self.background, times),
+            light=None if self.light is None else _tiled_light(self.light, times),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What a batch of pictures should show, as guidance needs it."""
+
+    text: Float[Tensor, "b l d"]
+    empty: Float[Tensor, "b l d"]
+    """the empty caption, or what takes its place (a negative prompt)"""
+    known: Known
+    against: Float[Tensor, "b k l d"]
+    """captions to steer relative to, besides `empty` (Perp-Neg); k = 0 is plain classifier-free guidance"""
+    weight: Float[Tensor, "b k"]
+    """of each `against`: negative steers away from it, positive towards it"""
+
+    def repeated(self, times: int) -> "Conditioning":
+        """The whole batch, `times` times in a row."""
+        return Conditioning(
+            text=_tiled(self.text, times),
+            empty=_tiled(self.empty, times),
+            known=self.known.repeated(times),
+            against=_tiled(self.against, times),
+            weight=_tiled(self.weight, times),
+        )
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A frozen text-to-image diffusion model. It speaks epsilon, whatever its network predicts."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def schedule(self) -> NoiseSchedule: ...
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along the sides of the (square) pictures it knows."""
+        ...
+
+    @property
+    def view_words(self) -> ViewWords: ...
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """Which fields of `Known` it uses: a subset of "pose", "background", "light"."""
+        ...
+
+    @property
+    def vocabulary(self) -> frozenset[str] | None:
+        """All words it knows, lower case; None if it takes any text."""
+        ...
+
+    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
+        """Text embeddings, all padded to one length; the empty string is the empty caption of guidance.
+
+        Raises UserError if a prompt is longer than the model reads.
+        """
+        ...
+
+    def encode(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
+        """Pictures in [0, 1] to diffusion space; differentiable."""
+        ...
+
+    def predict_noise(
+        self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
+    ) -> Float[Tensor, "b c u v"]:
+        """The noise in `noisy` at the timesteps t, without a gradient."""
+        ...
+
+
+def _tiled(tensor: Tensor, times: int) -> Tensor:
+    return torch.cat([tensor] * times)
+
+
+def _tiled_light(light: Light, times: int) -> Light:
+    return Light(
+        position=_tiled(light.position, times),
+        ambient=_tiled(light.ambient, times),
+        diffuse=_tiled(light.diffuse, times),
+        white=_tiled(light.white, times),
+    )

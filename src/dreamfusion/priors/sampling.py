@@ -1,0 +1,42 @@
+"""Pictures from a prior alone, without any 3D: to see what it knows before it is asked to distil it."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from dreamfusion.guidance import guided_noise
+from dreamfusion.priors.protocol import Conditioning, Known, Prior
+
+
+def caption_conditioning(prior: Prior, captions: Sequence[str], known: Known) -> Conditioning:
+    """Plain classifier-free guidance for one picture per caption."""
+    text = prior.embed([*captions, ""])
+    count, length, width = len(captions), *text.shape[1:]
+    empty = text[-1:].expand(count, -1, -1)
+    return Conditioning(text[:-1], empty, known, text.new_zeros(count, 0, length, width), text.new_zeros(count, 0))
+
+
+@torch.no_grad()
+def ddim(
+    prior: Prior, given: Conditioning, steps: int, guidance_scale: float, generator: Generator
+) -> Float[Tensor, "b c u v"]:
+    """Deterministic DDIM (Song et al. 2020, eta = 0) from pure noise, in the prior's diffusion space.
+
+    `steps` evenly spaced noise levels; the clean estimate is held within [-1, 1] at each of them.
+    """
+    schedule, count = prior.schedule, len(given.text)
+    times = torch.linspace(schedule.steps - 1, 0, steps + 1).long()[:-1].to(given.text.device)
+    shape = (count, *prior.encode(given.text.new_zeros(1, prior.image_size, prior.image_size, 3)).shape[1:])
+    x = torch.randn(shape, generator=generator, device=generator.device).to(given.text)
+    for index, time in enumerate(times):
+        t = time.expand(count)
+        eps = guided_noise(prior, x, t, given, guidance_scale)
+        clean = schedule.x0_from_eps(eps, x, t).clamp(-1, 1)
+        if index == steps - 1:
+            return clean
+        following = times[index + 1].expand(count)
+        eps = schedule.eps_from_x0(clean, x, t)
+        x = schedule.add_noise(clean, eps, following)
+    return x

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from dreamfusion.priors import NoiseSchedule, Prediction
+from gaussian_prior import cosine_schedule
+
+
+@pytest.fixture
+def triple():
+    """x0, eps and timesteps, the extreme ones among them."""
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 5, 3, 4, 4, generator=generator, dtype=torch.float64)
+    return x0, eps, torch.tensor([0, 20, 500, 980, 999])
+
+
+def test_signal_and_noise_share_the_variance(triple):
+    schedule = cosine_schedule()
+    t = triple[2]
+    torch.testing.assert_close(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, torch.ones(5, dtype=torch.float64))
+    assert bool((schedule.sigma(t).diff() > 0).all())
+
+
+def test_noisy_pictures_have_the_right_moments():
+    schedule, t = cosine_schedule(), torch.tensor([300])
+    eps = torch.randn(1, 3, 200, 200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noisy = schedule.add_noise(torch.full_like(eps, 0.7), eps, t)
+    error = noisy.numel() ** -0.5
+    assert abs(noisy.mean() - 0.7 * schedule.alpha(t)) < 5 * error
+    assert abs(noisy.std() - schedule.sigma(t)) < 5 * error
+
+
+def test_conversions_invert(triple):
+    schedule = cosine_schedule()
+    x0, eps, t = triple
+    noisy = schedule.add_noise(x0, eps, t)
+    torch.testing.assert_close(schedule.x0_from_eps(eps, noisy, t), x0)
+    torch.testing.assert_close(schedule.eps_from_x0(x0, noisy, t), eps)
+    v = schedule.v_from_eps(eps, noisy, t)
+    torch.testing.assert_close(schedule.eps_from_v(v, noisy, t), eps)
+    alpha, sigma = schedule.alpha(t)[:, None, None, None], schedule.sigma(t)[:, None, None, None]
+    torch.testing.assert_close(v, alpha * eps - sigma * x0)
+
+
+def test_every_prediction_becomes_the_same_epsilon(triple):
+    schedule = cosine_schedule()
+    x0, eps, t = triple
+    noisy = schedule.add_noise(x0, eps, t)
+    outputs = {Prediction.EPSILON: eps, Prediction.X0: x0, Prediction.V: schedule.v_from_eps(eps, noisy, t)}
+    for prediction in Prediction:
+        torch.testing.assert_close(schedule.epsilon(prediction, outputs[prediction], noisy, t), eps)
+
+
+def test_results_take_the_dtype_of_the_pictures(triple):
+    x0, eps, t = triple
+    assert cosine_schedule().add_noise(x0.float(), eps.float(), t).dtype == torch.float32
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.6], [1.0, 0.5], [0.5, -0.1], [0.5, 0.5], [float("nan"), 0.5]])
+def test_what_is_no_schedule_is_refused(values):
+    with pytest.raises(ValueError, match="alphas_cumprod"):
+        NoiseSchedule(torch.tensor(values))
