@@ -1,0 +1,217 @@
+"""The run folder: what a run leaves on disk, under which names, and how files get there whole or not at all.
+
+Users and scripts may rely on this layout; `docs/run-folder.md` describes every file and field of it.
+"""
+
+import errno
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamfusion.errors import UserError
+
+_NAME_LENGTH = 60  # characters of the prompt in a default folder name; file systems allow 255 bytes
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of one run. `create` and `open` check the folder; the constructor alone touches no disk."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The complete configuration, JSON; it is what makes a folder a run folder."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the last checkpoint."""
+        return self.path / "checkpoint"
+
+    @property
+    def media(self) -> Path:
+        """Folder of pictures and videos."""
+        return self.path / "media"
+
+    @property
+    def preview(self) -> Path:
+        """What the object looks like now, renewed during the run."""
+        return self.media / "preview.png"
+
+    @property
+    def turntable_mp4(self) -> Path:
+        """One round about the object, H.264."""
+        return self.media / "turntable.mp4"
+
+    @property
+    def turntable_webp(self) -> Path:
+        """The same round as an animated picture."""
+        return self.media / "turntable.webp"
+
+    @property
+    def sheet(self) -> Path:
+        """Contact sheet: colour, geometry and normals from 8 sides."""
+        return self.media / "sheet.png"
+
+    @property
+    def mesh(self) -> Path:
+        """The coloured mesh, binary glTF."""
+        return self.path / "mesh.glb"
+
+    @property
+    def index(self) -> Path:
+        """One self-contained page that shows all of it."""
+        return self.path / "index.html"
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, object]) -> "RunFolder":
+        """Make a new run folder and write its `config.json`. An existing empty folder will do.
+
+        Raises UserError where something is there already (nothing is ever overwritten) or where nothing can be written.
+        """
+        run = cls(path)
+        _refuse_occupied(run)
+        try:
+            run.media.mkdir(parents=True, exist_ok=True)
+            write_json(run.config, config)
+        except OSError as error:
+            raise UserError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run folder. Raises UserError if `path` is none."""
+        run = cls(path)
+        if not path.is_dir():
+            raise UserError(f"{path} is no folder: give the folder of a run, such as runs/a-hamburger-0")
+        if not run.config.is_file():
+            raise UserError(
+                f"{path} is no run folder (no config.json in it): give one that `dreamfusion generate` made"
+            )
+        return run
+
+    def read_config(self) -> dict[str, object]:
+        """The content of `config.json`. Raises UserError if it is damaged."""
+        try:
+            config = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.config} cannot be read ({error}): restore it or start a new run") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config} holds no configuration: restore it or start a new run")
+        return config
+
+    def log(self, record: Mapping[str, object]) -> None:
+        """Append one line to `metrics.jsonl`.
+
+        `record["step"]` counts the steps done. NaN and infinity raise ValueError, a full disk UserError.
+        """
+        line = json.dumps(dict(record), allow_nan=False) + "\n"
+        with explain_full_disk(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All logged records in order; empty before the first. A torn last line (after a kill) is left out."""
+        return [record for _, record in self._metric_lines()]
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines beyond `step`, and a torn one: a run resumed there then writes what an unbroken one would."""
+        if self.metrics.exists():
+            kept = [line for line, record in self._metric_lines() if record["step"] <= step]
+            write_text(self.metrics, "".join(kept))
+
+    def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]
+        pairs = [(line, _record(line)) for line in whole]
+        if any(record is None for _, record in pairs):
+            raise UserError(f"{self.metrics} is damaged: repair or delete it, then resume")
+        return [(line, record) for line, record in pairs if record is not None]
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """A line of `metrics.jsonl`, or None if it is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def default_folder(prompt: str, seed: int, root: Path = Path("runs")) -> Path:
+    """`root/<prompt>-<seed>`, with `-1`, `-2`, ... appended while the name is taken."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_NAME_LENGTH].strip("-") or "prompt"
+    path, copies = root / f"{words}-{seed}", 0
+    while path.exists():
+        copies += 1
+        path = root / f"{words}-{seed}-{copies}"
+    return path
+
+
+def _refuse_occupied(run: RunFolder) -> None:
+    if run.path.exists() and not run.path.is_dir():
+        raise UserError(f"{run.path} is a file: choose another --out")
+    if run.path.is_dir() and any(run.path.iterdir()):
+        resume = f", or continue that run with `dreamfusion resume {run.path}`" if run.config.exists() else ""
+        raise UserError(f"{run.path} exists and is not empty: choose another --out{resume}")
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space left" while writing `path` into a UserError; every other error passes unchanged."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise UserError(
+            f"the disk is full, {path} was not written: free some space; what was saved before is intact"
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, of the same suffix; when the block ends well, that file becomes `path`.
+
+    A kill or an error at any moment leaves the old file as it was. A full disk raises UserError.
+    """
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        with explain_full_disk(path):
+            yield part
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file, or nothing."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a whole UTF-8 file, or nothing; line ends stay as they are."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a whole JSON file, indented, keys in their order; NaN and infinity raise ValueError."""
+    write_text(path, json.dumps(dict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
