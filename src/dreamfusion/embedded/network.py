@@ -1,0 +1,200 @@
+"""The embedded prior's denoiser: a small convolutional U-Net that is told everything that is known of the picture.
+
+What the words, the camera, the light and the noise level say is first merged into one vector. It modulates every block,
+and it also *paints* two coarse feature maps (8 x 8 and 16 x 16): parameters used once per picture, not once per pixel,
+so that what the network remembers of an object costs almost no time on a CPU. Wide channels on small maps for the same
+reason (docs/embedded-prior.md).
+"""
+
+import math
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dreamfusion.lights import Light
+
+PATCH = 4
+"""pixels per side of a cell of the finest map"""
+POSE_FEATURES, BACKGROUND_FEATURES, LIGHT_FEATURES = 11, 4, 7
+
+
+def pose_features(pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b 11"]:
+    """A flag, then sine and cosine of 1 to 4 times the camera's azimuth, and of its elevation, about the origin."""
+    x, y, z = pose[:, :3, 3].unbind(-1)
+    azimuth, elevation = torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
+    angles = [azimuth, 2 * azimuth, 3 * azimuth, 4 * azimuth, elevation]
+    waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
+    return torch.stack([torch.ones_like(x), *waves], dim=-1)
+
+
+def background_features(background: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4"]:
+    """A flag, then the colour in [-1, 1]."""
+    return torch.cat([torch.ones_like(background[:, :1]), background * 2 - 1], dim=-1)
+
+
+def light_features(light: Light, pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b 7"]:
+    """A flag, ambient, diffuse, white, and the light's direction in the camera's axes times its diffuse part."""
+    toward = F.normalize(light.position, dim=-1)[:, None] @ pose[:, :3, :3]
+    white = light.white.to(pose.dtype)
+    numbers = torch.stack([torch.ones_like(white), light.ambient, light.diffuse, white], dim=-1)
+    return torch.cat([numbers, toward[:, 0] * light.diffuse[:, None]], dim=-1)
+
+
+def time_features(timestep: Int[Tensor, " b"], width: int) -> Float[Tensor, "b w"]:
+    """Sinusoids of the timestep, from one turn per step to one per 10,000 steps."""
+    rate = torch.exp(torch.arange(width // 2, device=timestep.device) * (-math.log(10_000) / (width // 2)))
+    angle = timestep[:, None].float() * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel of a "b c h w" map."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """Norm, convolution, modulation by the vector, convolution, residual."""
+
+    def __init__(self, channels: int, vector: int):
+        super().__init__()
+        self.norm1, self.norm2 = ChannelNorm(channels), ChannelNorm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulate = nn.Linear(vector, 2 * channels)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        scale, shift = self.modulate(vector)[:, :, None, None].chunk(2, dim=1)
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.norm2(hidden) * (1 + scale) + shift
+        return x + self.conv2(F.silu(hidden))
+
+
+class SelfAttention(nn.Module):
+    """Every pixel of a small map looks at every other."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.norm, self.heads = ChannelNorm(channels), heads
+        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).view(b, h * w, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
+        return x + self.out(mixed).transpose(1, 2).view(b, c, h, w)
+
+
+class Painter(nn.Module):
+    """A coarse feature map drawn from the vector alone."""
+
+    def __init__(self, vector: int, size: int, features: int, channels: int):
+        super().__init__()
+        self.size = size
+        self.draw = nn.Linear(vector, features * size * size)
+        self.mix = nn.Conv2d(features, channels, 1)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.mix(F.silu(self.draw(vector)).view(len(vector), -1, self.size, self.size))
+
+
+class ToyUNet(ModelMixin, ConfigMixin):
+    """Predicts the clean 64 x 64 picture ("sample" in diffusers' words) from a noisy one and all that is known."""
+
+    @register_to_config
+    def __init__(
+        self, sample_size: int = 64, text_width: int = 192, width: int = 128, wide: int = 256, vector: int = 512
+    ):
+        super().__init__()
+        known = POSE_FEATURES + BACKGROUND_FEATURES + LIGHT_FEATURES
+        fine, coarse = sample_size // PATCH, sample_size // PATCH // 2
+        self.merge = nn.Sequential(
+            nn.Linear(text_width + known + 128, vector), nn.SiLU(), nn.Linear(vector, vector), nn.SiLU(),
+            nn.Linear(vector, vector), nn.SiLU(),
+        )  # fmt: skip
+        self.stem = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
+        self.paint_fine, self.paint_coarse = Painter(vector, fine, 16, width), Painter(vector, coarse, 64, wide)
+        self.down = nn.ModuleList([Block(width, vector)])
+        self.shrink = nn.Conv2d(width, wide, 2, stride=2)
+        self.middle = nn.ModuleList([Block(wide, vector) for _ in range(5)])
+        self.attention = SelfAttention(wide, heads=4)
+        self.grow = nn.Linear(wide, 4 * width)
+        self.join = nn.Conv2d(2 * width, width, 1)
+        self.up = nn.ModuleList([Block(width, vector) for _ in range(2)])
+        self.head = nn.Sequential(ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 3 * PATCH**2, 3, padding=1))
+
+    def vector(
+        self,
+        timestep: Int[Tensor, " b"],
+        text: Float[Tensor, "b l d"],
+        known: Float[Tensor, "b f"],
+    ) -> Float[Tensor, "b v"]:
+        """Merge the caption (mean over its real tokens: padding is zero), what is known, and the noise level."""
+        real = (text != 0).any(-1, keepdim=True).sum(1).clamp(min=1)
+        return self.merge(torch.cat([text.sum(1) / real, known, time_features(timestep, 128).to(text)], dim=-1))
+
+    def forward(
+        self,
+        sample: Float[Tensor, "b 3 h w"],
+        timestep: Int[Tensor, " b"],
+        encoder_hidden_states: Float[Tensor, "b l d"],
+        pose: Float[Tensor, "b 4 4"] | None = None,
+        background: Float[Tensor, "b 3"] | None = None,
+        light: Light | None = None,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """The clean picture in [-1, 1]; called as diffusers calls its U-Nets, with the conditions by name."""
+        return self.denoise(sample, timestep, encoder_hidden_states, known_features(sample, pose, background, light))
+
+    def denoise(
+        self,
+        sample: Float[Tensor, "b 3 h w"],
+        timestep: Int[Tensor, " b"],
+        text: Float[Tensor, "b l d"],
+        known: Float[Tensor, "b f"],
+    ) -> Float[Tensor, "b 3 h w"]:
+        """The same, with what is known as numbers (`known_features`), of which training hides some."""
+        vector = self.vector(timestep, text, known)
+        x = F.pixel_unshuffle(sample, PATCH).contiguous(memory_format=torch.channels_last)
+        x = self.stem(x) + self.paint_fine(vector)
+        for block in self.down:
+            x = block(x, vector)
+        skip, x = x, self.shrink(x) + self.paint_coarse(vector)
+        for index, block in enumerate(self.middle):
+            x = block(x, vector)
+            if index == len(self.middle) // 2:
+                x = self.attention(x)
+        x = F.pixel_shuffle(self.grow(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 2)
+        x = self.join(torch.cat([x, skip], dim=1))
+        for block in self.up:
+            x = block(x, vector)
+        return F.pixel_shuffle(self.head(x), PATCH).contiguous()
+
+
+GROUPS = (POSE_FEATURES, BACKGROUND_FEATURES, LIGHT_FEATURES)
+
+
+def known_features(
+    like: Float[Tensor, "b c h w"],
+    pose: Float[Tensor, "b 4 4"] | None,
+    background: Float[Tensor, "b 3"] | None,
+    light: Light | None,
+) -> Float[Tensor, "b f"]:
+    """The numbers of what is known: three groups of sizes `GROUPS`, all zero (flag included) where something is not.
+
+    A light needs a pose to have a direction. Device and dtype are those of `like`.
+    """
+    zeros = [like.new_zeros(len(like), size) for size in GROUPS]
+    groups = [
+        zeros[0] if pose is None else pose_features(pose),
+        zeros[1] if background is None else background_features(background),
+        zeros[2] if light is None or pose is None else light_features(light, pose),
+    ]
+    return torch.cat(groups, dim=-1).to(like)

@@ -1,0 +1,50 @@
+"""Sheets of sampled pictures: what a prior draws for a caption, from several sides."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Generator, Tensor
+
+from dreamfusion.cameras import orbit
+from dreamfusion.embedded import dataset
+from dreamfusion.lights import albedo_only
+from dreamfusion.priors import Known, Prior
+from dreamfusion.priors.sampling import caption_conditioning, ddim
+
+AZIMUTHS_DEG, ELEVATION_DEG = (0.0, 90.0, 180.0, 270.0), 20.0
+BACKGROUND = 0.8
+
+
+def samples(
+    prior: Prior, captions: Sequence[str], *, conditions: bool, steps: int, guidance_scale: float, seed: int
+) -> Float[Tensor, "c v h w 3"]:
+    """Pictures in [0, 1] of each caption from the front, left, back and right.
+
+    The side is always in the words; with `conditions` the prior is also told what else it can be told.
+    """
+    views = len(AZIMUTHS_DEG)
+    azimuth = torch.tensor(AZIMUTHS_DEG).deg2rad().repeat(len(captions))
+    count = len(azimuth)
+    full = torch.full((count,), 1.0)
+    cameras = orbit(
+        azimuth, full * math.radians(ELEVATION_DEG), full * dataset.DISTANCE, full * math.radians(dataset.FOV_DEG), 64
+    )
+    words = prior.view_words
+    texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
+    told = {"pose": cameras.pose, "background": torch.full((count, 3), BACKGROUND), "light": albedo_only(count)}
+    known = Known(**{key: told[key] for key in prior.conditions}) if conditions else Known()
+    given = caption_conditioning(prior, texts, known)
+    pictures = ddim(prior, given, steps, guidance_scale, Generator().manual_seed(seed))
+    return (pictures.unflatten(0, (len(captions), views)).permute(0, 1, 3, 4, 2) / 2 + 0.5).clamp(0, 1)
+
+
+def save_sheet(pictures: Float[Tensor, "c v h w 3"], path: Path, zoom: int = 2) -> None:
+    """Write a PNG with one row per caption and one column per side, each pixel `zoom` pixels wide."""
+    c, v, h, w, _ = pictures.shape
+    page = pictures.permute(0, 2, 1, 3, 4).reshape(c * h, v * w, 3)
+    image = Image.fromarray((page * 255).round().byte().cpu().numpy())
+    image.resize((v * w * zoom, c * h * zoom), Image.Resampling.NEAREST).save(path)

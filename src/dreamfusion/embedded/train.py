@@ -1,0 +1,211 @@
+"""Training of the embedded prior: `dreamfusion prior train --assets DIR` makes the shipped weights from the meshes.
+
+x0 prediction under a cosine schedule; squared error weighted by 1 / sigma^2, clipped; noise levels logit-normal;
+captions dropped for classifier-free guidance; camera, background and light dropped so that words alone work too. The
+state (networks, averages, optimiser, random generator) is written every few minutes; an interrupted run goes on where
+it stopped.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor, nn
+
+from dreamfusion.embedded import dataset
+from dreamfusion.embedded.card import make_card
+from dreamfusion.embedded.network import GROUPS, known_features
+from dreamfusion.embedded.pipeline import Parts, new_parts, write
+from dreamfusion.embedded.sheet import samples, save_sheet
+from dreamfusion.errors import UserError
+from dreamfusion.priors import open_prior
+
+Report = Callable[[str], None]
+SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a castle", "a snowman")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Knobs of the training; the defaults made the shipped weights."""
+
+    steps: int = 16_000
+    batch: int = 16
+    learning_rate: float = 5e-4
+    warm_up: int = 200
+    cool_down: float = 0.25
+    """the last fraction of the steps, in which the learning rate falls linearly to zero"""
+    average: float = 0.999
+    """decay of the exponential moving average of the weights, which is what ships"""
+    drop_caption: float = 0.1
+    keep_conditions: float = 0.85
+    """probability with which each of camera, background and light is told"""
+    largest_weight: float = 20.0
+    """upper bound of 1 / sigma^2"""
+    views: int = 600
+    save_every: int = 500
+    sheet_every: int = 2_000
+    seed: int = 1
+
+
+@dataclass
+class Training:
+    """What changes while training."""
+
+    parts: Parts
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    generator: Generator
+    step: int = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of the state by name, for one safetensors file."""
+        named = {f"network.{k}": v for k, v in self.parts.networks().state_dict().items()}
+        named |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            named |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
+        return {k: v.contiguous().clone() for k, v in named.items()} | {"generator": self.generator.get_state()}
+
+
+def new_training(options: TrainOptions) -> Training:
+    """Untrained networks and a fresh optimiser."""
+    parts = new_parts(options.seed)
+    networks = parts.networks()
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), fused=True)
+    average = copy.deepcopy(networks).requires_grad_(False)
+    return Training(parts, average, optimiser, torch.Generator().manual_seed(options.seed))
+
+
+def save(training: Training, folder: Path) -> None:
+    """Write the state; the old one stays until the new one is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(training.tensors(), folder / "state.partial", metadata={"step": str(training.step)})
+    (folder / "state.partial").replace(folder / "state.safetensors")
+
+
+def restore(training: Training, folder: Path) -> None:
+    """Read the state back into `training`."""
+    from safetensors import safe_open
+
+    file = folder / "state.safetensors"
+    with safe_open(file, "pt") as opened:
+        training.step = int(opened.metadata()["step"])
+    groups: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
+    for name, tensor in load_file(file).items():
+        if name == "generator":
+            training.generator.set_state(tensor)
+        else:
+            group, key = name.split(".", 1)
+            groups[group][key] = tensor
+    training.parts.networks().load_state_dict(groups["network"])
+    training.average.load_state_dict(groups["average"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in groups["optimiser"].items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    training.optimiser.load_state_dict({**training.optimiser.state_dict(), "state": state})
+
+
+def learning_rate(step: int, options: TrainOptions) -> float:
+    """Linear warm-up, constant, linear to zero."""
+    down = max(1, round(options.steps * options.cool_down))
+    return options.learning_rate * min(1.0, (step + 1) / options.warm_up, max(0.0, (options.steps - step) / down))
+
+
+def loss_of(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> Float[Tensor, ""]:
+    """The weighted squared error of one batch."""
+    generator, parts = training.generator, training.parts
+    batch = pictures.batch(options.batch, generator)
+    drop = torch.rand(options.batch, generator=generator) < options.drop_caption
+    captions = ["" if gone else caption for gone, caption in zip(drop, batch.captions, strict=True)]
+    keep = (torch.rand(options.batch, 3, generator=generator) < options.keep_conditions).float()
+    keep = keep.repeat_interleave(torch.tensor(GROUPS), dim=1)
+    level = torch.sigmoid(0.3 + 1.2 * torch.randn(options.batch, generator=generator))
+    timestep = (level * len(parts.scheduler.alphas_cumprod)).long()
+    alpha2 = parts.scheduler.alphas_cumprod[timestep]
+    noise = torch.randn(batch.image.shape, generator=generator)
+    noisy = parts.scheduler.add_noise(batch.image, noise, timestep)
+    known = known_features(noisy, batch.pose, batch.background, batch.light) * keep
+    clean = parts.unet.denoise(noisy, timestep, parts.embed(captions), known)
+    weight = (1 / (1 - alpha2)).clamp(max=options.largest_weight)
+    return (weight * (clean - batch.image).square().mean((1, 2, 3))).mean()
+
+
+def advance(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> float:
+    """One optimiser step; returns the loss."""
+    for group in training.optimiser.param_groups:
+        group["lr"] = learning_rate(training.step, options)
+    loss = loss_of(training, pictures, options)
+    loss.backward()
+    networks = training.parts.networks()
+    nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+    training.optimiser.step()
+    training.optimiser.zero_grad()
+    training.step += 1
+    decay = min(options.average, training.step / (training.step + 10))
+    torch._foreach_lerp_(list(training.average.parameters()), list(networks.parameters()), 1 - decay)
+    return float(loss.detach())
+
+
+def averaged(training: Training) -> Parts:
+    """The parts with the averaged weights, for sampling and shipping."""
+    parts = copy.deepcopy(training.parts)
+    parts.networks().load_state_dict(training.average.state_dict())
+    return parts
+
+
+def train(assets: Path, work: Path, options: TrainOptions, report: Report) -> Training:
+    """Train, or go on training, in the folder `work`: views.npz, state.safetensors, log.jsonl, sheets of samples."""
+    views = work / "views.npz"
+    if not views.exists():
+        dataset.build(assets, views, options.views, options.seed, report)
+    training = new_training(options)
+    if (work / "state.safetensors").exists():
+        restore(training, work)
+        report(f"going on at step {training.step}")
+    if training.step >= options.steps:
+        raise UserError(f"{work} has {training.step} steps already: ask for more with --steps, or use another --work")
+    pictures = dataset.Pictures(dataset.open_views(views))
+    try:
+        _loop(training, pictures, options, work, report)
+    finally:
+        save(training, work)
+    return training
+
+
+def _loop(training: Training, pictures: dataset.Pictures, options: TrainOptions, work: Path, report: Report) -> None:
+    since, losses = time.monotonic(), []
+    while training.step < options.steps:
+        losses.append(advance(training, pictures, options))
+        if training.step % 50 == 0:
+            rate = len(losses) * options.batch / (time.monotonic() - since)
+            line = {"step": training.step, "loss": sum(losses) / len(losses), "images_per_second": round(rate, 1)}
+            with (work / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            report(f"step {training.step}/{options.steps}  loss {line['loss']:.4f}  {rate:.1f} images/s")
+            since, losses = time.monotonic(), []
+        if training.step % options.save_every == 0:
+            save(training, work)
+        if training.step % options.sheet_every == 0:
+            _sheet(training, options, work)
+
+
+def _sheet(training: Training, options: TrainOptions, work: Path) -> None:
+    """Write the averaged weights as they are now, and what they draw for a few captions."""
+    write(averaged(training), work / "weights", make_card(training.step, options.batch))
+    prior = open_prior(str(work / "weights"))
+    pictures = samples(prior, SHEET, conditions=True, steps=15, guidance_scale=4.0, seed=0)
+    save_sheet(pictures, work / f"samples-{training.step:06d}.png")
+
+
+def main(assets: Path, work: Path, out: Path, options: TrainOptions, report: Report) -> None:
+    """Train in `work` until `options.steps` are done, then write the averaged weights as a pipeline folder to `out`."""
+    torch.set_flush_denormal(True)
+    training = train(assets, work, options, report)
+    write(averaged(training), out, make_card(training.step, options.batch))
+    report(f"wrote {out}")
