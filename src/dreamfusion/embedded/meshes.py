@@ -143,7 +143,7 @@ class MeshRenderer:
         def pool(values: Array) -> Array:
             return values.reshape(size, supersample, size, supersample, -1).mean((1, 3))
 
-        alpha = pool(hit[:, None])
+        alpha = pool(hit[:, None].astype(np.float64))
         return Buffers(
             paint=np.round(pool(albedo * main) * 255).astype(np.uint8),
             rest=np.round(pool(albedo * ~main) * 255).astype(np.uint8),

@@ -1,0 +1,196 @@
+"""The embedded prior: its pictures tell the truth, its training resumes exactly, its folder opens as any other."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from gaussian_prior import GaussianPrior, cosine_schedule
+from torch import Generator
+
+from dreamfusion.cameras import orbit
+from dreamfusion.embedded import dataset
+from dreamfusion.embedded.card import make_card
+from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
+from dreamfusion.embedded.network import GROUPS, known_features
+from dreamfusion.embedded.pipeline import new_parts, write
+from dreamfusion.embedded.train import TrainOptions, advance, learning_rate, new_training, restore, save
+from dreamfusion.errors import UserError
+from dreamfusion.lights import Light
+from dreamfusion.priors import Known, open_prior
+from dreamfusion.priors.sampling import caption_conditioning, ddim
+from dreamfusion.rays import cast
+from dreamfusion.views import ViewWords
+
+
+def generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def ball(tmp_path_factory):
+    """A smooth ball whose upper half is linear 0.5 red and lower half green, saved as a .glb, loaded by our reader."""
+    sphere = trimesh.creation.icosphere(subdivisions=4)
+    upper = sphere.triangles_center[:, 1] > 0
+    scene = trimesh.Scene()
+    for mask, factor in ((upper, (0.5, 0.0, 0.0, 1.0)), (~upper, (0.0, 0.5, 0.0, 1.0))):
+        part = sphere.submesh([mask], append=True)
+        part.visual = trimesh.visual.TextureVisuals(
+            material=trimesh.visual.material.PBRMaterial(baseColorFactor=factor)
+        )
+        scene.add_geometry(part)
+    path = tmp_path_factory.mktemp("meshes") / "ball.glb"
+    scene.export(path)
+    return load(path)
+
+
+def views_of_noise(count: int) -> dataset.Views:
+    colours = torch.randint(0, 128, (3, count, 64, 64, 3), generator=generator(), dtype=torch.uint8)
+    return dataset.Views(
+        noun=torch.arange(count) % len(dataset.nouns()),
+        pose=dataset.random_cameras(count, generator(1)).pose,
+        paint=colours[0],
+        rest=colours[1],
+        normal=colours[2] + 64,
+        alpha=torch.full((count, 64, 64), 255, dtype=torch.uint8),
+    )
+
+
+def test_barycentric_weights_give_the_point_back():
+    rng = np.random.default_rng(0)
+    corners, weights = rng.normal(size=(50, 3, 3)), rng.dirichlet((1, 1, 1), size=50)
+    points = np.einsum("nk,nkd->nd", weights, corners)
+    assert np.allclose(barycentric(corners, points), weights, atol=1e-9)
+
+
+def test_a_ball_is_seen_as_a_disc_of_the_right_size_with_radial_normals(ball):
+    camera = orbit(torch.tensor([0.7]), torch.tensor([0.3]), torch.tensor([3.0]), torch.tensor([math.radians(40)]), 128)
+    rays = cast(camera)
+    seen = MeshRenderer(ball).buffers(rays.origin.double().numpy(), rays.direction.double().numpy(), 64, 2)
+    # A ball of radius r at distance d fills a disc of tangent radius r / sqrt(d^2 - r^2) of the picture's half height.
+    radius = BALL / math.sqrt(9 - BALL**2) / math.tan(math.radians(20)) * 32
+    assert seen.alpha.sum() / 255 == pytest.approx(math.pi * radius**2, rel=0.01)
+    centre = seen.normal[31:33, 31:33].mean((0, 1)) / 127 - 1
+    assert np.allclose(centre, camera.position[0].numpy() / 3, atol=0.05)
+
+
+def test_linear_base_colours_become_srgb_and_sides_stay_where_they_are(ball):
+    camera = orbit(torch.tensor([0.0]), torch.tensor([0.0]), torch.tensor([3.0]), torch.tensor([math.radians(40)]), 128)
+    rays = cast(camera)
+    seen = MeshRenderer(ball).buffers(rays.origin.double().numpy(), rays.direction.double().numpy(), 64, 2)
+    albedo = (seen.paint.astype(int) + seen.rest)[:, 32]
+    assert albedo[16].tolist() == pytest.approx([188, 0, 0], abs=2)  # linear 0.5 is 0.735 in sRGB
+    assert albedo[48].tolist() == pytest.approx([0, 188, 0], abs=2)
+
+
+def test_yaw_turns_the_object_about_the_vertical(tmp_path):
+    trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 0.1, 0]], [[0, 1, 2]]).export(tmp_path / "t.glb")
+    straight, turned = load(tmp_path / "t.glb").triangles[0], load(tmp_path / "t.glb", yaw_deg=90.0).triangles[0]
+    assert np.allclose(turned[1] - turned[0], [0, 0, -(straight[1] - straight[0])[0]], atol=1e-9)
+
+
+def test_the_main_colour_is_the_paint_not_the_wheels():
+    colour = np.array([[0.8, 0.1, 0.1], [0.78, 0.12, 0.1], [0.3, 0.3, 0.3]])
+    assert main_colour(colour, np.array([40.0, 10.0, 70.0])).tolist() == [True, True, False]
+
+
+def test_three_lights_give_their_closed_forms():
+    albedo, alpha = torch.tensor([0.2, 0.4, 0.6]).expand(3, 1, 1, 3), torch.ones(3, 1, 1, 1)
+    normal = torch.tensor([0.0, 1.0, 0.0]).expand(3, 1, 1, 3)
+    ambient, diffuse = torch.tensor([1.0, 0.3, 0.3]), torch.tensor([0.0, 0.7, 0.7])
+    position = torch.tensor([[0.0, 5.0, 0.0], [0.0, 3.0, 4.0], [0.0, -1.0, 0.0]])
+    image = dataset.shade(albedo, normal, alpha, Light(position, ambient, diffuse, torch.tensor([False, False, True])))
+    expected = torch.stack([albedo[0, 0, 0], albedo[0, 0, 0] * (0.3 + 0.7 * 0.6), torch.full((3,), 0.3)])
+    assert torch.allclose(image[:, 0, 0], expected, atol=1e-6)
+
+
+def test_captions_name_the_side_that_the_prompt_table_would_name():
+    poses = dataset.random_cameras(500, generator()).pose
+    cameras = orbit(*(torch.zeros(1) for _ in range(2)), torch.ones(1), torch.ones(1), 8)
+    words = ViewWords("front", "left", "back", "right", "overhead", math.radians(dataset.OVERHEAD_ABOVE_DEG))
+    cameras = type(cameras)(poses, torch.ones(500), 8, 8)
+    chosen = words.weights(cameras.azimuth, cameras.elevation).argmax(1)
+    assert [words.words[i] for i in chosen] == [dataset.side(pose[:3, 3]) for pose in poses]
+
+
+def test_held_out_pairs_are_a_seventh_and_never_in_a_caption():
+    pairs = [(c, n.noun) for c in dataset.COLOURS for n in dataset.nouns()]
+    held = [f"{c} {n}" for c, n in pairs if dataset.held_out(c, n)]
+    assert 0.12 < len(held) / len(pairs) < 0.18
+    pictures, draw = dataset.Pictures(views_of_noise(58)), generator()
+    captions = [caption for _ in range(20) for caption in pictures.batch(32, draw).captions]
+    assert any(f"{c} " in caption for caption in captions for c in dataset.COLOURS)
+    assert not [caption for caption in captions for pair in held if pair in caption]
+    words = {word.strip(",") for caption in captions for word in caption.split()}
+    assert words <= set(dataset.vocabulary())
+
+
+def test_an_article_fits_its_noun():
+    assert dataset.with_article("a photo of a {}", "orange pig") == "a photo of an orange pig"
+    assert dataset.with_article("a {}", "pig") == "a pig"
+
+
+def test_turning_camera_and_light_together_changes_only_the_azimuth():
+    """What is said about the light is said in the camera's axes."""
+    like, angle = torch.zeros(1, 3, 64, 64), torch.tensor([0.4])
+    lights = []
+    for azimuth in (angle, angle + 1.1):
+        pose = orbit(azimuth, torch.tensor([0.5]), torch.tensor([3.0]), torch.tensor([0.7]), 64).pose
+        position = pose[:, :3, :3] @ torch.tensor([1.0, 2.0, 3.0])
+        light = Light(position, torch.tensor([0.2]), torch.tensor([0.8]), torch.tensor([False]))
+        lights.append(known_features(like, pose, torch.rand(1, 3), light)[:, -GROUPS[2] :])
+    assert torch.allclose(lights[0], lights[1], atol=1e-5)
+    assert known_features(like, None, None, None).abs().sum() == 0
+
+
+def test_learning_rate_warms_up_stays_and_falls_to_zero():
+    options = TrainOptions(steps=1000, warm_up=100, cool_down=0.2, learning_rate=1.0)
+    rates = [learning_rate(step, options) for step in (49, 99, 500, 800, 900, 1000)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 0.5, 0])
+
+
+def test_training_resumed_is_training_uninterrupted(tmp_path):
+    options, pictures = TrainOptions(steps=10, batch=2), dataset.Pictures(views_of_noise(58))
+    whole = new_training(options)
+    losses = [advance(whole, pictures, options) for _ in range(4)]
+    first = new_training(options)
+    assert [advance(first, pictures, options) for _ in range(2)] == losses[:2]
+    save(first, tmp_path)
+    second = new_training(options)
+    restore(second, tmp_path)
+    assert [advance(second, pictures, options) for _ in range(2)] == losses[2:]
+    tensors = second.tensors()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.tensors().items())
+
+
+def test_missing_meshes_are_said_before_anything_is_rendered(tmp_path):
+    with pytest.raises(UserError, match="--assets"):
+        dataset.build(tmp_path, tmp_path / "views.npz", 2, 0, print)
+
+
+def test_the_written_folder_opens_and_predicts_what_was_trained(tmp_path):
+    parts = new_parts(3)
+    torch.nn.init.normal_(parts.unet.head[-1].weight, std=0.02, generator=generator())
+    pose, background = dataset.random_cameras(2, generator()).pose, torch.rand(2, 3, generator=generator())
+    light = dataset.random_lights(pose, generator())
+    noisy, t = torch.randn(2, 3, 64, 64, generator=generator()), torch.tensor([100, 700])
+    captions = ["a red chair, front view", "the fire truck"]
+    with torch.no_grad():
+        clean = parts.unet(noisy, t, parts.embed(captions), pose, background, light)
+    write(parts, tmp_path, make_card(1, 2))
+    prior = open_prior(str(tmp_path))
+    eps = prior.predict_noise(noisy, t, prior.embed(captions), Known(pose, background, light))
+    assert torch.allclose(prior.schedule.x0_from_eps(eps, noisy, t), clean, atol=0.02)  # half precision on disk
+    assert prior.conditions == {"pose", "background", "light"}
+    assert {"hamburger", "red", "the"} <= prior.vocabulary
+
+
+def test_ddim_carries_noise_to_the_gaussian_it_stands_for():
+    """For data N(mean, s^2) the probability flow takes z to mean + s z, whatever the guidance of equal captions."""
+    mean = torch.full((3, 4, 4), 0.1)
+    prior = GaussianPrior({"": mean}, 0.05, cosine_schedule(dtype=torch.float32), image_size=4)
+    given = caption_conditioning(prior, ["a"] * 2, Known())
+    start = torch.randn((2, 3, 4, 4), generator=generator(5))
+    end = ddim(prior, given, 200, 1.0, generator(5))
+    assert torch.allclose(end, mean + 0.05 * start, atol=0.02)
