@@ -1,0 +1,84 @@
+"""Fields: what is where. A field maps Gaussians in world space to matter (density and albedo)."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dreamfusion.rays import Gaussians
+
+
+@dataclass(frozen=True, eq=False)
+class Matter:
+    """What a field holds at `m` places."""
+
+    density: Float[Tensor, " m"]
+    """per unit length, >= 0"""
+    albedo: Float[Tensor, "m 3"]
+    """reflected share of white light, in [0, 1]"""
+    normal: Float[Tensor, "m 3"] | None = None
+    """unit vectors out of the matter, or None where nobody asked for them"""
+
+
+@runtime_checkable
+class Field(Protocol):
+    """An `nn.Module` that answers for any places inside the scene's ball."""
+
+    def density(self, at: Gaussians) -> Float[Tensor, " m"]:
+        """Density alone; cheaper than `matter`."""
+        ...
+
+    def matter(self, at: Gaussians) -> Matter:
+        """Density and albedo, without normals."""
+        ...
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters, by the kind of learning rate they need: "grid" and "network"."""
+        ...
+
+
+@runtime_checkable
+class SurfaceField(Field, Protocol):
+    """A field that knows a cheaper way to its normals than differentiating its density."""
+
+    def surface(self, at: Gaussians) -> Matter:
+        """Density, albedo and normals, differentiable in the parameters."""
+        ...
+
+
+def surface(field: Field, at: Gaussians, create_graph: bool) -> Matter:
+    """Matter with normals: the field's own, or n = -grad density / |grad density| (DreamFusion, section 3.1).
+
+    create_graph: whether a loss on the normals may train the field. Also works under `torch.no_grad()`.
+    Where density is constant, the normal is the zero vector.
+    """
+    if isinstance(field, SurfaceField):
+        matter = field.surface(at)
+        return matter if create_graph or matter.normal is None else replace(matter, normal=matter.normal.detach())
+    trains = torch.is_grad_enabled()
+    with torch.enable_grad():
+        mean = at.mean.detach().requires_grad_()
+        matter = field.matter(Gaussians(mean=mean, var=at.var))
+        (slope,) = torch.autograd.grad(
+            matter.density.sum(), mean, create_graph=create_graph and trains, retain_graph=trains
+        )
+    if trains:
+        return replace(matter, normal=outward(slope))
+    return Matter(density=matter.density.detach(), albedo=matter.albedo.detach(), normal=outward(slope))
+
+
+def normals(field: Field, at: Gaussians, create_graph: bool) -> Float[Tensor, "m 3"]:
+    """Unit normals alone; see `surface`."""
+    normal = surface(field, at, create_graph).normal
+    assert normal is not None
+    return normal
+
+
+def outward(slope: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+    """-slope, normalised; slopes under 1e-6 (nothing there) shrink to zero, with a finite gradient."""
+    return -slope / (slope.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+
+
+__all__ = ["Field", "Gaussians", "Matter", "SurfaceField", "normals", "outward", "surface"]

@@ -1,0 +1,44 @@
+"""Positional encodings, plain and integrated over a Gaussian (mip-NeRF, section 3.1; DreamFusion, appendix A.2).
+
+The frequencies are 2^0 .. 2^(levels - 1), in radians per unit length. Features come as all sines, then all cosines,
+each level by level with the axes innermost.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamfusion.rays import Gaussians
+
+
+def encoded_size(levels: int, axes: int = 3) -> int:
+    """Number of features that `levels` frequencies make."""
+    return 2 * levels * axes
+
+
+def positional(x: Float[Tensor, "m d"], levels: int) -> Float[Tensor, "m c"]:
+    """sin(2^l x) and cos(2^l x) for l < levels."""
+    phase = _scaled(x, levels, power=1)
+    return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+def integrated(at: Gaussians, levels: int) -> Float[Tensor, "m c"]:
+    """The expectation of `positional` under the Gaussians.
+
+    E[sin(f x)] = sin(f mean) exp(-f^2 var / 2), and likewise for the cosine: what varies faster than the Gaussian is
+    wide fades to zero instead of aliasing.
+    """
+    damping = torch.exp(-0.5 * _scaled(at.var, levels, power=2))
+    phase = _scaled(at.mean, levels, power=1)
+    return torch.cat([phase.sin() * damping, phase.cos() * damping], dim=-1)
+
+
+def isotropic(at: Gaussians, variance: float) -> Gaussians:
+    """The same places with covariance `variance` * I, whatever a pixel sees (the paper's annealed lambda_Sigma * I)."""
+    return Gaussians(mean=at.mean, var=torch.full_like(at.mean, variance))
+
+
+def _scaled(x: Tensor, levels: int, power: int) -> Tensor:
+    """x times the `power`-th power of every frequency: "m d" -> "m levels*d"."""
+    frequency = 2.0 ** (power * torch.arange(levels, device=x.device, dtype=x.dtype))
+    return (x[:, None, :] * frequency[:, None]).flatten(1)

@@ -1,0 +1,50 @@
+"""Regularisers: what a good shape is like, whatever it shows. Each maps a render (or a grid) to one number >= 0."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamfusion.render import Picture, Render
+
+
+def opacity(picture: Picture) -> Float[Tensor, ""]:
+    """Mean over pixels of sqrt(opacity^2 + 0.01): keep space empty (DreamFusion, appendix A.2, from Dream Fields)."""
+    return (picture.opacity.square() + 0.01).sqrt().mean()
+
+
+def orientation(render: Render) -> Float[Tensor, ""]:
+    """Mean over rays of sum_i stopgrad(w_i) max(0, n_i . v)^2, v away from the camera (DreamFusion, appendix A.2).
+
+    Visible matter should not face away; that it does is the mark of fog. Needs a render with normals.
+    """
+    along = render.along
+    if along.normal is None:
+        raise ValueError("orientation needs normals: render with RenderOptions(normals=True) or a diffuse light")
+    averted = (along.normal * along.direction).sum(-1).clamp(min=0)
+    return (along.weight.detach() * averted.square()).sum() / len(along.t)
+
+
+def entropy(picture: Picture) -> Float[Tensor, ""]:
+    """Mean over pixels of the entropy, in nats, of "does light stop here": 0 where clear or solid, log 2 halfway."""
+    p = picture.opacity.clamp(1e-5, 1 - 1e-5)  # within this, the logarithm and its gradient are harmless
+    return -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+
+
+def distortion(render: Render) -> Float[Tensor, ""]:
+    """Mean over rays of how far the weights are spread along the ray (mip-NeRF 360, equation 15), in world units.
+
+    sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 delta_i, with bins of middle m and length delta.
+    """
+    w, t = render.along.weights, render.along.t
+    middle = 0.5 * (t[:, 1:] + t[:, :-1]) - t[:, :1]
+    # Middles ascend, so |m_i - m_j| opens into running sums over the bins before each bin.
+    weight_before = w.cumsum(-1) - w
+    moment_before = (w * middle).cumsum(-1) - w * middle
+    pairs = 2 * (w * (middle * weight_before - moment_before)).sum(-1)
+    return (pairs + (w.square() * t.diff(dim=-1)).sum(-1) / 3).mean()
+
+
+def total_variation(grid: Float[Tensor, "c d h w"]) -> Float[Tensor, ""]:
+    """Mean square difference of neighbours, summed over the three axes: roughness of a dense grid."""
+    along_axes = [grid.diff(dim=axis).square().mean() for axis in (1, 2, 3)]
+    return torch.stack(along_axes).sum()

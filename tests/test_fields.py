@@ -1,0 +1,236 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dreamfusion.fields import Field, Gaussians, SurfaceField, normals, surface
+from dreamfusion.fields.density import Exp, GaussianBlob, Softplus
+from dreamfusion.fields.grid import GridField, GridFieldOptions, refined
+from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.geometry import normalise
+from reference.analytic_fields import SoftBall, trilinear
+
+SMALL = GridFieldOptions(radius=1.5, cells=(2, 4, 8), colour_cells=(2, 4, 8), features=2, hidden=4)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def points(count, radius, seed=0, dtype=torch.float32):
+    """Uniform in the cube."""
+    mean = (torch.rand(count, 3, generator=seeded(seed), dtype=dtype) * 2 - 1) * radius
+    return Gaussians(mean=mean, var=torch.zeros_like(mean))
+
+
+def rough(options=SMALL, dtype=torch.float64):
+    """A grid field with random content on all levels."""
+    field = GridField(options, seeded()).to(dtype)
+    with torch.no_grad():
+        for level in [*field.logits, *field.features]:
+            level.copy_(torch.randn(level.shape, generator=seeded(level.numel()), dtype=dtype))
+    return field
+
+
+# Activations and the blob
+
+
+def test_exp_is_exp_up_to_its_limit_then_a_straight_line():
+    act, x = Exp(shift=-1.0, limit=3.0), torch.tensor([-50.0, 0.0, 3.99, 5.0, 1000.0], requires_grad=True)
+    density = act(x)
+    assert torch.allclose(density[:3], torch.exp(x[:3] - 1))
+    assert torch.allclose(density[3:], math.e**3 * torch.tensor([2.0, 997.0]))
+    density.sum().backward()
+    assert torch.allclose(x.grad[2:], torch.exp(torch.tensor([2.99, 3.0, 3.0])))
+
+
+def test_softplus_has_its_asymptotes():
+    act = Softplus(shift=-2.0, scale=3.0)
+    density = act(torch.tensor([-100.0, 2.0, 102.0]))
+    assert torch.allclose(density, torch.tensor([0.0, 3 * math.log(2), 300.0]))
+
+
+def test_blob_has_the_papers_numbers():
+    blob = GaussianBlob()
+    assert torch.allclose(
+        blob(torch.tensor([[0.0, 0.0, 0.0], [0.2, 0.0, 0.0], [0.0, 0.4, 0.0]])),
+        5 * torch.tensor([1.0, math.exp(-0.5), math.exp(-2.0)]),
+    )
+    edge = blob.radius_above(0.7)
+    assert torch.allclose(blob(torch.tensor([[0.0, edge, 0.0]])), torch.tensor(0.7))
+    assert blob.radius_above(6.0) == 0.0
+
+
+# Both fields
+
+
+def both_fields():
+    grid = GridField(replace(SMALL, cells=(8, 16, 32)), seeded())
+    return [grid, MipMlp(MipMlpOptions(levels=4, blocks=2, width=32), seeded())]
+
+
+@pytest.mark.parametrize("field", both_fields(), ids=["grid", "mip_mlp"])
+def test_density_alone_agrees_with_matter_and_surface(field):
+    at = points(40, 1.0)
+    matter, with_normals = field.matter(at), surface(field, at, create_graph=False)
+    assert torch.allclose(field.density(at), matter.density)
+    assert torch.allclose(with_normals.density, matter.density)
+    assert torch.allclose(with_normals.albedo, matter.albedo)
+
+
+@pytest.mark.parametrize("field", both_fields(), ids=["grid", "mip_mlp"])
+def test_first_picture_is_a_grey_blob(field):
+    at = points(300, 1.0)
+    matter = field.matter(at)
+    assert (matter.albedo - 0.5).abs().max() < 0.15
+    peak = field.density(Gaussians(mean=torch.zeros(1, 3), var=torch.zeros(1, 3)))
+    assert peak > 20 * matter.density[at.mean.norm(dim=-1) > 0.9].max()
+
+
+@pytest.mark.parametrize("field", both_fields(), ids=["grid", "mip_mlp"])
+def test_parameter_groups_hold_every_parameter_once(field):
+    grouped = [id(p) for group in field.parameter_groups().values() for p in group]
+    assert sorted(grouped) == sorted(id(p) for p in field.parameters())
+
+
+@pytest.mark.parametrize("field", both_fields(), ids=["grid", "mip_mlp"])
+def test_first_weights_come_from_the_generator_alone(field):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    twin = type(field)(field.options, seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+    other = type(field)(field.options, seeded(1))
+    at = points(5, 1.0)
+    fresh = type(field)(field.options, seeded())
+    assert torch.equal(twin.matter(at).albedo, fresh.matter(at).albedo)
+    assert not torch.equal(twin.matter(at).albedo, other.matter(at).albedo)
+
+
+def test_who_brings_its_own_normals():
+    grid, mlp = both_fields()
+    assert isinstance(grid, Field)
+    assert isinstance(grid, SurfaceField)
+    assert isinstance(mlp, Field)
+    assert not isinstance(mlp, SurfaceField)
+
+
+# The grid field
+
+
+def test_grid_field_is_the_sum_of_its_levels():
+    field = rough()
+    at = points(30, SMALL.radius, dtype=torch.float64)
+    place = at.mean / SMALL.radius
+    logit = sum(SMALL.detail**i * trilinear(level, place)[:, 0] for i, level in enumerate(field.logits))
+    assert torch.allclose(field.density(at), SMALL.activation(logit))
+    features = torch.cat([trilinear(level, place) for level in field.features], dim=-1)
+    hidden = torch.nn.functional.silu(features @ field.hide.weight.T + field.hide.bias)
+    albedo = torch.sigmoid(hidden @ field.to_albedo.weight.T + field.to_albedo.bias)
+    assert torch.allclose(field.matter(at).albedo, albedo)
+
+
+def test_grid_field_passes_gradcheck():
+    options = replace(SMALL, cells=(1, 2), colour_cells=(2,), features=2, hidden=3)
+    field = rough(options)
+    at = points(6, options.radius, dtype=torch.float64)
+
+    def everything(mean, *parameters):
+        # The parameters are changed in place by gradcheck; they are arguments so that it knows of them.
+        matter = field.surface(Gaussians(mean=mean, var=at.var))
+        return matter.density, matter.albedo, matter.normal
+
+    assert torch.autograd.gradcheck(everything, (at.mean.requires_grad_(), *field.parameters()))
+
+
+def test_refined_grid_is_torchs_trilinear_interpolation():
+    grid = torch.randn(2, 5, 5, 5, generator=seeded())
+    expected = torch.nn.functional.interpolate(grid[None], size=(9, 9, 9), mode="trilinear", align_corners=True)[0]
+    assert torch.allclose(refined(grid, 9), expected, atol=1e-6)
+
+
+def test_grids_that_do_not_nest_are_refused():
+    with pytest.raises(ValueError, match="multiple"):
+        GridFieldOptions(cells=(16, 24))
+
+
+def test_colour_can_change_within_a_density_cell():
+    options = replace(SMALL, cells=(2,), colour_cells=(2, 32))
+    field = GridField(options, seeded())
+    at = points(4000, options.radius)
+    band = (torch.sin(at.mean[:, 1] * 2 * math.pi / 0.4) > 0).float()  # four bands per density cell
+    optimiser = torch.optim.Adam(field.parameters(), 3e-2)
+    for _ in range(60):
+        optimiser.zero_grad()
+        error = (field.matter(at).albedo - band[:, None]).square().mean()
+        error.backward()
+        optimiser.step()
+    assert error < 0.03
+    assert all(level.grad is None for level in field.logits) or field.logits[0].grad.abs().max() == 0
+
+
+# Normals
+
+
+def away_from_centre(count, low, high):
+    direction = normalise(torch.randn(count, 3, generator=seeded()))
+    distance = low + (high - low) * torch.rand(count, 1, generator=seeded(1))
+    return direction, Gaussians(mean=direction * distance, var=torch.zeros(count, 3))
+
+
+def test_analytic_normals_of_a_sphere_are_radial():
+    direction, at = away_from_centre(50, 0.3, 0.7)
+    assert torch.allclose(normals(SoftBall(), at, create_graph=False), direction, atol=1e-4)
+
+
+def test_grid_normals_of_a_blob_are_radial():
+    field = GridField(GridFieldOptions(radius=1.0, blob=GaussianBlob(5.0, 0.4)), seeded())
+    direction, at = away_from_centre(200, 0.2, 0.8)
+    assert (normals(field, at, create_graph=False) * direction).sum(-1).min() > 0.999
+
+
+def test_grid_normals_are_differences_one_cell_apart():
+    field = rough(replace(SMALL, activation=Exp(limit=100.0)))
+    cell = 2 * SMALL.radius / SMALL.cells[-1]
+    at = points(20, SMALL.radius - 1.01 * cell, dtype=torch.float64)
+
+    def logit(mean):
+        return field.density(Gaussians(mean=mean, var=at.var)).log()
+
+    steps = cell * torch.eye(3, dtype=torch.float64)
+    slope = torch.stack([logit(at.mean + step) - logit(at.mean - step) for step in steps], dim=-1)
+    assert torch.allclose(normals(field, at, create_graph=False), -normalise(slope))
+
+
+def test_network_normals_are_the_slope_of_density():
+    field = MipMlp(MipMlpOptions(levels=3, blocks=2, width=16), seeded()).double()
+    at = points(10, 0.5, dtype=torch.float64)
+    at = replace(at, var=torch.full_like(at.var, 1e-3))
+    steps = 1e-5 * torch.eye(3, dtype=torch.float64)
+    ends = [[field.density(replace(at, mean=at.mean + sign * step)) for sign in (1, -1)] for step in steps]
+    slope = torch.stack([above - below for above, below in ends], dim=-1)
+    assert torch.allclose(normals(field, at, create_graph=False), -normalise(slope), atol=1e-5)
+
+
+@pytest.mark.parametrize("field", [*both_fields(), SoftBall()], ids=["grid", "mip_mlp", "soft_ball"])
+def test_normals_can_train_and_can_be_had_without_gradients(field):
+    at = points(20, 0.8)
+    with torch.no_grad():
+        frozen = surface(field, at, create_graph=False)
+    assert not any(x.requires_grad for x in (frozen.density, frozen.albedo, frozen.normal))
+    detached = surface(field, at, create_graph=False)
+    assert detached.density.requires_grad
+    assert not detached.normal.requires_grad
+    trained = surface(field, at, create_graph=True)
+    assert torch.allclose(trained.normal, frozen.normal, atol=1e-6)
+    if not isinstance(field, SoftBall):  # whose normals do not depend on its radius
+        (trained.normal[:, 0] * at.mean[:, 1]).sum().backward()
+        assert max(p.grad.abs().max() for p in field.parameters() if p.grad is not None) > 0
+
+
+def test_normals_where_nothing_is_are_zero_with_finite_gradients():
+    field = GridField(replace(SMALL, blob=GaussianBlob(height=0.0)), seeded())
+    normal = normals(field, points(10, 1.0), create_graph=True)
+    assert torch.equal(normal, torch.zeros_like(normal))
+    normal.sum().backward()
+    assert all(level.grad.isfinite().all() for level in field.logits)
