@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from gaussian_prior import GaussianPrior, cosine_schedule
 from torch import Generator
 
 from dreamfusion.cameras import orbit
@@ -22,6 +21,7 @@ from dreamfusion.priors import Known, open_prior
 from dreamfusion.priors.sampling import caption_conditioning, ddim
 from dreamfusion.rays import cast
 from dreamfusion.views import ViewWords
+from gaussian_prior import GaussianPrior, cosine_schedule
 
 
 def generator(seed: int = 0) -> Generator:

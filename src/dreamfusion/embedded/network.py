@@ -19,7 +19,9 @@ from dreamfusion.lights import Light
 
 PATCH = 4
 """pixels per side of a cell of the finest map"""
-POSE_FEATURES, BACKGROUND_FEATURES, LIGHT_FEATURES = 11, 4, 7
+GROUPS = (11, 4, 7)
+"""numbers that tell the pose, the background, the light"""
+TIME_FEATURES = 128
 
 
 def pose_features(pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b 11"]:
@@ -44,9 +46,10 @@ def light_features(light: Light, pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, 
     return torch.cat([numbers, toward[:, 0] * light.diffuse[:, None]], dim=-1)
 
 
-def time_features(timestep: Int[Tensor, " b"], width: int) -> Float[Tensor, "b w"]:
-    """Sinusoids of the timestep, from one turn per step to one per 10,000 steps."""
-    rate = torch.exp(torch.arange(width // 2, device=timestep.device) * (-math.log(10_000) / (width // 2)))
+def time_features(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b w"]:
+    """Sinusoids of the timestep, slower and slower down to one radian in 10,000 steps."""
+    count = TIME_FEATURES // 2
+    rate = torch.exp(torch.arange(count, device=timestep.device) * (-math.log(10_000) / count))
     angle = timestep[:, None].float() * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
@@ -93,6 +96,27 @@ class SelfAttention(nn.Module):
         return x + self.out(mixed).transpose(1, 2).view(b, c, h, w)
 
 
+class Merge(nn.Module):
+    """One vector from groups of numbers, each of which weighs the same at first, however many numbers it has.
+
+    Without that, the few that tell the camera drown among those of text and time, and are ignored for long.
+    """
+
+    def __init__(self, groups: tuple[int, ...], vector: int):
+        super().__init__()
+        self.first = nn.Linear(sum(groups), vector)
+        self.rest = nn.Sequential(
+            nn.SiLU(), nn.Linear(vector, vector), nn.SiLU(), nn.Linear(vector, vector), nn.LayerNorm(vector), nn.SiLU()
+        )
+        for columns in self.first.weight.data.split(groups, dim=1):
+            nn.init.normal_(columns, std=columns.shape[1] ** -0.5)
+        for layer in (self.rest[1], self.rest[3]):
+            nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, numbers: Float[Tensor, "b g"]) -> Float[Tensor, "b v"]:
+        return self.rest(self.first(numbers))
+
+
 class Painter(nn.Module):
     """A coarse feature map drawn from the vector alone."""
 
@@ -114,12 +138,8 @@ class ToyUNet(ModelMixin, ConfigMixin):
         self, sample_size: int = 64, text_width: int = 192, width: int = 128, wide: int = 256, vector: int = 512
     ):
         super().__init__()
-        known = POSE_FEATURES + BACKGROUND_FEATURES + LIGHT_FEATURES
         fine, coarse = sample_size // PATCH, sample_size // PATCH // 2
-        self.merge = nn.Sequential(
-            nn.Linear(text_width + known + 128, vector), nn.SiLU(), nn.Linear(vector, vector), nn.SiLU(),
-            nn.Linear(vector, vector), nn.SiLU(),
-        )  # fmt: skip
+        self.merge = Merge((text_width, *GROUPS, TIME_FEATURES), vector)
         self.stem = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
         self.paint_fine, self.paint_coarse = Painter(vector, fine, 16, width), Painter(vector, coarse, 64, wide)
         self.down = nn.ModuleList([Block(width, vector)])
@@ -130,16 +150,6 @@ class ToyUNet(ModelMixin, ConfigMixin):
         self.join = nn.Conv2d(2 * width, width, 1)
         self.up = nn.ModuleList([Block(width, vector) for _ in range(2)])
         self.head = nn.Sequential(ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 3 * PATCH**2, 3, padding=1))
-
-    def vector(
-        self,
-        timestep: Int[Tensor, " b"],
-        text: Float[Tensor, "b l d"],
-        known: Float[Tensor, "b f"],
-    ) -> Float[Tensor, "b v"]:
-        """Merge the caption (mean over its real tokens: padding is zero), what is known, and the noise level."""
-        real = (text != 0).any(-1, keepdim=True).sum(1).clamp(min=1)
-        return self.merge(torch.cat([text.sum(1) / real, known, time_features(timestep, 128).to(text)], dim=-1))
 
     def forward(
         self,
@@ -161,7 +171,8 @@ class ToyUNet(ModelMixin, ConfigMixin):
         known: Float[Tensor, "b f"],
     ) -> Float[Tensor, "b 3 h w"]:
         """The same, with what is known as numbers (`known_features`), of which training hides some."""
-        vector = self.vector(timestep, text, known)
+        real = (text != 0).any(-1, keepdim=True).sum(1).clamp(min=1)  # padding is zero
+        vector = self.merge(torch.cat([text.sum(1) / real, known, time_features(timestep).to(text)], dim=-1))
         x = F.pixel_unshuffle(sample, PATCH).contiguous(memory_format=torch.channels_last)
         x = self.stem(x) + self.paint_fine(vector)
         for block in self.down:
@@ -176,9 +187,6 @@ class ToyUNet(ModelMixin, ConfigMixin):
         for block in self.up:
             x = block(x, vector)
         return F.pixel_shuffle(self.head(x), PATCH).contiguous()
-
-
-GROUPS = (POSE_FEATURES, BACKGROUND_FEATURES, LIGHT_FEATURES)
 
 
 def known_features(

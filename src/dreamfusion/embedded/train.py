@@ -36,7 +36,7 @@ class TrainOptions:
 
     steps: int = 16_000
     batch: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 6e-4
     warm_up: int = 200
     cool_down: float = 0.25
     """the last fraction of the steps, in which the learning rate falls linearly to zero"""
@@ -45,7 +45,7 @@ class TrainOptions:
     drop_caption: float = 0.1
     keep_conditions: float = 0.85
     """probability with which each of camera, background and light is told"""
-    largest_weight: float = 20.0
+    largest_weight: float = 4.0
     """upper bound of 1 / sigma^2"""
     views: int = 600
     save_every: int = 500
@@ -125,7 +125,7 @@ def loss_of(training: Training, pictures: dataset.Pictures, options: TrainOption
     captions = ["" if gone else caption for gone, caption in zip(drop, batch.captions, strict=True)]
     keep = (torch.rand(options.batch, 3, generator=generator) < options.keep_conditions).float()
     keep = keep.repeat_interleave(torch.tensor(GROUPS), dim=1)
-    level = torch.sigmoid(0.3 + 1.2 * torch.randn(options.batch, generator=generator))
+    level = torch.sigmoid(0.6 + 1.2 * torch.randn(options.batch, generator=generator))
     timestep = (level * len(parts.scheduler.alphas_cumprod)).long()
     alpha2 = parts.scheduler.alphas_cumprod[timestep]
     noise = torch.randn(batch.image.shape, generator=generator)

@@ -1,0 +1,43 @@
+"""Text to 3D by score distillation. The names below load their modules when they are first used.
+
+from dreamfusion import Config, extract, open_prior, paint, preset, prompt_table, start
+from dreamfusion.optimise import optimise
+
+config = replace(preset("fast"), prompt="a red chair")
+run, prior = start(config, torch.device("cpu")), open_prior(config.prior)
+for metrics in optimise(run, prior, prompt_table(config, prior), config.steps):
+    print(metrics.step, metrics.opacity)
+mesh = paint(extract(run.scene), run.scene)
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# No name here may be that of a module: `dreamfusion.optimise` and `dreamfusion.render` are modules.
+_HOMES = {
+    "config": ("Config",),
+    "presets": ("preset",),
+    "errors": ("UserError",),
+    "cameras": ("Cameras", "OrbitSampler", "orbit", "turntable"),
+    "lights": ("Light", "LightSampler", "albedo_only", "headlight"),
+    "scene": ("Scene",),
+    "render": ("RenderOptions", "render_views"),
+    "priors": ("Conditioning", "Known", "NoiseSchedule", "Prior", "open_prior"),
+    "distill": ("Sds", "surrogate"),
+    "prompts": ("PromptTable",),
+    "optimise": ("Diverged", "Metrics", "Run", "advance", "prompt_table", "start"),
+    "mesh": ("Mesh", "export", "extract", "paint"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *sorted(_HOME_OF)]

@@ -1,0 +1,198 @@
+"""The arguments of each command, as records that tyro turns into options and help. Nothing slow to load is imported."""
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import AvoidSubcommands, DisallowNone, Positional, PositionalMetavarFromFieldName, arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from dreamfusion import config as c
+from dreamfusion.config import OutputConfig
+from dreamfusion.config_text import from_json, schedule_from_text, schedule_text
+from dreamfusion.errors import UserError
+from dreamfusion.presets import preset
+from dreamfusion.schedules import Schedule
+
+Arguments = TypeVar("Arguments")
+
+FIELDS: dict[str, type[c.FieldConfig]] = {"grid": c.GridField, "mlp": c.MlpField}
+BACKGROUNDS: dict[str, type[c.BackgroundConfig]] = {
+    "solid": c.SolidBackground,
+    "random": c.RandomBackground,
+    "learned": c.LearnedBackground,
+}
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Turn a sentence into a 3D object.
+
+    A SCHEDULE is a number that may change over the run: 0.5, or 0:1 (from:to), or 0:1@0.2:0.6 (from:to@begin:until, as
+    fractions of the run), or 1,0.5@0.3 (steps).
+    """
+
+    settings: Annotated[c.Config, arg(name="")]
+    out: Path | None = None
+    """folder to make; runs/PROMPT-SEED if not given"""
+    config: Path | None = None
+    """take the settings from this config.json instead of a preset"""
+    field: Literal["grid", "mlp"] | None = None
+    """kind of field, if not the preset's"""
+    background: Literal["solid", "random", "learned"] | None = None
+    """kind of background, if not the preset's"""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue an interrupted run."""
+
+    run: Positional[Path]
+    """its folder"""
+    steps: int | None = None
+    """new total of steps"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+
+
+@dataclass(frozen=True)
+class MakeMesh:
+    """Extract the coloured mesh of a run again."""
+
+    run: Positional[Path]
+    """folder of the run"""
+    out: Path | None = None
+    """.glb, .obj or .ply file; mesh.glb in the run's folder if not given"""
+    resolution: int = OutputConfig.mesh_resolution
+    """points per side of the sampled cube"""
+    level: float | None = None
+    """density of the surface; found from the renderings if not given"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+
+
+@dataclass(frozen=True)
+class MakeVideo:
+    """Render the turntable and the contact sheet of a run again."""
+
+    run: Positional[Path]
+    """folder of the run"""
+    frames: int = OutputConfig.frames
+    """of one round"""
+    size: int = OutputConfig.frame_size
+    """of the turntable, pixels"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """Say what the embedded prior is and which words it knows."""
+
+
+@dataclass(frozen=True)
+class PriorSample:
+    """Draw pictures from a prior: each caption from the front, left, back and right."""
+
+    captions: Positional[tuple[str, ...]]
+    """one picture each"""
+    prior: str = "embedded"
+    """embedded, a diffusers folder, or a hub id"""
+    steps: int = 50
+    """of the sampler"""
+    guidance_scale: float = 4.0
+    """1 follows the caption, more exaggerates it"""
+    seed: int = 0
+    """of the noise"""
+    conditions: bool = True
+    """tell the prior camera, background and light where it can use them, not words alone"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+    out: Path = Path("samples.png")
+    """file to write"""
+
+
+@dataclass(frozen=True)
+class PriorTrain:
+    """Train the embedded prior from its meshes, or go on training it."""
+
+    assets: Path
+    """folder with the meshes"""
+    work: Path = Path("training")
+    """folder of the training's state; what is there is continued"""
+    out: Path = Path("training/prior")
+    """folder of the finished prior"""
+    steps: int | None = None
+    """updates in all, if not the default"""
+    batch: int | None = None
+    """pictures per update, if not the default"""
+    threads: int = 0
+    """of the CPU; 0 takes all cores"""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine has, what would run, and what is missing."""
+
+
+def read(kind: type[Arguments], command: str, given: list[str], default: Arguments | None = None) -> Arguments:
+    """Arguments as a record; exits with a message for those that it has no place for."""
+    prefilled: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(
+        kind,
+        prog=f"dreamfusion {command}",
+        args=given,
+        registry=_registry(),
+        config=(AvoidSubcommands, DisallowNone, PositionalMetavarFromFieldName),
+        compact_help=kind is Generate,  # it has some 80 options: -h names them, -H explains them
+        **prefilled,
+    )
+
+
+def read_generate(given: list[str]) -> Generate:
+    """The arguments of `generate`: those that choose defaults first, then all of them. Raises UserError."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--preset", "--config", "--field", "--background"):
+        chooser.add_argument(name)
+    try:
+        chosen, _ = chooser.parse_known_args(given)
+    except argparse.ArgumentError:
+        chosen = chooser.parse_args([])  # an option without its value: tyro will say so
+    base = _config_from(Path(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
+    scene = base.scene
+    if chosen.field in FIELDS and not isinstance(scene.field, FIELDS[chosen.field]):
+        scene = replace(scene, field=FIELDS[chosen.field]())
+    if chosen.background in BACKGROUNDS and not isinstance(scene.background, BACKGROUNDS[chosen.background]):
+        scene = replace(scene, background=BACKGROUNDS[chosen.background]())
+    return read(Generate, "generate", given, Generate(replace(base, scene=scene)))
+
+
+def _registry() -> ConstructorRegistry:
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Schedule] | None:
+        if info.type != Schedule:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="SCHEDULE",
+            instance_from_str=lambda texts: schedule_from_text(texts[0]),
+            is_instance=lambda value: isinstance(value, Schedule),
+            str_from_instance=lambda value: [schedule_text(value)],
+        )
+
+    return registry
+
+
+def _config_from(path: Path) -> c.Config:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--config {path} cannot be read ({error}): give the config.json of a run") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path} holds no settings: give the config.json of a run")
+    return from_json(c.Config, values)

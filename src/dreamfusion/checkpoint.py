@@ -1,0 +1,142 @@
+"""Checkpoints: everything of a run on disk, whole at every moment.
+
+A checkpoint folder holds `checkpoint.json` (configuration, step, and the name and SHA-256 of the tensor file) and that
+`tensors-*.safetensors` (scene, Adam's moments, the generator's state). Tensors are written first, under a name of their
+own; the rename of `checkpoint.json` is the moment from which the new state counts; only then the old tensors go.
+Nothing is pickled.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as bytes_from_tensors
+from torch import Tensor
+
+from dreamfusion.config import Config
+from dreamfusion.config_text import from_json, to_json
+from dreamfusion.errors import UserError
+from dreamfusion.optimise import Run, start
+
+FORMAT = 1
+HEAD = "checkpoint.json"
+
+
+def save(run: Run, folder: Path) -> None:
+    """Write the run into `folder`, replacing the checkpoint that is there.
+
+    A kill or an error at any moment leaves a folder that loads: with the old state or the new. Raises UserError if the
+    folder cannot be written, or the disk is full.
+    """
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        content = bytes_from_tensors(_tensors(run))
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"tensors-{digest[:16]}.safetensors"
+        head = {"format": FORMAT, "step": run.step, "tensors": name, "sha256": digest, "config": to_json(run.config)}
+        _write(folder / name, content)
+        _write(folder / HEAD, (json.dumps(head, indent=2, ensure_ascii=False) + "\n").encode())
+        for path in folder.iterdir():
+            if path.name not in (name, HEAD) and path.name.startswith(("tensors-", ".part-")):
+                path.unlink()
+
+
+def load(folder: Path, device: torch.device) -> Run:
+    """The run as it was saved, on any device.
+
+    Raises UserError if the checkpoint is missing, damaged or of another version.
+    """
+    head = _read_head(folder)
+    run = start(from_json(Config, head["config"]), device)
+    tensors = _read_tensors(folder / head["tensors"], head["sha256"])
+    try:
+        _restore(run, tensors)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"the checkpoint in {folder} does not fit its configuration: start a new run") from error
+    run.step = head["step"]
+    return run
+
+
+def _tensors(run: Run) -> dict[str, Tensor]:
+    """All state, under flat names."""
+    scene = {f"scene.{name}": tensor for name, tensor in run.scene.state_dict().items()}
+    moments = {
+        f"adam.{index}.{name}": tensor
+        for index, state in run.optimiser.state_dict()["state"].items()
+        for name, tensor in state.items()
+    }
+    everything = scene | moments | {"generator": run.generator.get_state()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in everything.items()}
+
+
+def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
+    run.scene.load_state_dict(_under("scene.", tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _under("adam.", tensors).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})
+    run.generator.set_state(tensors["generator"])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _read_head(folder: Path) -> dict[str, Any]:
+    path = folder / HEAD
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no checkpoint in {folder}: give the folder of a run that was saved") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or start a new run") from error
+    wanted = {"format": int, "step": int, "tensors": str, "sha256": str, "config": dict}
+    if not isinstance(head, dict) or any(not isinstance(head.get(key), kind) for key, kind in wanted.items()):
+        raise UserError(f"{path} is damaged (it lacks one of {', '.join(wanted)}): restore it, or start a new run")
+    if Path(head["tensors"]).name != head["tensors"]:
+        raise UserError(f"{path} names tensors in another folder, {head['tensors']}: restore it, or start a new run")
+    if head["format"] != FORMAT:
+        raise UserError(f"{path} has format {head['format']}, not {FORMAT}: use the version that wrote it")
+    return head
+
+
+def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): restore it, or start a new run") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{path} is damaged or cut short: restore it, or start a new run")
+    try:
+        return tensors_from_bytes(content)
+    except SafetensorError as error:
+        raise UserError(f"{path} is no safetensors file ({error}): restore it, or start a new run") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a whole file, or nothing, and have it on the disk before returning."""
+    part = path.with_name(f".part-{path.name}")
+    with open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full, free some space" if full else f"{error.strerror}, check the folder's permissions"
+        raise UserError(f"no checkpoint written to {folder}: {what}; what was saved before is intact") from error

@@ -1,0 +1,231 @@
+"""The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+from dreamfusion import __version__
+from dreamfusion import arguments as a
+from dreamfusion.config_check import validate
+from dreamfusion.errors import UserError
+
+if TYPE_CHECKING:
+    from dreamfusion.generate import Job
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = run(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = 0  # whoever read our output has seen enough
+    sys.exit(code)
+
+
+def run(given: list[str]) -> int:
+    """Dispatch to a command; returns the exit code. A first argument that is no command is a prompt."""
+    match given:
+        case [] | ["-h" | "--help" | "help"]:
+            print(overview())
+            return 0
+        case ["--version"]:
+            print(f"dreamfusion {__version__}")
+            return 0
+        case ["prior", name, *rest] if f"prior {name}" in COMMANDS:
+            return _call(f"prior {name}", rest)
+        case ["prior", *_]:
+            raise UserError("say what about the prior: dreamfusion prior info, prior sample or prior train")
+        case [name, *rest] if name in COMMANDS:
+            return _call(name, rest)
+        case _:
+            return _call("generate", given)
+
+
+def overview() -> str:
+    """The commands, one line each."""
+    lines = [f"  {name:<13} {(kind.__doc__ or '').splitlines()[0]}" for name, (kind, _) in COMMANDS.items()]
+    return "\n".join(
+        [
+            'usage: dreamfusion "a red chair" [options]     short for: dreamfusion generate "a red chair" [options]',
+            "       dreamfusion COMMAND ...",
+            "",
+            *lines,
+            "",
+            "dreamfusion COMMAND --help lists the options of a command; --version says which version this is.",
+        ]
+    )
+
+
+def _call(name: str, given: list[str]) -> int:
+    _, command = COMMANDS[name]
+    return command(name, given)
+
+
+def _generate(name: str, given: list[str]) -> int:
+    arguments = a.read_generate(given)
+    validate(arguments.settings)
+    from dreamfusion import generate
+    from dreamfusion.runs import default_folder
+
+    config = arguments.settings
+    generate.settle(config.threads)
+    job = generate.begin(config, arguments.out or default_folder(config.prompt, config.seed))
+    return _work(job)
+
+
+def _resume(name: str, given: list[str]) -> int:
+    arguments = a.read(a.Resume, name, given)
+    from dreamfusion import generate
+
+    generate.settle(generate.threads_of(arguments.run))
+    return _work(generate.reopen(arguments.run, arguments.device, arguments.steps))
+
+
+def _work(job: "Job") -> int:
+    """Drive a run to its end, or to the first Ctrl-C."""
+    from dreamfusion import generate
+    from dreamfusion.live import LiveLine
+
+    run, folder = job.run, job.folder
+    config = run.config
+    print(f"{config.prompt!r}, {config.steps} steps, seed {config.seed}, into {folder.path}", file=sys.stderr)
+    with interruptible() as stop, LiveLine(run.step, config.steps) as line:
+        with closing(generate.work(job, line.say)) as steps:
+            for metrics in steps:
+                line.show(metrics)
+                if stop.is_set():
+                    break
+        files = [] if stop.is_set() else generate.finish(run, folder, line.say)
+    if not files:
+        print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
+        return INTERRUPTED
+    _list(files)
+    return 0
+
+
+def _mesh(name: str, given: list[str]) -> int:
+    arguments = a.read(a.MakeMesh, name, given)
+    from dreamfusion import generate
+
+    folder, run = generate.open_run(arguments.run, arguments.device)
+    path = arguments.out or folder.mesh
+    generate.write_mesh(run, path, arguments.resolution, arguments.level)
+    _list([path])
+    return 0
+
+
+def _video(name: str, given: list[str]) -> int:
+    arguments = a.read(a.MakeVideo, name, given)
+    from dreamfusion import generate
+
+    folder, run = generate.open_run(arguments.run, arguments.device)
+    output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
+    generate.write_video(run, folder, output)
+    _list([folder.turntable_mp4, folder.turntable_webp, folder.sheet])
+    return 0
+
+
+def _prior_info(name: str, given: list[str]) -> int:
+    a.read(a.PriorInfo, name, given)
+    from dreamfusion.embedded.card import describe
+
+    print(describe())
+    return 0
+
+
+def _prior_sample(name: str, given: list[str]) -> int:
+    arguments = a.read(a.PriorSample, name, given)
+    if not arguments.captions:
+        raise UserError('say what to draw: dreamfusion prior sample "a red chair"')
+    from dreamfusion.build import device_of
+    from dreamfusion.embedded.sheet import samples, save_sheet
+    from dreamfusion.priors import open_prior, require_known
+
+    prior = open_prior(arguments.prior, device_of(arguments.device))
+    for caption in arguments.captions:
+        require_known(prior, caption)
+    pictures = samples(
+        prior,
+        arguments.captions,
+        conditions=arguments.conditions,
+        steps=arguments.steps,
+        guidance_scale=arguments.guidance_scale,
+        seed=arguments.seed,
+    )
+    save_sheet(pictures, arguments.out)
+    _list([arguments.out])
+    return 0
+
+
+def _prior_train(name: str, given: list[str]) -> int:
+    arguments = a.read(a.PriorTrain, name, given)
+    from dreamfusion import generate
+    from dreamfusion.embedded.train import TrainOptions
+    from dreamfusion.embedded.train import main as train
+
+    generate.settle(arguments.threads)
+    asked = {key: value for key in ("steps", "batch") if (value := getattr(arguments, key)) is not None}
+    train(arguments.assets, arguments.work, arguments.out, replace(TrainOptions(), **asked), print)
+    return 0
+
+
+def _doctor(name: str, given: list[str]) -> int:
+    a.read(a.Doctor, name, given)
+    from dreamfusion.doctor import examine
+
+    lines, healthy = examine()
+    print("\n".join(lines))
+    return 0 if healthy else 1
+
+
+COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
+    "generate": (a.Generate, _generate),
+    "resume": (a.Resume, _resume),
+    "mesh": (a.MakeMesh, _mesh),
+    "video": (a.MakeVideo, _video),
+    "prior info": (a.PriorInfo, _prior_info),
+    "prior sample": (a.PriorSample, _prior_sample),
+    "prior train": (a.PriorTrain, _prior_train),
+    "doctor": (a.Doctor, _doctor),
+}
+
+
+@contextmanager
+def interruptible() -> Iterator[Event]:
+    """The event is set by the first Ctrl-C; the second one interrupts at once."""
+    stop, before = Event(), signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _list(files: Sequence[Path]) -> None:
+    for path in files:
+        print(f"{path}  ({size_text(path.stat().st_size)})")
+
+
+def size_text(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

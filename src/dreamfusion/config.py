@@ -1,0 +1,299 @@
+"""What a run is told: a tree of frozen records. Presets are values of it, the command line edits it.
+
+The string under a field is its help text. Angles are degrees here, and only here. A schedule is a number that changes
+over the run; `config_text` says how it is written. This module imports neither torch nor anything else that is slow.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from dreamfusion.schedules import Constant, Ramp, Schedule
+
+Span = tuple[float, float]
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class GridField:
+    """The fast field: nested dense grids, a tiny network for the colours."""
+
+    cells: tuple[int, ...] = (16, 32, 64)
+    """cells per side of the density grids, coarse to fine, each a multiple of the one before"""
+    detail: float = 0.5
+    """what each finer density grid counts, relative to the one before"""
+    colour_cells: tuple[int, ...] = (16, 32, 64)
+    """the same for colour"""
+    features: int = 4
+    """numbers per vertex of a colour grid"""
+    hidden: int = 32
+    """width of the colour network"""
+
+
+@dataclass(frozen=True)
+class MlpField:
+    """The paper's field: a residual network on integrated positional encodings."""
+
+    levels: int = 8
+    """frequencies of the encoding"""
+    blocks: int = 5
+    """residual blocks"""
+    width: int = 128
+    """hidden units"""
+
+
+@dataclass(frozen=True)
+class SolidBackground:
+    """One plain colour."""
+
+    colour: Colour = (1.0, 1.0, 1.0)
+    """red, green, blue in 0..1"""
+
+
+@dataclass(frozen=True)
+class RandomBackground:
+    """A new plain colour for every view."""
+
+    low: Colour = (0.0, 0.0, 0.0)
+    """darkest red, green, blue"""
+    high: Colour = (1.0, 1.0, 1.0)
+    """brightest red, green, blue"""
+    grey: bool = False
+    """greys only"""
+
+
+@dataclass(frozen=True)
+class LearnedBackground:
+    """A network by direction: the paper's environment map."""
+
+    levels: int = 4
+    """frequencies of the encoded direction"""
+    layers: int = 3
+    """hidden layers"""
+    width: int = 64
+    """hidden units"""
+
+
+FieldConfig = GridField | MlpField
+BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
+
+
+@dataclass(frozen=True)
+class BlobConfig:
+    """The matter a run begins with, added to the density logit."""
+
+    height: float = 5.0
+    """in the middle"""
+    width: float = 0.2
+    """standard deviation, world units"""
+
+
+@dataclass(frozen=True)
+class OccupancyConfig:
+    """The memory of empty space."""
+
+    cells: int = 64
+    """per side"""
+    threshold: float = 0.05
+    """density above which a cell counts as occupied"""
+    every: int = 16
+    """steps between refreshes"""
+    parts: int = 4
+    """refreshes until every cell was asked"""
+    decay: float = 0.8
+    """what a refresh leaves of the old density"""
+    margin: int = 1
+    """cells by which occupied space is widened"""
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What is optimised."""
+
+    radius: float = 1.0
+    """of the ball that holds the object"""
+    field: FieldConfig = GridField()
+    """chosen with --field"""
+    activation: Literal["exp", "softplus"] = "exp"
+    """from logit to density"""
+    shift: float = 0.0
+    """added to the logit: empty space begins at activation(shift)"""
+    limit: float = 15.0
+    """shifted logit above which exp goes on as a straight line"""
+    blob: BlobConfig = BlobConfig()
+    background: BackgroundConfig = RandomBackground()
+    """chosen with --background"""
+    occupancy: OccupancyConfig = OccupancyConfig()
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """Where training views are taken from; every value is drawn from its range."""
+
+    elevation_deg: Span = (-10.0, 90.0)
+    """above the horizon"""
+    elevation_uniform_in_angle: float = 0.5
+    """probability of drawing the angle evenly, which favours the pole, instead of the area"""
+    azimuth_deg: Span = (0.0, 360.0)
+    """0 is the front"""
+    distance: Span = (1.0, 1.5)
+    """from the middle"""
+    fov_deg: Span = (40.65, 71.08)
+    """vertical field of view"""
+    position_jitter: float = 0.1
+    """half width of the box about the position"""
+    look_at_jitter: float = 0.2
+    """standard deviation of the point looked at"""
+    up_jitter: float = 0.02
+    """standard deviation of the up vector"""
+    stratified: bool = False
+    """one view in each sector of the azimuth"""
+
+
+@dataclass(frozen=True)
+class LightConfig:
+    """How training views are lit."""
+
+    albedo_until: float = 1000 / 15000
+    """fraction of the run that shows plain colour only"""
+    shaded: float = 0.75
+    """probability of a lit view after that"""
+    textureless: float = 0.5
+    """probability that a lit view shows the shape without colour"""
+    ambient: float = 0.1
+    """light from everywhere in a lit view"""
+    diffuse: float = 0.9
+    """light from the lamp in a lit view"""
+    distance: Span = (0.8, 1.5)
+    """of the lamp from the middle"""
+    spread: float = 1.0
+    """how far the lamp strays from the camera"""
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """How rays are followed."""
+
+    samples: int = 64
+    """per ray, between entering and leaving the ball"""
+    weight_threshold: float = 1e-4
+    """samples that count for less get no gradient"""
+    normals: bool = False
+    """compute normals for unlit views too, so that the orientation weight acts there"""
+    chunk: int = 16384
+    """rays at once in previews and videos; bounds memory"""
+
+
+@dataclass(frozen=True)
+class SdsConfig:
+    """Score distillation."""
+
+    guidance_scale: Annotated[float, arg(aliases=["--guidance-scale"])] = 101.0
+    """1 follows the caption, more exaggerates it; the paper's omega + 1"""
+    t_min: Schedule = Constant(0.02)
+    """least noise, as a fraction of the prior's timesteps"""
+    t_max: Schedule = Constant(0.98)
+    """most noise"""
+    weighting: Literal["sigma2", "uniform", "alpha-sigma"] = "sigma2"
+    """what each noise level counts"""
+    draws: int = 1
+    """noisy copies per picture"""
+    max_norm: float = 0.0
+    """longest gradient per picture; 0 for no limit"""
+    rescale: float = 0.0
+    """share of guidance's extra contrast that is taken back, 0..1"""
+
+
+@dataclass(frozen=True)
+class RegulariseConfig:
+    """What else pulls at the scene; weights."""
+
+    opacity: Schedule = Constant(1e-3)
+    """against matter that nobody needs"""
+    orientation: Schedule = Ramp(1e-4, 1e-2, 0.0, 5000 / 15000)
+    """against surfaces that face away (needs normals: acts on lit views)"""
+    entropy: Schedule = Constant(0.0)
+    """against half-transparent pixels"""
+    distortion: Schedule = Constant(0.0)
+    """against matter spread along a ray"""
+    smoothness: Schedule = Constant(0.0)
+    """against rough density (grid field only)"""
+
+
+@dataclass(frozen=True)
+class OptimiseConfig:
+    """Adam."""
+
+    grid: float = 0.02
+    """learning rate of grids"""
+    network: float = 5e-3
+    """learning rate of the field's network"""
+    background: float = 1e-3
+    """learning rate of a learned background"""
+    beta1: float = 0.9
+    """memory of the gradient"""
+    beta2: float = 0.99
+    """memory of its square"""
+    epsilon: float = 1e-15
+    """added to the root of the mean square"""
+    rate: Schedule = Constant(1.0)
+    """factor on all learning rates: warm-up and decay"""
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """The files at the end."""
+
+    frames: int = 40
+    """of the turntable"""
+    frame_size: int = 176
+    """of the turntable, pixels"""
+    sheet_size: int = 144
+    """of each picture on the contact sheet, pixels"""
+    mesh_resolution: int = 112
+    """points per side of the sampled cube"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of a run. Two runs with equal configurations on one machine are equal bit for bit."""
+
+    prompt: Positional[str] = ""
+    """what to make"""
+    negative: str = ""
+    """what to keep away from"""
+    prior: str = "embedded"
+    """text-to-image model: embedded, a diffusers folder, or a hub id"""
+    preset: str = "fast"
+    """where the defaults come from"""
+    steps: int = 600
+    """updates of the scene"""
+    seed: int = 0
+    """of everything random"""
+    size: int = 64
+    """of the pictures shown to the prior, in pixels"""
+    views: int = 1
+    """pictures per step"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+    threads: int = 0
+    """of the CPU; 0 takes all cores"""
+    half: bool = False
+    """run the prior in half precision (GPUs)"""
+    conditions: bool = True
+    """tell the prior camera, background and light where it can use them, not words alone"""
+    view_words: bool = True
+    """append 'front view' and the like to the prompt"""
+    checkpoint_every: int = 100
+    """steps"""
+    preview_every: float = 5.0
+    """seconds; 0 for none"""
+    scene: SceneConfig = SceneConfig()
+    camera: CameraConfig = CameraConfig()
+    light: LightConfig = LightConfig()
+    render: RenderConfig = RenderConfig()
+    sds: SdsConfig = SdsConfig()
+    regularise: RegulariseConfig = RegulariseConfig()
+    optimise: OptimiseConfig = OptimiseConfig()
+    output: OutputConfig = OutputConfig()

@@ -1,0 +1,152 @@
+"""One run in its folder, from the first step to the last file. Doors drive it; it prints nothing."""
+
+import os
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from dreamfusion import checkpoint, video, viewer
+from dreamfusion.build import device_of
+from dreamfusion.config import Config, OutputConfig
+from dreamfusion.config_check import validate
+from dreamfusion.config_text import from_json, to_json
+from dreamfusion.errors import UserError
+from dreamfusion.mesh import export, extract, paint
+from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
+from dreamfusion.priors import Prior, open_prior
+from dreamfusion.prompts import PromptTable
+from dreamfusion.runs import RunFolder, write_json
+
+Say = Callable[[str], None]
+"""Told in a few words what is being done"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, the prior that judges it, and the folder in which it leaves its files."""
+
+    run: Run
+    prior: Prior
+    prompts: PromptTable
+    folder: RunFolder
+
+
+def settle(threads: int) -> None:
+    """Make this process ready for a run: `threads` (0: all cores), and repeatable arithmetic. Changes all of torch."""
+    torch.set_num_threads(threads or available_cores())
+    torch.set_flush_denormal(True)
+    # On a GPU some operations have no repeatable form; there a seed repeats a run only up to rounding.
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # missing in torch's stubs
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def begin(config: Config, path: Path) -> Job:
+    """A new run in a new folder. Everything that can be wrong with the configuration is said before the folder is made.
+
+    Raises UserError.
+    """
+    validate(config)
+    device = device_of(config.device)
+    prior = _open_prior(config, device)
+    prompts = prompt_table(config, prior)
+    run = start(config, device)
+    folder = RunFolder.create(path, to_json(config))
+    checkpoint.save(run, folder.checkpoint)
+    return Job(run, prior, prompts, folder)
+
+
+def reopen(path: Path, device: str, steps: int | None = None) -> Job:
+    """An interrupted run, at its last checkpoint; `steps` is a new total. Raises UserError."""
+    folder, run = open_run(path, device)
+    if steps is not None:
+        run.config = replace(run.config, steps=steps)
+        if steps < run.step:
+            raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
+        write_json(folder.config, to_json(run.config))
+    prior = _open_prior(run.config, run.device)
+    prompts = prompt_table(run.config, prior)
+    folder.rewind_metrics(run.step)
+    return Job(run, prior, prompts, folder)
+
+
+def threads_of(path: Path) -> int:
+    """The threads with which a run was made: its arithmetic depends on them in the last bit. Raises UserError."""
+    return from_json(Config, RunFolder.open(path).read_config()).threads
+
+
+def open_run(path: Path, device: str) -> tuple[RunFolder, Run]:
+    """The folder and the last checkpoint of a run, without its prior. Raises UserError."""
+    folder = RunFolder.open(path)
+    config = from_json(Config, folder.read_config())
+    if not folder.checkpoint.exists():
+        return folder, start(config, device_of(device))  # killed while the folder was being made
+    return folder, checkpoint.load(folder.checkpoint, device_of(device))
+
+
+def work(job: Job, say: Say) -> Generator[Metrics, None, None]:
+    """Do the steps that are left: log each, save checkpoints and previews on the way, and the state at the end.
+
+    Close the iterator to stop early; that saves too. An error does not: the last good checkpoint stays. Raises
+    Diverged.
+    """
+    run, every, last_preview = job.run, job.run.config.checkpoint_every, time.monotonic()
+    try:
+        for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
+            say("optimising")
+            job.folder.log(metrics.record())
+            if run.step % every == 0:
+                checkpoint.save(run, job.folder.checkpoint)
+            if 0 < run.config.preview_every < time.monotonic() - last_preview:
+                say("preview")
+                video.write_png(video.preview(run.scene, run.recipe.look), job.folder.preview)
+                last_preview = time.monotonic()
+            yield metrics
+    except GeneratorExit:
+        checkpoint.save(run, job.folder.checkpoint)
+        raise
+    checkpoint.save(run, job.folder.checkpoint)
+
+
+def finish(run: Run, folder: RunFolder, say: Say) -> list[Path]:
+    """Write the files that a run is for, and return them. Raises UserError for an empty scene, after the pictures."""
+    say("turntable")
+    write_video(run, folder, run.config.output)
+    say("mesh")
+    write_mesh(run, folder.mesh, run.config.output.mesh_resolution)
+    say("page")
+    viewer.write_page(folder, run.config.prompt, _facts(run))
+    return [folder.index, folder.mesh, folder.turntable_mp4, folder.turntable_webp, folder.sheet]
+
+
+def write_video(run: Run, folder: RunFolder, output: OutputConfig) -> None:
+    """The turntable as mp4 and webp, the contact sheet, and the last preview."""
+    look, scene = run.recipe.look, run.scene
+    frames = video.turntable_frames(scene, look, output.frames, video.Shot(size=output.frame_size))
+    video.write_mp4(frames, folder.turntable_mp4)
+    video.write_webp(frames, folder.turntable_webp)
+    video.write_png(video.contact_sheet(scene, look, video.Shot(size=output.sheet_size)), folder.sheet)
+    video.write_png(video.preview(scene, look), folder.preview)
+
+
+def write_mesh(run: Run, path: Path, resolution: int, level: float | None = None) -> None:
+    """The coloured mesh; the suffix of `path` says the format."""
+    export(paint(extract(run.scene, resolution, level), run.scene), path, _facts(run))
+
+
+def _open_prior(config: Config, device: torch.device) -> Prior:
+    return open_prior(config.prior, device, torch.float16 if config.half else torch.float32)
+
+
+def _facts(run: Run) -> dict[str, object]:
+    """What made the object, for its files."""
+    config = run.config
+    facts = {"prompt": config.prompt, "negative": config.negative, "seed": config.seed, "steps": run.step}
+    return facts | {"preset": config.preset, "prior": config.prior, "guidance scale": config.sds.guidance_scale}

@@ -1,0 +1,178 @@
+"""The loop: DreamFusion's algorithm (section 3.4), one step a call. The only place where the two halves meet."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from dreamfusion import build, regularise
+from dreamfusion.config import Config
+from dreamfusion.config_check import validate
+from dreamfusion.distill import surrogate
+from dreamfusion.errors import UserError
+from dreamfusion.fields.grid import GridField
+from dreamfusion.priors import Prior, require_known
+from dreamfusion.prompts import PromptTable
+from dreamfusion.render import Render, render
+from dreamfusion.scene import Scene
+from dreamfusion.schedules import Schedule
+
+
+class Diverged(UserError):
+    """A loss or a gradient is no finite number. Nothing was updated with it."""
+
+
+@dataclass
+class Run:
+    """Everything of a run that changes, and what it was told. The only mutable record; a checkpoint holds all of it."""
+
+    config: Config
+    recipe: build.Recipe
+    scene: Scene
+    optimiser: torch.optim.Adam
+    generator: Generator
+    """on the CPU, on every machine: draws are moved to the device"""
+    step: int = 0
+    """steps done"""
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        return min(self.step / self.config.steps, 1.0)
+
+    @property
+    def device(self) -> torch.device:
+        return self.scene.occupancy.density.device
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one step did."""
+
+    step: int
+    """steps done, this one included"""
+    losses: dict[str, float]
+    """weighted parts; "sds" is the mean norm of the distillation gradient per picture, as its value means nothing"""
+    opacity: float
+    """mean over the pixels, in [0, 1]"""
+    occupied: float
+    """share of the cells that may hold matter"""
+    gradient_norm: float
+    """over all parameters"""
+    seconds: dict[str, float]
+    """wall time by stage: render, prior, backward, update (on a GPU, where work is queued, only the sum counts)"""
+
+    def record(self) -> dict[str, object]:
+        """What is logged: everything but the times, so that equal runs have equal logs."""
+        numbers = {"opacity": self.opacity, "occupied": self.occupied, "gradient_norm": self.gradient_norm}
+        return {"step": self.step, "losses": self.losses, **numbers}
+
+
+def start(config: Config, device: torch.device) -> Run:
+    """A run before its first step. Raises UserError for a configuration with which none can be."""
+    validate(config)
+    generator = Generator().manual_seed(config.seed)
+    scene = build.scene(config.scene, generator).to(device)
+    scene.occupancy.update(scene.field, generator)
+    return Run(config, build.recipe(config), scene, build.optimiser(config.optimise, scene), generator)
+
+
+def prompt_table(config: Config, prior: Prior) -> PromptTable:
+    """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
+    require_known(prior, config.prompt)
+    require_known(prior, config.negative)
+    return PromptTable(prior, config.prompt, config.negative, config.view_words, config.conditions)
+
+
+def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterator[Metrics]:
+    """Advance until `until` steps are done, one step per item. Stop iterating at any time; the run is then whole."""
+    while run.step < until:
+        yield advance(run, prior, prompts)
+
+
+def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
+    """One step of score distillation. Raises Diverged, before anything is updated, if a number is not finite."""
+    config, recipe, scene, generator, progress = run.config, run.recipe, run.scene, run.generator, run.progress
+    watch = _Stopwatch()
+
+    cameras = recipe.cameras(config.views, config.size, generator).to(run.device)
+    light = recipe.lights(cameras, progress, generator)
+    background = scene.background.draw(config.views, generator)
+    picture = render(scene, cameras, light, recipe.look, generator, background)
+    watch.lap("render")
+
+    x = prior.encode(picture.rgb)
+    gradient = recipe.sds(x, prompts(cameras, light, background), prior, progress, generator)
+    watch.lap("prior")
+
+    penalties = _penalties(run, picture, progress)
+    loss = torch.stack([surrogate(x, gradient), *penalties.values()]).sum()
+    run.optimiser.zero_grad()
+    loss.backward()
+    watch.lap("backward")
+
+    pull = gradient.flatten(1).norm(dim=1).mean()
+    numbers = torch.stack([_gradient_norm(scene), pull, picture.opacity.mean(), *penalties.values()]).tolist()
+    _require_finite(run, numbers)
+    _update(run, progress)
+    watch.lap("update")
+
+    norm, pull, opacity, *parts = numbers
+    losses = {"sds": pull, **dict(zip(penalties, parts, strict=True))}
+    return Metrics(run.step, losses, opacity, float(scene.occupancy.share()), norm, watch.seconds)
+
+
+def _penalties(run: Run, picture: Render, progress: float) -> dict[str, Float[Tensor, ""]]:
+    """The weighted regularisers whose weight is not zero now. Orientation waits for views with normals."""
+    weights, field = run.recipe.weights, run.scene.field
+    terms: dict[str, tuple[Schedule, Callable[[], Tensor]]] = {
+        "opacity": (weights.opacity, lambda: regularise.opacity(picture)),
+        "entropy": (weights.entropy, lambda: regularise.entropy(picture)),
+        "distortion": (weights.distortion, lambda: regularise.distortion(picture)),
+    }
+    if picture.along.normal is not None:
+        terms["orientation"] = weights.orientation, lambda: regularise.orientation(picture)
+    if isinstance(field, GridField):
+        terms["smoothness"] = weights.smoothness, lambda: regularise.total_variation(field.merged_logits())
+    now = {name: weight(progress) for name, (weight, _) in terms.items()}
+    return {name: now[name] * term() for name, (_, term) in terms.items() if now[name] > 0}
+
+
+def _update(run: Run, progress: float) -> None:
+    """Move the parameters, then look again where matter is."""
+    rate, occupancy = run.config.optimise.rate(progress), run.config.scene.occupancy
+    for group in run.optimiser.param_groups:
+        group["lr"] = group["base"] * rate
+    run.optimiser.step()
+    run.step += 1
+    if run.step % occupancy.every == 0:
+        run.scene.occupancy.update(run.scene.field, run.generator, occupancy.parts)
+
+
+def _gradient_norm(scene: Scene) -> Float[Tensor, ""]:
+    norms = [parameter.grad.norm() for parameter in scene.parameters() if parameter.grad is not None]
+    return torch.stack(norms).norm()
+
+
+def _require_finite(run: Run, numbers: list[float]) -> None:
+    if not all(map(math.isfinite, numbers)):
+        raise Diverged(
+            f"the run diverged at step {run.step + 1}: a loss or gradient is not a finite number, nothing was updated;"
+            " start again with a lower --guidance-scale, --optimise.grid or --optimise.network, or another --seed"
+        )
+
+
+class _Stopwatch:
+    """Wall time since the last lap, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self.seconds[name], self._last = now - self._last, now

@@ -1,0 +1,166 @@
+"""Configurations: complete as JSON, refused where they make no sense, light to import."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass, replace
+from typing import get_type_hints
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamfusion import build
+from dreamfusion import config as c
+from dreamfusion.config import Config, GridField, LearnedBackground, MlpField, SceneConfig, SolidBackground
+from dreamfusion.config_check import validate
+from dreamfusion.config_text import from_json, schedule_from_text, schedule_text, to_json
+from dreamfusion.errors import UserError
+from dreamfusion.presets import PRESETS, preset
+from dreamfusion.schedules import Constant, Ramp, Steps
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+fractions = st.lists(st.floats(0, 1), min_size=1, max_size=4).map(sorted)
+
+
+@given(numbers, numbers, st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted))
+def test_ramps_read_back_exactly(start, end, place):
+    for schedule in (Constant(start), Ramp(start, end), Ramp(start, end, *place)):
+        assert schedule_from_text(schedule_text(schedule)) == schedule
+
+
+@given(st.lists(numbers, min_size=5, max_size=5), fractions)
+def test_steps_read_back_exactly(values, boundaries):
+    schedule = Steps(tuple(values[: len(boundaries) + 1]), tuple(boundaries))
+    assert schedule_from_text(schedule_text(schedule)) == schedule
+
+
+def test_short_forms_of_schedules():
+    assert schedule_from_text("1e-3") == Constant(0.001)
+    assert schedule_from_text("1:0") == Ramp(1.0, 0.0)
+    assert schedule_from_text("1:0@0.2:0.6") == Ramp(1.0, 0.0, 0.2, 0.6)
+    assert schedule_from_text("1,0.5@0.3") == Steps((1.0, 0.5), (0.3,))
+
+
+@pytest.mark.parametrize("text", ["", "x", "1:2:3", "1@0.5", "1:0@0.5", "1,2", "1:0@0.9:0.1", "1,2,3@0.5"])
+def test_what_is_no_schedule_is_refused(text):
+    with pytest.raises(UserError, match=r"schedule|ramp|steps"):
+        schedule_from_text(text)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("background", [SolidBackground((0.1, 0.2, 1 / 3)), LearnedBackground()])
+def test_json_reads_back_exactly(name, background):
+    config = replace(preset(name), prompt='a "red" chaïr', seed=2**62)
+    config = replace(config, scene=replace(config.scene, background=background))
+    text = json.dumps(to_json(config), allow_nan=False)
+    assert from_json(Config, json.loads(text)) == config
+    assert json.dumps(to_json(from_json(Config, json.loads(text)))) == text
+
+
+def test_json_names_every_field():
+    def paths(kind, values, where=""):
+        assert set(values) - {"kind"} == {field.name for field in fields(kind)}, where
+        for name, hint in get_type_hints(kind).items():
+            if is_dataclass(hint):
+                paths(hint, values[name], f"{where}.{name}")
+
+    paths(Config, to_json(preset("fast")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stepps": 3}, "unknown setting stepps"),
+        ({"scene": {"kind": "SceneConfig", "radios": 3}}, r"unknown setting scene\.radios"),
+        ({"steps": "many"}, "steps must be int"),
+        ({"steps": 1.5}, "steps must be int"),
+        ({"conditions": 1}, "conditions must be bool"),
+        ({"camera": {"kind": "CameraConfig", "distance": [1]}}, r"camera\.distance must be a list of 2"),
+        (
+            {"scene": {"kind": "SceneConfig", "field": {"kind": "Hash"}}},
+            r"scene\.field must be .*GridField or MlpField",
+        ),
+        ({"scene": {"kind": "SceneConfig", "activation": "relu"}}, r"activation must be exp or softplus"),
+        ({"sds": {"kind": "SdsConfig", "t_min": None}}, r"sds\.t_min must be a schedule"),
+        ({"sds": 3}, "sds must be an object"),
+    ],
+)
+def test_wrong_json_is_named(change, message):
+    with pytest.raises(UserError, match=message):
+        from_json(Config, change)
+
+
+def test_whole_numbers_do_for_others():
+    assert from_json(Config, {"preview_every": 3}) == Config(preview_every=3.0)
+
+
+BAD = {
+    "empty": ({"prompt": "  "}, "prompt is empty"),
+    "long": ({"prompt": "a " * 200}, "prompt is longer"),
+    "long negative": ({"negative": "a " * 200}, "negative is longer"),
+    "steps": ({"steps": 0}, "--steps"),
+    "size": ({"size": -1}, "--size"),
+    "huge": ({"size": 100_000}, "--size"),
+    "views": ({"views": 0}, "--views"),
+    "seed": ({"seed": -1}, "--seed"),
+    "threads": ({"threads": -1}, "--threads"),
+    "device": ({"device": "tpu"}, "--device"),
+    "checkpoints": ({"checkpoint_every": 0}, "--checkpoint-every"),
+    "guidance": ({"sds": c.SdsConfig(guidance_scale=float("nan"))}, "--sds.guidance-scale"),
+    "rate": ({"optimise": c.OptimiseConfig(grid=float("inf"))}, "--optimise.grid"),
+    "radius": ({"scene": SceneConfig(radius=0.0)}, "--scene.radius"),
+    "cells": ({"scene": SceneConfig(field=GridField(cells=(16, 20)))}, "--scene.field.cells"),
+    "no cells": ({"scene": SceneConfig(field=GridField(colour_cells=()))}, "--scene.field.colour-cells"),
+    "features": ({"scene": SceneConfig(field=GridField(features=0))}, "--scene.field.features"),
+    "noise": ({"sds": c.SdsConfig(t_max=Ramp(0.98, 0.01))}, "--sds.t-min"),
+    "odd": ({"output": c.OutputConfig(frame_size=33)}, "--output.frame-size must be even"),
+    "smooth mlp": (
+        {"scene": SceneConfig(field=MlpField()), "regularise": c.RegulariseConfig(smoothness=Constant(1.0))},
+        "--regularise.smoothness",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_values_without_sense_are_refused_by_the_name_of_their_option(case):
+    change, message = BAD[case]
+    validate(replace(preset("fast"), prompt="a chair"))
+    with pytest.raises(UserError, match=message):
+        validate(replace(preset("fast"), **{"prompt": "a chair", **change}))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_can_be_built(name):
+    config = replace(preset(name), prompt="a chair")
+    validate(config)
+    recipe = build.recipe(config)
+    scene = build.scene(config.scene, torch.Generator().manual_seed(0))
+    assert set(scene.parameter_groups()) <= {"grid", "network", "background"}
+    assert recipe.cameras.fov_y == pytest.approx(tuple(torch.tensor(config.camera.fov_deg).deg2rad().tolist()))
+
+
+def test_every_parameter_is_optimised_exactly_once():
+    for config in PRESETS.values():
+        scene = build.scene(config.scene, torch.Generator().manual_seed(0))
+        optimiser = build.optimiser(config.optimise, scene)
+        optimised = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        assert sorted(map(id, optimised)) == sorted(map(id, scene.parameters()))
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(UserError, match="use fast or paper"):
+        preset("slow")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert build.device_of("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="not on this machine"):
+        build.device_of("cuda:77")
+
+
+def test_the_configuration_is_light_to_import():
+    code = "import sys, dreamfusion, dreamfusion.presets, dreamfusion.cli; print([m for m in ('torch', 'numpy', 'diffusers') if m in sys.modules])"  # noqa: E501
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
