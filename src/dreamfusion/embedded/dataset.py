@@ -89,13 +89,14 @@ def build(assets: Path, path: Path, views: int, seed: int, progress: Callable[[s
             parts.append({"noun": np.full(views, index), **part})
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    np.savez(partial, allow_pickle=False, **columns)
     partial.replace(path)
 
 
 def open_views(path: Path) -> Views:
     """Read what `build` wrote."""
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         return Views(**{key: torch.from_numpy(file[key]) for key in file.files})
 
 

@@ -65,7 +65,7 @@ def load(path: Path, yaw_deg: float = 0.0) -> ColouredMesh:
 
     glTF says that base colour factors are linear and textures are sRGB; both become sRGB here.
     """
-    scene = trimesh.load(path, force="scene", process=False)
+    scene = trimesh.load_scene(path, process=False)
     parts = [p for p in scene.dump() if isinstance(p, trimesh.Trimesh) and len(p.faces)]
     if not parts:
         raise UserError(f"{path} holds no triangles; remove it from the noun table or replace the file")

@@ -105,12 +105,11 @@ class Merge(nn.Module):
     def __init__(self, groups: tuple[int, ...], vector: int):
         super().__init__()
         self.first = nn.Linear(sum(groups), vector)
-        self.rest = nn.Sequential(
-            nn.SiLU(), nn.Linear(vector, vector), nn.SiLU(), nn.Linear(vector, vector), nn.LayerNorm(vector), nn.SiLU()
-        )
+        second, third = nn.Linear(vector, vector), nn.Linear(vector, vector)
+        self.rest = nn.Sequential(nn.SiLU(), second, nn.SiLU(), third, nn.LayerNorm(vector), nn.SiLU())
         for columns in self.first.weight.data.split(groups, dim=1):
             nn.init.normal_(columns, std=columns.shape[1] ** -0.5)
-        for layer in (self.rest[1], self.rest[3]):
+        for layer in (second, third):
             nn.init.kaiming_normal_(layer.weight)
 
     def forward(self, numbers: Float[Tensor, "b g"]) -> Float[Tensor, "b v"]:

@@ -24,7 +24,7 @@ from dreamfusion.embedded.network import GROUPS, known_features
 from dreamfusion.embedded.pipeline import Parts, new_parts, write
 from dreamfusion.embedded.sheet import samples, save_sheet
 from dreamfusion.errors import UserError
-from dreamfusion.priors import open_prior
+from dreamfusion.priors import NoiseSchedule, open_prior
 
 Report = Callable[[str], None]
 SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a castle", "a snowman")
@@ -126,13 +126,13 @@ def loss_of(training: Training, pictures: dataset.Pictures, options: TrainOption
     keep = (torch.rand(options.batch, 3, generator=generator) < options.keep_conditions).float()
     keep = keep.repeat_interleave(torch.tensor(GROUPS), dim=1)
     level = torch.sigmoid(0.6 + 1.2 * torch.randn(options.batch, generator=generator))
-    timestep = (level * len(parts.scheduler.alphas_cumprod)).long()
-    alpha2 = parts.scheduler.alphas_cumprod[timestep]
+    schedule = NoiseSchedule(parts.scheduler.alphas_cumprod)
+    timestep = (level * schedule.steps).long()
     noise = torch.randn(batch.image.shape, generator=generator)
-    noisy = parts.scheduler.add_noise(batch.image, noise, timestep)
+    noisy = schedule.add_noise(batch.image, noise, timestep)
     known = known_features(noisy, batch.pose, batch.background, batch.light) * keep
     clean = parts.unet.denoise(noisy, timestep, parts.embed(captions), known)
-    weight = (1 / (1 - alpha2)).clamp(max=options.largest_weight)
+    weight = schedule.sigma(timestep).pow(-2).clamp(max=options.largest_weight)
     return (weight * (clean - batch.image).square().mean((1, 2, 3))).mean()
 
 
