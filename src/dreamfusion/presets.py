@@ -7,6 +7,7 @@ from dreamfusion.config import (
     LearnedBackground,
     LightConfig,
     MlpField,
+    OccupancyConfig,
     OptimiseConfig,
     RegulariseConfig,
     RenderConfig,
@@ -18,7 +19,10 @@ from dreamfusion.schedules import Constant, Ramp
 
 FAST = Config(
     # Space begins clear (density exp(-5) per unit length), with a soft solid ball in the middle.
-    scene=SceneConfig(shift=-5.0, limit=5.0, blob=BlobConfig(height=8.0, width=0.35)),
+    scene=SceneConfig(
+        shift=-5.0, limit=5.0, blob=BlobConfig(height=8.0, width=0.35), occupancy=OccupancyConfig(threshold=0.05)
+    ),
+    render=RenderConfig(weight_threshold=3e-3),
     # The world of the embedded prior: it saw objects from distance 3 at 40 degrees, centred, within the ball of radius
     # 0.95. Jitter would show it pictures that it cannot judge.
     camera=CameraConfig(
@@ -38,7 +42,7 @@ FAST = Config(
         orientation=Ramp(1e-4, 1e-2, 0.0, 0.33),
         entropy=Ramp(0.0, 1e-3, 0.3, 1.0),
     ),
-    optimise=OptimiseConfig(rate=Ramp(1.0, 0.2, 0.5, 1.0)),
+    optimise=OptimiseConfig(grid=0.06, rate=Ramp(1.0, 0.1, 0.5, 1.0)),
 )
 """Minutes on two cores with the embedded prior."""
 

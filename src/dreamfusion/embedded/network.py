@@ -1,9 +1,10 @@
 """The embedded prior's denoiser: a small convolutional U-Net that is told everything that is known of the picture.
 
-What the words, the camera, the light and the noise level say is first merged into one vector. It modulates every block,
-and it also *paints* two coarse feature maps (8 x 8 and 16 x 16): parameters used once per picture, not once per pixel,
-so that what the network remembers of an object costs almost no time on a CPU. Wide channels on small maps for the same
-reason (docs/embedded-prior.md).
+What the words, the camera and the light say is used twice. A multi-layer perceptron draws a *sketch* from it, the
+picture to expect before anything is seen of it: parameters used once per picture, not once per pixel, so that to
+remember objects costs almost no time on a CPU and is learnt from batches of hundreds. The U-Net gets the sketch beside
+the noisy picture. And, merged with the noise level into one vector, it modulates every block and paints two coarse
+feature maps. Wide channels on small maps for the same reason (docs/embedded-prior.md).
 """
 
 import math
@@ -19,6 +20,8 @@ from dreamfusion.lights import Light
 
 PATCH = 4
 """pixels per side of a cell of the finest map"""
+SKETCH = 32
+"""pixels per side of the sketch"""
 GROUPS = (11, 4, 7)
 """numbers that tell the pose, the background, the light"""
 TIME_FEATURES = 128
@@ -52,6 +55,15 @@ def time_features(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b w"]:
     rate = torch.exp(torch.arange(count, device=timestep.device) * (-math.log(10_000) / count))
     angle = timestep[:, None].float() * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def pooled(text: Float[Tensor, "b l d"]) -> Float[Tensor, "b d"]:
+    """The sum of a caption's tokens over the root of their number; padding is zero and does not count.
+
+    In a mean, the noun would weigh a ninth of "a photo of a red sofa, front view", and be learnt that much later.
+    """
+    tokens = (text != 0).any(-1, keepdim=True).sum(1).clamp(min=1)
+    return text.sum(1) / tokens.sqrt()
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -129,6 +141,21 @@ class Painter(nn.Module):
         return self.mix(F.silu(self.draw(vector)).view(len(vector), -1, self.size, self.size))
 
 
+class Sketch(nn.Module):
+    """The mean picture, "b 3 32 32" in [-1, 1], of all that fit what is known: colours over the background."""
+
+    def __init__(self, text_width: int, hidden: int):
+        super().__init__()
+        self.merge = Merge((text_width, *GROUPS), hidden)
+        self.draw = nn.Linear(hidden, 4 * SKETCH**2)
+
+    def forward(self, text: Float[Tensor, "b l d"], known: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 32 32"]:
+        drawn = self.draw(self.merge(torch.cat([pooled(text), known], dim=-1)))
+        colour, cover = drawn.view(-1, 4, SKETCH, SKETCH).split([3, 1], dim=1)
+        background = known[:, GROUPS[0] + 1 : GROUPS[0] + GROUPS[1], None, None]  # grey where it is not known
+        return colour + (1 - cover.sigmoid()) * background
+
+
 class ToyUNet(ModelMixin, ConfigMixin):
     """Predicts the clean 64 x 64 picture ("sample" in diffusers' words) from a noisy one and all that is known."""
 
@@ -138,8 +165,9 @@ class ToyUNet(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         fine, coarse = sample_size // PATCH, sample_size // PATCH // 2
+        self.sketch = Sketch(text_width, hidden=768)
         self.merge = Merge((text_width, *GROUPS, TIME_FEATURES), vector)
-        self.stem = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
+        self.stem = nn.Conv2d(3 * PATCH**2 + 3 * (SKETCH // fine) ** 2, width, 3, padding=1)
         self.paint_fine, self.paint_coarse = Painter(vector, fine, 16, width), Painter(vector, coarse, 64, wide)
         self.down = nn.ModuleList([Block(width, vector)])
         self.shrink = nn.Conv2d(width, wide, 2, stride=2)
@@ -170,9 +198,11 @@ class ToyUNet(ModelMixin, ConfigMixin):
         known: Float[Tensor, "b f"],
     ) -> Float[Tensor, "b 3 h w"]:
         """The same, with what is known as numbers (`known_features`), of which training hides some."""
-        real = (text != 0).any(-1, keepdim=True).sum(1).clamp(min=1)  # padding is zero
-        vector = self.merge(torch.cat([text.sum(1) / real, known, time_features(timestep).to(text)], dim=-1))
-        x = F.pixel_unshuffle(sample, PATCH).contiguous(memory_format=torch.channels_last)
+        vector = self.merge(torch.cat([pooled(text), known, time_features(timestep).to(text)], dim=-1))
+        sketch = self.sketch(text, known).detach()  # it learns from its own loss
+        zoom = SKETCH * PATCH // sample.shape[-1]
+        x = torch.cat([F.pixel_unshuffle(sample, PATCH), F.pixel_unshuffle(sketch, zoom)], dim=1)
+        x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x) + self.paint_fine(vector)
         for block in self.down:
             x = block(x, vector)
