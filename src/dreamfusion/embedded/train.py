@@ -35,11 +35,11 @@ SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a castle", "a sn
 class TrainOptions:
     """Knobs of the training; the defaults made the shipped weights."""
 
-    steps: int = 8_000
+    steps: int = 5_700
     batch: int = 16
     learning_rate: float = 6e-4
     warm_up: int = 200
-    sketch_first: int = 4_000
+    sketch_first: int = 3_500
     """steps in which only the sketch is trained, on batches 16 times as large and at twice the learning rate"""
     cool_down: float = 0.25
     """the last fraction of the steps, in which the learning rate falls linearly to zero"""

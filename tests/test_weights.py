@@ -1,0 +1,82 @@
+"""The weights that ship: small, safe, and they know what the card says they know. Pictures are sampled, seed fixed."""
+
+import math
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator
+
+from dreamfusion.cameras import orbit
+from dreamfusion.embedded import dataset
+from dreamfusion.embedded.card import describe
+from dreamfusion.errors import UserError
+from dreamfusion.lights import albedo_only
+from dreamfusion.priors import Known, open_prior, require_known
+from dreamfusion.priors.sampling import caption_conditioning, ddim
+
+FOLDER = Path(str(resources.files("dreamfusion.embedded").joinpath("weights")))
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return open_prior("embedded")
+
+
+def drawn(prior, captions, azimuth_deg=0.0, background=(0.8, 0.8, 0.8), told=True):
+    """Pictures "b h w 3" in [0, 1], from 20 degrees above, in albedo."""
+    count = len(captions)
+    angles = torch.full((count,), math.radians(azimuth_deg)), torch.full((count,), math.radians(20))
+    pose = orbit(*angles, torch.full((count,), dataset.DISTANCE), torch.full((count,), math.radians(40)), 64).pose
+    known = Known(pose, torch.tensor([background]).expand(count, 3), albedo_only(count)) if told else Known()
+    pictures = ddim(prior, caption_conditioning(prior, captions, known), 8, 3.0, Generator().manual_seed(0))
+    return (pictures.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
+
+
+def width_of(picture, background=0.8):
+    """Columns in which something else than the background is seen."""
+    return int(((picture - background).abs().amax(-1) > 0.15).any(0).sum())
+
+
+def test_the_folder_is_small_and_holds_no_pickle():
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 40e6
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+
+
+def test_the_card_lists_the_words_of_the_data_set(prior):
+    assert prior.vocabulary == set(dataset.vocabulary())
+    assert "hamburger" in describe()
+    assert "overhead view" in describe()
+
+
+def test_an_unknown_word_is_named_with_the_nearest_known_one(prior):
+    with pytest.raises(UserError, match=r"hambruger.*hamburger.*--prior"):
+        require_known(prior, "a hambruger")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_colour_words_colour_the_object(prior, told):
+    red, blue = drawn(prior, ["a red car, front view", "a blue car, front view"], told=told)[:, 24:40, 24:40].mean(
+        (1, 2)
+    )
+    assert red[0] > red[2] + 0.1
+    assert blue[2] > blue[0] + 0.1
+
+
+def test_a_known_background_is_drawn(prior):
+    picture = drawn(prior, ["a pig, front view"], background=(0.2, 0.7, 0.3))[0]
+    assert torch.allclose(picture[:3, :3].mean((0, 1)), torch.tensor([0.2, 0.7, 0.3]), atol=0.08)
+
+
+def test_a_known_camera_turns_the_object(prior):
+    """A sofa is wide from the front and narrow from the side, although the words say nothing of the view."""
+    front, side = (drawn(prior, ["a sofa"], azimuth_deg=angle)[0] for angle in (0.0, 90.0))
+    assert width_of(front) > 1.3 * width_of(side)
+
+
+def test_view_words_turn_the_object_when_nothing_else_is_known(prior):
+    front, side = drawn(prior, ["a sofa, front view", "a sofa, left side view"], told=False)
+    backdrop = front[0, 0], side[0, 0]
+    assert width_of(front, backdrop[0]) > width_of(side, backdrop[1])
