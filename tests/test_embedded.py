@@ -14,7 +14,15 @@ from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
 from dreamfusion.embedded.network import GROUPS, known_features
 from dreamfusion.embedded.pipeline import new_parts, write
-from dreamfusion.embedded.train import TrainOptions, advance, learning_rate, new_training, restore, save
+from dreamfusion.embedded.train import (
+    TrainOptions,
+    advance,
+    learning_rate,
+    new_training,
+    pictures_seen,
+    restore,
+    save,
+)
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
 from dreamfusion.priors import Known, open_prior
@@ -194,3 +202,23 @@ def test_ddim_carries_noise_to_the_gaussian_it_stands_for():
     start = torch.randn((2, 3, 4, 4), generator=generator(5))
     end = ddim(prior, given, 200, 1.0, generator(5))
     assert torch.allclose(end, mean + 0.05 * start, atol=0.02)
+
+
+def test_the_network_runs_in_the_precision_it_is_given():
+    """bfloat16 as on a GPU: conditions come in float32, the picture goes out close to the exact one."""
+    unet = new_parts(0).unet
+    torch.nn.init.normal_(unet.head[-1].weight, std=0.02, generator=generator())
+    noisy, text = torch.randn(1, 3, 64, 64, generator=generator()), torch.randn(1, 5, 192, generator=generator())
+    pose = dataset.random_cameras(1, generator()).pose
+    light, t = dataset.random_lights(pose, generator()), torch.tensor([300])
+    with torch.no_grad():
+        exact = unet(noisy, t, text, pose=pose, light=light)
+        coarse = unet.bfloat16()(noisy.bfloat16(), t, text.bfloat16(), pose=pose, light=light)
+    assert coarse.dtype == torch.bfloat16
+    assert (coarse.float() - exact).norm() < 0.05 * exact.norm()
+
+
+def test_what_is_told_counts_pictures_not_steps():
+    options = TrainOptions(batch=16, sketch_first=100)
+    assert pictures_seen(100, options) == 100 * 256
+    assert pictures_seen(110, options) == 100 * 256 + 10 * (16 + 32)

@@ -18,6 +18,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Ramp
 
 FAST = Config(
+    steps=800,
     # Space begins clear (density exp(-5) per unit length), with a soft solid ball in the middle.
     scene=SceneConfig(
         shift=-5.0, limit=5.0, blob=BlobConfig(height=8.0, width=0.35), occupancy=OccupancyConfig(threshold=0.05)
@@ -35,12 +36,15 @@ FAST = Config(
     ),
     # Mostly colour early on; the lamp stands as far away as the camera.
     light=LightConfig(albedo_until=0.2, shaded=0.6, textureless=0.35, ambient=0.3, diffuse=0.7, distance=(2.5, 4.0)),
-    # A small prior needs little guidance, and late in the run only small corrections.
-    sds=SdsConfig(guidance_scale=8.0, t_max=Ramp(0.98, 0.6)),
+    # A prior that is told camera, background and light leaves little to guess: more guidance only burns the colours.
+    # Late in the run only small corrections.
+    sds=SdsConfig(guidance_scale=2.0, t_max=Ramp(0.98, 0.5)),
+    # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers.
     regularise=RegulariseConfig(
-        opacity=Constant(1e-3),
-        orientation=Ramp(1e-4, 1e-2, 0.0, 0.33),
-        entropy=Ramp(0.0, 1e-3, 0.3, 1.0),
+        opacity=Constant(20.0),
+        orientation=Constant(30.0),
+        entropy=Ramp(0.0, 100.0, 0.2, 1.0),
+        smoothness=Constant(1.0),
     ),
     optimise=OptimiseConfig(grid=0.06, rate=Ramp(1.0, 0.1, 0.5, 1.0)),
 )

@@ -6,7 +6,7 @@ two steps: those in empty cells of the occupancy grid, then, after a density pas
 is so small that nobody could see them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -111,14 +111,34 @@ def render_views(
     options: RenderOptions,
     background: Float[Tensor, "b 3"] | None = None,
 ) -> Picture:
-    """The same pictures as `render`'s without a generator, in pieces and without gradients: for views of any size."""
-    rays, view = _rays_and_views(cameras)
+    """The same pictures as `render`'s without a generator, view by view in pieces, without gradients: for any size."""
+    options = replace(options, normals=options.normals or bool((light.diffuse > 0).any()))
+    pictures = []
+    for i in range(len(cameras)):
+        one = slice(i, i + 1)
+        pictures.append(
+            _view(scene, cameras[one], light[one], options, None if background is None else background[one])
+        )
+    normals = [picture.normal for picture in pictures if picture.normal is not None]
+    return Picture(
+        rgb=torch.cat([picture.rgb for picture in pictures]),
+        opacity=torch.cat([picture.opacity for picture in pictures]),
+        depth=torch.cat([picture.depth for picture in pictures]),
+        normal=torch.cat(normals) if normals else None,
+    )
+
+
+def _view(
+    scene: Scene, camera: Cameras, light: Light, options: RenderOptions, background: Float[Tensor, "1 3"] | None
+) -> Picture:
+    """One view, `options.chunk` rays at a time."""
+    rays, view = _rays_and_views(camera)
     parts = []
     for start in range(0, len(rays), options.chunk):
         piece = slice(start, start + options.chunk)
         parts.append(_march(scene, rays[piece], view[piece], light, options, None)[0])
     behind = scene.background.colour(rays.direction) if background is None else background[view]
-    return _picture(_joined(parts), behind, cameras)
+    return _picture(_joined(parts), behind, camera)
 
 
 def composite(density: Float[Tensor, "n s"], t: Float[Tensor, "n s+1"]) -> Float[Tensor, "n s"]:

@@ -12,8 +12,8 @@ LICENCE = (
 )
 
 
-def make_card(steps: int, batch: int) -> dict[str, Any]:
-    """The card of weights trained for `steps` batches of `batch` pictures."""
+def make_card(steps: int, pictures: int) -> dict[str, Any]:
+    """The card of weights trained for `steps` steps, on `pictures` pictures in all."""
     return {
         "name": "toybox-1",
         "image_size": dataset.SIZE,
@@ -30,7 +30,7 @@ def make_card(steps: int, batch: int) -> dict[str, Any]:
             "elevation_deg": list(dataset.ELEVATION_DEG),
             "object": "centred, inside the ball of radius 0.95, front towards +z",
         },
-        "training": {"steps": steps, "batch": batch, "pictures": steps * batch},
+        "training": {"steps": steps, "pictures": pictures},
         "licence": LICENCE,
     }
 

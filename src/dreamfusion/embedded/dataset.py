@@ -90,7 +90,7 @@ def build(assets: Path, path: Path, views: int, seed: int, progress: Callable[[s
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    np.savez(partial, allow_pickle=False, **columns)
+    np.savez(partial, **columns)  # pyright: ignore[reportArgumentType]  (its stubs want a bool)
     partial.replace(path)
 
 

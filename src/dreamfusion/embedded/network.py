@@ -63,7 +63,7 @@ def pooled(text: Float[Tensor, "b l d"]) -> Float[Tensor, "b d"]:
     In a mean, the noun would weigh a ninth of "a photo of a red sofa, front view", and be learnt that much later.
     """
     tokens = (text != 0).any(-1, keepdim=True).sum(1).clamp(min=1)
-    return text.sum(1) / tokens.sqrt()
+    return text.sum(1) / tokens.to(text).sqrt()
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -228,10 +228,11 @@ def known_features(
 
     A light needs a pose to have a direction. Device and dtype are those of `like`.
     """
-    zeros = [like.new_zeros(len(like), size) for size in GROUPS]
     groups = [
-        zeros[0] if pose is None else pose_features(pose),
-        zeros[1] if background is None else background_features(background),
-        zeros[2] if light is None or pose is None else light_features(light, pose),
+        None if pose is None else pose_features(pose),
+        None if background is None else background_features(background),
+        None if light is None or pose is None else light_features(light, pose),
     ]
-    return torch.cat(groups, dim=-1).to(like)
+    zeros = [like.new_zeros(len(like), size) for size in GROUPS]
+    told = [zero if group is None else group.to(like) for group, zero in zip(groups, zeros, strict=True)]
+    return torch.cat(told, dim=-1)

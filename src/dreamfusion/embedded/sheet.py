@@ -35,7 +35,9 @@ def samples(
     )
     words = prior.view_words
     texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
-    told = {"pose": cameras.pose, "background": torch.full((count, 3), BACKGROUND), "light": albedo_only(count)}
+    device = prior.schedule.alphas_cumprod.device
+    cameras, behind = cameras.to(device), torch.full((count, 3), BACKGROUND, device=device)
+    told = {"pose": cameras.pose, "background": behind, "light": albedo_only(count, device)}
     known = Known(**{key: told[key] for key in prior.conditions}) if conditions else Known()
     given = caption_conditioning(prior, texts, known)
     pictures = ddim(prior, given, steps, guidance_scale, Generator().manual_seed(seed))

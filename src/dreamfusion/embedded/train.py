@@ -51,7 +51,8 @@ class TrainOptions:
     largest_weight: float = 4.0
     """upper bound of 1 / sigma^2"""
     views: int = 600
-    save_every: int = 500
+    save_every: int = 250
+    """steps; an interruption loses those since the last one"""
     sheet_every: int = 2_000
     seed: int = 1
 
@@ -165,6 +166,10 @@ def advance(training: Training, pictures: dataset.Pictures, options: TrainOption
     else:
         loss = denoising_loss(training, pictures, options)
         loss = loss + sketching_loss(training, pictures, options, 2 * options.batch)
+    if not torch.isfinite(loss):
+        raise UserError(
+            f"the training diverged at step {training.step + 1}: go on from the last state with another seed"
+        )
     loss.backward()
     networks = training.parts.networks()
     nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
@@ -172,7 +177,8 @@ def advance(training: Training, pictures: dataset.Pictures, options: TrainOption
     training.optimiser.zero_grad()
     training.step += 1
     decay = min(options.average, training.step / (training.step + 10))
-    torch._foreach_lerp_(list(training.average.parameters()), list(networks.parameters()), 1 - decay)
+    with torch.no_grad():
+        torch._foreach_lerp_(list(training.average.parameters()), list(networks.parameters()), 1 - decay)
     return float(loss.detach())
 
 
@@ -184,7 +190,10 @@ def averaged(training: Training) -> Parts:
 
 
 def train(assets: Path, work: Path, options: TrainOptions, report: Report) -> Training:
-    """Train, or go on training, in the folder `work`: views.npz, state.safetensors, log.jsonl, sheets of samples."""
+    """Train, or go on training, in the folder `work`: views.npz, state.safetensors, log.jsonl, sheets of samples.
+
+    Nothing is done if `options.steps` are done already. Raises UserError if the loss is no number; the state stays.
+    """
     views = work / "views.npz"
     if not views.exists():
         dataset.build(assets, views, options.views, options.seed, report)
@@ -192,36 +201,38 @@ def train(assets: Path, work: Path, options: TrainOptions, report: Report) -> Tr
     if (work / "state.safetensors").exists():
         restore(training, work)
         report(f"going on at step {training.step}")
-    if training.step >= options.steps:
-        raise UserError(f"{work} has {training.step} steps already: ask for more with --steps, or use another --work")
     pictures = dataset.Pictures(dataset.open_views(views))
-    try:
-        _loop(training, pictures, options, work, report)
-    finally:
-        save(training, work)
+    _loop(training, pictures, options, work, report)
     return training
 
 
 def _loop(training: Training, pictures: dataset.Pictures, options: TrainOptions, work: Path, report: Report) -> None:
-    since, losses = time.monotonic(), []
+    since, losses, seen = time.monotonic(), [], pictures_seen(training.step, options)
     while training.step < options.steps:
         losses.append(advance(training, pictures, options))
         if training.step % 50 == 0:
-            rate = len(losses) * options.batch / (time.monotonic() - since)
+            now = pictures_seen(training.step, options)
+            rate = (now - seen) / (time.monotonic() - since)
             line = {"step": training.step, "loss": sum(losses) / len(losses), "images_per_second": round(rate, 1)}
             with (work / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             report(f"step {training.step}/{options.steps}  loss {line['loss']:.4f}  {rate:.1f} images/s")
-            since, losses = time.monotonic(), []
-        if training.step % options.save_every == 0:
+            since, losses, seen = time.monotonic(), [], now
+        if training.step % options.save_every == 0 or training.step == options.steps:
             save(training, work)
         if training.step % options.sheet_every == 0:
             _sheet(training, options, work)
 
 
+def pictures_seen(step: int, options: TrainOptions) -> int:
+    """How many pictures the networks have learned from after `step` steps."""
+    alone = min(step, options.sketch_first)
+    return options.batch * (16 * alone + 3 * (step - alone))
+
+
 def _sheet(training: Training, options: TrainOptions, work: Path) -> None:
     """Write the averaged weights as they are now, and what they draw for a few captions."""
-    write(averaged(training), work / "weights", make_card(training.step, options.batch))
+    write(averaged(training), work / "weights", make_card(training.step, pictures_seen(training.step, options)))
     prior = open_prior(str(work / "weights"))
     pictures = samples(prior, SHEET, conditions=True, steps=15, guidance_scale=4.0, seed=0)
     save_sheet(pictures, work / f"samples-{training.step:06d}.png")
@@ -231,5 +242,5 @@ def main(assets: Path, work: Path, out: Path, options: TrainOptions, report: Rep
     """Train in `work` until `options.steps` are done, then write the averaged weights as a pipeline folder to `out`."""
     torch.set_flush_denormal(True)
     training = train(assets, work, options, report)
-    write(averaged(training), out, make_card(training.step, options.batch))
+    write(averaged(training), out, make_card(training.step, pictures_seen(training.step, options)))
     report(f"wrote {out}")

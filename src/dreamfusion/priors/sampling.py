@@ -28,8 +28,9 @@ def ddim(
     """
     schedule, count = prior.schedule, len(given.text)
     times = torch.linspace(schedule.steps - 1, 0, steps + 1).long()[:-1].to(given.text.device)
-    shape = (count, *prior.encode(given.text.new_zeros(1, prior.image_size, prior.image_size, 3)).shape[1:])
-    x = torch.randn(shape, generator=generator, device=generator.device).to(given.text)
+    shape = (count, *prior.encode(torch.zeros(1, prior.image_size, prior.image_size, 3)).shape[1:])
+    # In float32 whatever the networks compute in: alpha is tiny at the first steps.
+    x = torch.randn(shape, generator=generator, device=generator.device).to(given.text.device)
     for index, time in enumerate(times):
         t = time.expand(count)
         eps = guided_noise(prior, x, t, given, guidance_scale)
