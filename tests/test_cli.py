@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -116,6 +117,14 @@ def test_help_names_every_command(capsys, arguments):
     assert max(map(len, out.splitlines())) <= 120
 
 
+def test_help_for_the_prior_names_its_commands(capsys):
+    assert call("prior", "--help") == 0
+    usage, _, *lines = capsys.readouterr().out.splitlines()
+    assert usage.startswith("usage: dreamfusion prior")
+    names = [line.split("  ")[1] for line in lines]
+    assert names == ["prior info", "prior sample", "prior train"]
+
+
 def test_version(capsys):
     assert call("--version") == 0
     assert capsys.readouterr().out == f"dreamfusion {dreamfusion.__version__}\n"
@@ -142,6 +151,24 @@ BAD = {
     "mesh": (("mesh", "./nowhere"), "nowhere is no folder"),
     "prior command": (("prior",), "prior info"),
     "no caption": (("prior", "sample"), "say what to draw"),
+    "no letter": (("!!!",), "prompt is empty"),
+    "not finite": (("a chair", "--scene.shift", "inf"), "--scene.shift must be a finite number"),
+    "two defaults": (("a chair", "--config", "x.json", "--preset", "fast"), "one of the two"),
+    "resume steps": (("resume", "./nowhere", "--steps", "0"), "--steps must be at least 1"),
+    "mesh resolution": (("mesh", "./nowhere", "--resolution", "0"), "--resolution must be at least 8"),
+    "mesh level": (("mesh", "./nowhere", "--level", "-1"), "--level must be at least"),
+    "mesh place": (("mesh", "./nowhere", "--out", "nowhere/x.glb"), "there is no folder nowhere"),
+    "mesh suffix": (("mesh", "./nowhere", "--out", "x.doc"), ".glb, .obj, .ply"),
+    "video frames": (("video", "./nowhere", "--frames", "0"), "--frames must be at least 2"),
+    "video size": (("video", "./nowhere", "--size", "0"), "--size must lie between 16"),
+    "odd video": (("video", "./nowhere", "--size", "33"), "--size must be even"),
+    "sample steps": (("prior", "sample", "a chair", "--steps", "0"), "--steps must be at least 1"),
+    "sample seed": (("prior", "sample", "a chair", "--seed", "-1"), "--seed must lie between"),
+    "sample place": (("prior", "sample", "a chair", "--out", "nowhere/x.png"), "there is no folder nowhere"),
+    "sample suffix": (("prior", "sample", "a chair", "--out", "x.doc"), ".png, .jpg"),
+    "sample device": (("prior", "sample", "a chair", "--device", "foo"), "--device must be auto"),
+    "train steps": (("prior", "train", "--assets", "x", "--steps", "0"), "--steps must be at least 1"),
+    "train batch": (("prior", "train", "--assets", "x", "--batch", "0"), "--batch must be at least 1"),
 }
 
 
@@ -307,8 +334,114 @@ def test_mesh_and_video_again(tiny_settings, tmp_path, capsys):
     assert call("mesh", str(out), "--resolution", "16", "--out", str(tmp_path / "chair.obj")) == 0
     assert "v " in (tmp_path / "chair.obj").read_text()
     capsys.readouterr()
-    assert call("mesh", str(out), "--out", str(tmp_path / "chair.doc")) == 2
-    assert ".glb" in capsys.readouterr().err
+    for taken in (tmp_path / "chair.obj", out / "mesh.glb"):
+        assert call("mesh", str(out), "--out", str(taken)) == 2
+        assert "exists: choose another --out" in capsys.readouterr().err
+    assert files(out) == before
+
+
+def test_the_page_shows_what_mesh_and_video_made_last(tiny_settings, tmp_path):
+    out = tmp_path / "out"
+    assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
+    page = (out / "index.html").read_bytes()
+    assert call("mesh", str(out), "--resolution", "12") == 0
+    assert (out / "index.html").read_bytes() != page
+    (out / "index.html").unlink()
+    assert call("video", str(out), "--frames", "3", "--size", "32") == 0  # all its parts are there
+    again = (out / "index.html").read_bytes()
+    assert again != page
+    (out / "index.html").unlink()
+    (out / "media" / "sheet.png").unlink()
+    assert call("mesh", str(out), "--resolution", "16") == 0
+    assert not (out / "index.html").exists()
+
+
+def test_an_empty_scene_leaves_its_pictures(tiny_settings, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1", "--scene.shift", "-30") == 2
+    err = capsys.readouterr().err
+    assert "empty scene" in err
+    assert f"the pictures are in {out / 'media'}" in err
+    assert set(files(out / "media")) == {"preview.png", "sheet.png", "turntable.mp4", "turntable.webp"}
+    assert not (out / "mesh.glb").exists()
+    assert not (out / "index.html").exists()
+
+
+def test_an_interruption_while_files_are_made_stops_after_the_current_one(tiny_settings, tmp_path, monkeypatch, capsys):
+    from dreamfusion import generate
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert call("generate", *tiny_settings, "--out", str(whole), "--steps", "2") == 0
+    video = generate.write_video
+
+    def interrupted_video(*given):
+        signal.raise_signal(signal.SIGINT)
+        return video(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "write_video", interrupted_video)
+        assert call("generate", *tiny_settings, "--out", str(out), "--steps", "2") == cli.INTERRUPTED
+    assert f"dreamfusion resume {out}" in capsys.readouterr().err
+    assert set(files(whole)) - set(files(out)) == {"mesh.glb", "index.html"}
+
+    def no_step(*given):
+        raise AssertionError("all steps are done")
+
+    monkeypatch.setattr("dreamfusion.optimise.advance", no_step)
+    assert call("resume", str(out)) == 0
+    assert files(out) == files(whole)
+
+
+def test_a_run_goes_on_where_it_was_made_unless_told_otherwise(tiny_settings, tmp_path, monkeypatch):
+    from dreamfusion import generate
+
+    out = tmp_path / "out"
+    assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
+    settled = []
+    monkeypatch.setattr(generate, "settle", lambda threads, device: settled.append((threads, device)))
+    for command in ("resume", "mesh", "video"):
+        assert call(command, str(out)) == 0
+        assert call(command, str(out), "--device", "xpu") == 2
+    assert settled == [(1, "cpu"), (1, "xpu")] * 3
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_arithmetic_is_repeatable_where_the_device_can(monkeypatch, device):
+    from dreamfusion import generate
+
+    monkeypatch.setattr(generate, "device_of", torch.device)
+    generate.settle(1, device)
+    assert torch.are_deterministic_algorithms_enabled() == (device == "cpu")
+
+
+def test_a_longer_run_that_cannot_begin_changes_nothing(tiny_settings, tiny_prior, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
+    before = files(out)
+
+    def refuse(*given):
+        raise UserError("the disk is full")
+
+    for broken in ("open_prior", "checkpoint.save"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"dreamfusion.generate.{broken}", refuse)
+            assert call("resume", str(out), "--steps", "3") == 2
+        assert "disk is full" in capsys.readouterr().err
+        assert files(out) == before
+
+
+def test_a_run_killed_in_its_first_save_begins_again(tiny_settings, tmp_path, capsys):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert call("generate", *tiny_settings, "--out", str(whole), "--steps", "1") == 0
+    (killed / "checkpoint").mkdir(parents=True)
+    (killed / "media").mkdir()
+    (killed / "checkpoint" / ".part-tensors-0.safetensors").write_bytes(b"half")
+    shutil.copy(whole / "config.json", killed)
+    assert call("resume", str(killed)) == 0
+    assert files(killed) == files(whole)
+    (killed / "checkpoint" / "checkpoint.json").unlink()  # but a run that went on is not begun again behind one's back
+    assert call("resume", str(killed)) == 2
+    assert "there is no checkpoint" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named(tiny_settings, tmp_path, capsys):
@@ -335,8 +468,23 @@ def test_a_prior_draws_what_it_is_asked(tiny_prior, tmp_path, capsys):
     given = ("prior", "sample", "a red chair", "--prior", str(tiny_prior), "--steps", "2", "--out", str(out))
     assert call(*given) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert call(*given[:2], "a zeppelin", *given[3:]) == 2
-    assert "zeppelin" in capsys.readouterr().err
+    before = out.read_bytes()
+    capsys.readouterr()
+    assert call(*given) == 2
+    assert "exists: choose another --out" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert call(*given[:2], "qqqq", *given[3:-1], str(tmp_path / "t.png")) == 2
+    assert re.search(r"'qqqq' \(it knows, for example, \w+, \w+, \w+\)", capsys.readouterr().err)
+
+
+def test_a_prior_draws_into_a_new_file_every_time(tiny_prior, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in "01":
+        given = ("prior", "sample", "a red chair", "--prior", str(tiny_prior), "--steps", "1", "--seed", seed)
+        assert call(*given) == 0
+    pictures = files(tmp_path)
+    assert set(pictures) == {"samples.png", "samples-1.png"}
+    assert pictures["samples.png"] != pictures["samples-1.png"]
 
 
 def test_a_prior_with_a_missing_file_is_named(tiny_prior, tmp_path, capsys):
@@ -361,3 +509,24 @@ def test_doctor_tells_what_is_there(capsys):
     assert f"{len(os.sched_getaffinity(0))} cores" in out
     assert (code == 0) == ("MISSING" not in out)
     assert ("ready: try" in out) == (code == 0)
+
+
+WITHOUT = """
+import sys
+class Hiding:
+    def find_spec(name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hiding)
+from dreamfusion import cli
+cli.main(["doctor"])
+"""
+
+
+@pytest.mark.parametrize("hidden", ["torch", "skimage"])
+def test_doctor_names_a_library_that_is_missing(hidden):
+    done = subprocess.run([sys.executable, "-c", WITHOUT, hidden], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert f"MISSING {hidden}: cannot be loaded" in done.stdout
+    assert done.stdout.endswith("not ready: see the lines that say MISSING\n")

@@ -116,6 +116,18 @@ BAD = {
     "features": ({"scene": SceneConfig(field=GridField(features=0))}, "--scene.field.features"),
     "noise": ({"sds": c.SdsConfig(t_max=Ramp(0.98, 0.01))}, "--sds.t-min"),
     "odd": ({"output": c.OutputConfig(frame_size=33)}, "--output.frame-size must be even"),
+    "no letter": ({"prompt": "!!! _"}, "prompt is empty"),
+    "infinite shift": ({"scene": SceneConfig(shift=float("inf"))}, "--scene.shift"),
+    "infinite in a pair": ({"camera": c.CameraConfig(distance=(1.0, float("inf")))}, "--camera.distance"),
+    "nan in a schedule": ({"regularise": c.RegulariseConfig(opacity=Constant(float("nan")))}, "--regularise.opacity"),
+    "epsilon": ({"optimise": c.OptimiseConfig(epsilon=-1.0)}, "--optimise.epsilon"),
+    "no epsilon": ({"optimise": c.OptimiseConfig(epsilon=0.0)}, "--optimise.epsilon"),
+    "beta1": ({"optimise": c.OptimiseConfig(beta1=1.0)}, "--optimise.beta1"),
+    "beta2": ({"optimise": c.OptimiseConfig(beta2=-0.1)}, "--optimise.beta2"),
+    "mlp": ({"scene": SceneConfig(field=MlpField(width=0))}, "--scene.field.width"),
+    "environment": ({"scene": SceneConfig(background=LearnedBackground(levels=0))}, "--scene.background.levels"),
+    "colour": ({"scene": SceneConfig(background=SolidBackground((0.0, 2.0, 0.0)))}, "--scene.background.colour"),
+    "low": ({"scene": SceneConfig(background=c.RandomBackground(low=(-1.0, 0.0, 0.0)))}, "--scene.background.low"),
     "smooth mlp": (
         {"scene": SceneConfig(field=MlpField()), "regularise": c.RegulariseConfig(smoothness=Constant(1.0))},
         "--regularise.smoothness",
@@ -158,6 +170,14 @@ def test_a_device_that_is_not_there_is_refused():
     assert build.device_of("cpu") == torch.device("cpu")
     with pytest.raises(UserError, match="not on this machine"):
         build.device_of("cuda:77")
+    for name in ("foo", "xpu", "", "cuda:", "cuda:01", "cuda:1234567890"):
+        with pytest.raises(UserError, match="--device must be auto"):
+            build.device_of(name)
+
+
+def test_prompts_may_be_in_any_script():
+    for prompt in ("ein grüner Stuhl", "椅子", "стул", "2"):
+        validate(replace(preset("fast"), prompt=prompt))
 
 
 def test_the_configuration_is_light_to_import():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamfusion.errors import UserError
-from dreamfusion.runs import RunFolder, default_folder, replacing, write_json, write_text
+from dreamfusion.runs import RunFolder, default_folder, replacing, require_new_file, unused, write_json, write_text
 
 CONFIG = {"prompt": "a café", "seed": 3}
 
@@ -171,9 +171,32 @@ def test_a_full_disk_while_logging_is_explained(tmp_path: Path) -> None:
         run.log({"step": 1})
 
 
+def test_a_place_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in ("missing", "file"):
+        with pytest.raises(UserError, match=r"x\.json was not written: check the folder"):
+            write_text(tmp_path / place / "x.json", "x")
+
+
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        write_text(tmp_path / "missing" / "file", "x")
+    with pytest.raises(OSError, match="no such colour"), replacing(tmp_path / "file"):
+        raise OSError("no such colour")  # as picture libraries complain
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_files_replace_none(tmp_path: Path) -> None:
+    taken = tmp_path / "a.b.png"
+    taken.write_text("")
+    assert unused(taken) == tmp_path / "a.b-1.png"
+    require_new_file(unused(taken), [".png"])
+    for path, message in (
+        (taken, "exists: choose another --out"),
+        (tmp_path / "x.gif", r"one of the suffixes \.png, \.jpg"),
+        (tmp_path / "nowhere" / "x.png", "there is no folder"),
+        (taken / "x.png", "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            require_new_file(path, [".png", ".jpg"])
 
 
 def test_json_is_readable_and_complete(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ class Resume:
     """its folder"""
     steps: int | None = None
     """new total of steps"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ... or mps"""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class MakeMesh:
     run: Positional[Path]
     """folder of the run"""
     out: Path | None = None
-    """.glb, .obj or .ply file; mesh.glb in the run's folder if not given"""
+    """new .glb, .obj or .ply file; mesh.glb in the run's folder if not given"""
     resolution: int = OutputConfig.mesh_resolution
     """points per side of the sampled cube"""
     level: float | None = None
     """density of the surface; found from the renderings if not given"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ... or mps"""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class MakeVideo:
     """of one round"""
     size: int = OutputConfig.frame_size
     """of the turntable, pixels"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ... or mps"""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class PriorSample:
     """tell the prior camera, background and light where it can use them, not words alone"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ... or mps"""
-    out: Path = Path("samples.png")
-    """file to write"""
+    out: Path | None = None
+    """new .png, .jpg or .webp file; samples.png, samples-1.png ... if not given"""
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,8 @@ def read_generate(given: list[str]) -> Generate:
         chosen, _ = chooser.parse_known_args(given)
     except argparse.ArgumentError:
         chosen = chooser.parse_args([])  # an option without its value: tyro will say so
+    if chosen.config and chosen.preset:
+        raise UserError("--config holds all settings, --preset chooses others: give one of the two")
     base = _config_from(Path(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
     scene = base.scene
     if chosen.field in FIELDS and not isinstance(scene.field, FIELDS[chosen.field]):

@@ -9,6 +9,7 @@ from torch import Generator
 from dreamfusion import config as c
 from dreamfusion.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
 from dreamfusion.cameras import OrbitSampler
+from dreamfusion.config_check import require_device_name
 from dreamfusion.distill import AlphaSigma, Sds, SigmaSquared, Uniform, Weighting
 from dreamfusion.errors import UserError
 from dreamfusion.fields import Field
@@ -60,8 +61,9 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Adam:
 def device_of(name: str) -> torch.device:
     """The device that `--device` means; "auto" is CUDA where there is one, else the CPU.
 
-    Raises UserError if it is not there.
+    Raises UserError if it is not there, or if the name means none.
     """
+    require_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

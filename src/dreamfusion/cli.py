@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 from dreamfusion import __version__
 from dreamfusion import arguments as a
-from dreamfusion.config_check import validate
+from dreamfusion.config_check import require, require_frame_size, validate
 from dreamfusion.errors import UserError
+from dreamfusion.runs import default_folder, replacing, require_new_file, unused
 
 if TYPE_CHECKING:
     from dreamfusion.generate import Job
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it"""
+MESH_SUFFIXES = (".glb", ".obj", ".ply")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,6 +49,10 @@ def run(given: list[str]) -> int:
         case ["--version"]:
             print(f"dreamfusion {__version__}")
             return 0
+        case ["prior", "-h" | "--help"]:
+            print("usage: dreamfusion prior COMMAND ...\n")
+            print(_listed(name for name in COMMANDS if name.startswith("prior ")))
+            return 0
         case ["prior", name, *rest] if f"prior {name}" in COMMANDS:
             return _call(f"prior {name}", rest)
         case ["prior", *_]:
@@ -58,17 +65,20 @@ def run(given: list[str]) -> int:
 
 def overview() -> str:
     """The commands, one line each."""
-    lines = [f"  {name:<13} {(kind.__doc__ or '').splitlines()[0]}" for name, (kind, _) in COMMANDS.items()]
     return "\n".join(
         [
             'usage: dreamfusion "a red chair" [options]     short for: dreamfusion generate "a red chair" [options]',
             "       dreamfusion COMMAND ...",
             "",
-            *lines,
+            _listed(COMMANDS),
             "",
             "dreamfusion COMMAND --help lists the options of a command; --version says which version this is.",
         ]
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return "\n".join(f"  {name:<13} {(COMMANDS[name][0].__doc__ or '').splitlines()[0]}" for name in names)
 
 
 def _call(name: str, given: list[str]) -> int:
@@ -80,20 +90,31 @@ def _generate(name: str, given: list[str]) -> int:
     arguments = a.read_generate(given)
     validate(arguments.settings)
     from dreamfusion import generate
-    from dreamfusion.runs import default_folder
 
     config = arguments.settings
-    generate.settle(config.threads)
+    generate.settle(config.threads, config.device)
     job = generate.begin(config, arguments.out or default_folder(config.prompt, config.seed))
     return _work(job)
 
 
 def _resume(name: str, given: list[str]) -> int:
     arguments = a.read(a.Resume, name, given)
+    if arguments.steps is not None:
+        require("steps", arguments.steps, 1)
     from dreamfusion import generate
 
-    generate.settle(generate.threads_of(arguments.run))
-    return _work(generate.reopen(arguments.run, arguments.device, arguments.steps))
+    device = _settle_as(arguments.run, arguments.device)
+    return _work(generate.reopen(arguments.run, device, arguments.steps))
+
+
+def _settle_as(run: Path, device: str | None) -> str:
+    """Make this process ready for a run again, as it was; returns the device, which is the run's own by default."""
+    from dreamfusion import generate
+
+    config = generate.config_of(run)
+    device = device or config.device
+    generate.settle(config.threads, device)
+    return device
 
 
 def _work(job: "Job") -> int:
@@ -110,8 +131,8 @@ def _work(job: "Job") -> int:
                 line.show(metrics)
                 if stop.is_set():
                     break
-        files = [] if stop.is_set() else generate.finish(run, folder, line.say)
-    if not files:
+        files = generate.finish(run, folder, line.say, stop.is_set)
+    if folder.index not in files:
         print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
         return INTERRUPTED
     _list(files)
@@ -120,23 +141,29 @@ def _work(job: "Job") -> int:
 
 def _mesh(name: str, given: list[str]) -> int:
     arguments = a.read(a.MakeMesh, name, given)
+    require("resolution", arguments.resolution, 8)
+    if arguments.level is not None:
+        require("level", arguments.level, 1e-6)
+    if arguments.out is not None:
+        require_new_file(arguments.out, MESH_SUFFIXES)
     from dreamfusion import generate
 
-    folder, run = generate.open_run(arguments.run, arguments.device)
+    folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
     path = arguments.out or folder.mesh
     generate.write_mesh(run, path, arguments.resolution, arguments.level)
-    _list([path])
+    _list([path, *([] if arguments.out else generate.write_page(run, folder))])
     return 0
 
 
 def _video(name: str, given: list[str]) -> int:
     arguments = a.read(a.MakeVideo, name, given)
+    require("frames", arguments.frames, 2)
+    require_frame_size("size", arguments.size)
     from dreamfusion import generate
 
-    folder, run = generate.open_run(arguments.run, arguments.device)
+    folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
     output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
-    generate.write_video(run, folder, output)
-    _list([folder.turntable_mp4, folder.turntable_webp, folder.sheet])
+    _list([*generate.write_video(run, folder, output), *generate.write_page(run, folder)])
     return 0
 
 
@@ -152,6 +179,11 @@ def _prior_sample(name: str, given: list[str]) -> int:
     arguments = a.read(a.PriorSample, name, given)
     if not arguments.captions:
         raise UserError('say what to draw: dreamfusion prior sample "a red chair"')
+    require("steps", arguments.steps, 1)
+    require("seed", arguments.seed, 0, 2**63 - 1)
+    require("guidance-scale", arguments.guidance_scale, 0)
+    out = arguments.out or unused(Path("samples.png"))
+    require_new_file(out, PICTURE_SUFFIXES)
     from dreamfusion.build import device_of
     from dreamfusion.embedded.sheet import samples, save_sheet
     from dreamfusion.priors import open_prior, require_known
@@ -167,19 +199,23 @@ def _prior_sample(name: str, given: list[str]) -> int:
         guidance_scale=arguments.guidance_scale,
         seed=arguments.seed,
     )
-    save_sheet(pictures, arguments.out)
-    _list([arguments.out])
+    with replacing(out) as part:
+        save_sheet(pictures, part)
+    _list([out])
     return 0
 
 
 def _prior_train(name: str, given: list[str]) -> int:
     arguments = a.read(a.PriorTrain, name, given)
+    asked = {key: value for key in ("steps", "batch") if (value := getattr(arguments, key)) is not None}
+    for option, value in asked.items():
+        require(option, value, 1)
+    require("threads", arguments.threads, 0)
     from dreamfusion import generate
     from dreamfusion.embedded.train import TrainOptions
     from dreamfusion.embedded.train import main as train
 
-    generate.settle(arguments.threads)
-    asked = {key: value for key in ("steps", "batch") if (value := getattr(arguments, key)) is not None}
+    generate.settle(arguments.threads, "cpu")
     train(arguments.assets, arguments.work, arguments.out, replace(TrainOptions(), **asked), print)
     return 0
 

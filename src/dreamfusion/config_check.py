@@ -1,13 +1,25 @@
 """What a configuration must satisfy before any work starts. Parts check what only they can know."""
 
+import math
 import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from functools import reduce
 from itertools import pairwise
 from typing import Any
 
-from dreamfusion.config import Config, GridField, MlpField
+from dreamfusion.config import (
+    BackgroundConfig,
+    Colour,
+    Config,
+    GridField,
+    LearnedBackground,
+    MlpField,
+    RandomBackground,
+    SolidBackground,
+)
 from dreamfusion.errors import UserError
-from dreamfusion.schedules import Constant
+from dreamfusion.schedules import Constant, Schedule
 
 LONGEST_PROMPT = 300
 """characters; text encoders read some 77 tokens"""
@@ -23,42 +35,99 @@ _LEAST: dict[str, float] = {
 _BETWEEN: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1), "size": (8, 1024), "scene.radius": (0.01, 100),
     "scene.blob.width": (1e-3, 100), "scene.occupancy.decay": (0, 1),
-    "sds.guidance_scale": (0, 1000), "sds.rescale": (0, 1), "optimise.beta1": (0, 1), "optimise.beta2": (0, 1),
+    "sds.guidance_scale": (0, 1000), "sds.rescale": (0, 1),
     "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
 }  # fmt: skip
 
 
 def validate(config: Config) -> None:
     """Raise UserError, naming the option, for values with which no run can work."""
-    if not config.prompt.strip():
+    if not any(map(str.isalnum, config.prompt)):
         raise UserError('the prompt is empty: say what to make, for example dreamfusion "a hamburger"')
     for name in ("prompt", "negative"):
         if len(getattr(config, name)) > LONGEST_PROMPT:
             raise UserError(f"the {name} is longer than {LONGEST_PROMPT} characters: say it in fewer words")
     _validate_numbers(config)
     _validate_noise(config)
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
-        raise UserError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {config.device!r}")
+    require_device_name(config.device)
+    _validate_background(config.scene.background)
     match config.scene.field:
         case GridField() as grid:
             _validate_grid(grid)
-        case MlpField():
+        case MlpField() as mlp:
+            for name in ("levels", "blocks", "width"):
+                require(f"scene.field.{name}", getattr(mlp, name), 1)
             if config.regularise.smoothness != Constant(0.0):
                 raise UserError("--regularise.smoothness must be 0 with --field mlp: only grids have neighbours")
 
 
+def require(option: str, value: int | float, low: int | float, high: int | float = math.inf) -> None:
+    """Raise UserError, naming the option, unless `value` is finite and in [low, high]."""
+    if math.isfinite(value) and low <= value <= high:
+        return
+    wanted = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
+    raise UserError(f"--{_dashed(option)} must {wanted}, not {value}")
+
+
+def require_frame_size(option: str, size: int) -> None:
+    """Raise UserError, naming the option, for a frame that no video can have."""
+    require(option, size, *_BETWEEN["output.frame_size"])
+    if size % 2:
+        raise UserError(f"--{_dashed(option)} must be even, as videos want it, not {size}")
+
+
+def require_device_name(name: str) -> None:
+    """Raise UserError for what names no device; whether it is there only `build.device_of` knows."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", name):
+        raise UserError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {name!r}")
+
+
 def _validate_numbers(config: Config) -> None:
+    for name, value in _floats("", config):
+        if not math.isfinite(value):
+            raise UserError(f"--{_dashed(name)} must be a finite number, not {value}")
     for name, least in _LEAST.items():
-        value = _get(config, name)
-        if not least <= value < float("inf"):
-            raise UserError(f"--{_option(name)} must be at least {least}, not {value}")
+        require(name, _get(config, name), least)
     for name, (low, high) in _BETWEEN.items():
-        value = _get(config, name)
-        if not low <= value <= high:
-            raise UserError(f"--{_option(name)} must lie between {low} and {high}, not {value}")
+        require(name, _get(config, name), low, high)
     for name in ("frame_size", "sheet_size"):
-        if getattr(config.output, name) % 2:
-            raise UserError(f"--output.{_option(name)} must be even, as videos want it")
+        require_frame_size(f"output.{name}", getattr(config.output, name))
+    adam = config.optimise
+    for name, beta in (("beta1", adam.beta1), ("beta2", adam.beta2)):
+        if not 0 <= beta < 1:
+            raise UserError(f"--optimise.{name} must be at least 0 and below 1, not {beta}")
+    if adam.epsilon <= 0:
+        raise UserError(f"--optimise.epsilon must be above 0, not {adam.epsilon}")
+
+
+def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Every number with a point in a configuration, with its option; a schedule is one option."""
+    if isinstance(value, float):
+        yield option, value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _floats(option, item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            inner = option if isinstance(value, Schedule) else f"{option}.{field.name}".lstrip(".")
+            yield from _floats(inner, getattr(value, field.name))
+
+
+def _validate_background(background: BackgroundConfig) -> None:
+    match background:
+        case SolidBackground(colour):
+            _require_colour("scene.background.colour", colour)
+        case RandomBackground(low, high):
+            _require_colour("scene.background.low", low)
+            _require_colour("scene.background.high", high)
+        case LearnedBackground():
+            for name in ("levels", "layers", "width"):
+                require(f"scene.background.{name}", getattr(background, name), 1)
+
+
+def _require_colour(option: str, colour: Colour) -> None:
+    for value in colour:
+        require(option, value, 0, 1)
 
 
 def _validate_noise(config: Config) -> None:
@@ -82,5 +151,5 @@ def _get(config: Any, name: str) -> int | float:
     return reduce(getattr, name.split("."), config)
 
 
-def _option(name: str) -> str:
+def _dashed(name: str) -> str:
     return name.replace("_", "-")

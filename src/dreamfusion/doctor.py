@@ -3,23 +3,22 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from dreamfusion import __version__
 from dreamfusion.errors import UserError
-from dreamfusion.generate import available_cores
-from dreamfusion.priors import open_prior
 
 MEMORY_GB, DISK_GB = 2.5, 0.5
 """What the main job needs, at most"""
 OPTIONAL = {"embreex": "training the embedded prior (pip install 'dreamfusion[train]')"}
-PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "scikit-image", "trimesh", "av")
+PACKAGES = (
+    *("torch", "diffusers", "transformers", "tokenizers", "accelerate", "safetensors", "huggingface_hub"),
+    *("numpy", "scipy", "scikit-image", "trimesh", "pillow", "av", "jaxtyping"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,21 @@ class Finding:
 
 def examine() -> tuple[list[str], bool]:
     """The report, and whether the main job would run."""
-    findings = [*_software(), *_machine(), *_devices(), _embedded_prior(), *_optional()]
+    parts = (_software, _machine, _processors, _embedded_prior, _optional)
+    findings = dict.fromkeys(finding for part in parts for finding in _tried(part))  # each told once
     healthy = not any(finding.missing for finding in findings)
     lines = [f"{'MISSING ' if finding.missing else ''}{finding.what}: {finding.text}" for finding in findings]
     verdict = 'ready: try  dreamfusion "a hamburger"' if healthy else "not ready: see the lines that say MISSING"
     return [*lines, verdict], healthy
+
+
+def _tried(part: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """A part of the report, or what keeps it from being made: libraries are loaded by the parts that ask them."""
+    try:
+        return list(part())
+    except (ImportError, OSError, RuntimeError) as error:
+        name = (error.name if isinstance(error, ImportError) else None) or "a library"
+        return [Finding(name, f"cannot be loaded ({error}): reinstall it", missing=True)]
 
 
 def _software() -> Iterator[Finding]:
@@ -49,7 +58,6 @@ def _software() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    yield Finding("processor", f"{available_cores()} cores, {platform.machine()}")
     if (memory := available_memory_gb()) is not None:
         yield Finding("memory", f"{memory:.1f} GB free, {MEMORY_GB} GB wanted", missing=memory < MEMORY_GB)
     disk, here = shutil.disk_usage(Path.cwd()).free / 1e9, os.access(Path.cwd(), os.W_OK)
@@ -58,7 +66,12 @@ def _machine() -> Iterator[Finding]:
         yield Finding("folder", "this folder cannot be written to: use --out, or another folder")
 
 
-def _devices() -> Iterator[Finding]:
+def _processors() -> Iterator[Finding]:
+    import torch
+
+    from dreamfusion.generate import available_cores
+
+    yield Finding("processor", f"{available_cores()} cores, {platform.machine()}")
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
         yield Finding(f"cuda:{index}", f"{card.name}, {card.total_memory / 1e9:.0f} GB")
@@ -67,13 +80,16 @@ def _devices() -> Iterator[Finding]:
     yield Finding("mps", "there" if torch.backends.mps.is_available() else "none")
 
 
-def _embedded_prior() -> Finding:
+def _embedded_prior() -> Iterator[Finding]:
+    from dreamfusion.priors import open_prior
+
     try:
         prior = open_prior("embedded")
     except UserError as error:
-        return Finding("embedded prior", str(error), missing=True)
+        yield Finding("embedded prior", str(error), missing=True)
+        return
     words = "any text" if prior.vocabulary is None else f"{len(prior.vocabulary)} words"
-    return Finding("embedded prior", f"{prior.name}, {prior.image_size} x {prior.image_size} pixels, {words}; loads")
+    yield Finding("embedded prior", f"{prior.name}, {prior.image_size} x {prior.image_size} pixels, {words}; loads")
 
 
 def _optional() -> Iterator[Finding]:

@@ -34,12 +34,15 @@ class Job:
     folder: RunFolder
 
 
-def settle(threads: int) -> None:
-    """Make this process ready for a run: `threads` (0: all cores), and repeatable arithmetic. Changes all of torch."""
+def settle(threads: int, device: str = "auto") -> None:
+    """Make this process ready for a run: `threads` (0: all cores), and repeatable arithmetic. Changes all of torch.
+
+    Raises UserError for a device that is not there.
+    """
     torch.set_num_threads(threads or available_cores())
     torch.set_flush_denormal(True)
     # On a GPU some operations have no repeatable form; there a seed repeats a run only up to rounding.
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
+    torch.use_deterministic_algorithms(device_of(device).type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # missing in torch's stubs
 
 
@@ -64,30 +67,36 @@ def begin(config: Config, path: Path) -> Job:
 
 
 def reopen(path: Path, device: str, steps: int | None = None) -> Job:
-    """An interrupted run, at its last checkpoint; `steps` is a new total. Raises UserError."""
+    """An interrupted run, at its last checkpoint; `steps` is a new total.
+
+    Raises UserError, and then nothing is changed.
+    """
     folder, run = open_run(path, device)
     if steps is not None:
-        run.config = replace(run.config, steps=steps)
         if steps < run.step:
             raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
-        write_json(folder.config, to_json(run.config))
+        run.config = replace(run.config, steps=steps)
+        validate(run.config)
     prior = _open_prior(run.config, run.device)
     prompts = prompt_table(run.config, prior)
     folder.rewind_metrics(run.step)
+    if steps is not None:
+        checkpoint.save(run, folder.checkpoint)  # before the config: it is what counts, and what may not fit on a disk
+        write_json(folder.config, to_json(run.config))
     return Job(run, prior, prompts, folder)
 
 
-def threads_of(path: Path) -> int:
-    """The threads with which a run was made: its arithmetic depends on them in the last bit. Raises UserError."""
-    return from_json(Config, RunFolder.open(path).read_config()).threads
+def config_of(path: Path) -> Config:
+    """What the run in a folder was told. Raises UserError."""
+    return from_json(Config, RunFolder.open(path).read_config())
 
 
 def open_run(path: Path, device: str) -> tuple[RunFolder, Run]:
     """The folder and the last checkpoint of a run, without its prior. Raises UserError."""
     folder = RunFolder.open(path)
     config = from_json(Config, folder.read_config())
-    if not folder.checkpoint.exists():
-        return folder, start(config, device_of(device))  # killed while the folder was being made
+    if not (folder.checkpoint / checkpoint.HEAD).exists() and not folder.read_metrics():
+        return folder, start(config, device_of(device))  # killed before the first checkpoint was whole
     return folder, checkpoint.load(folder.checkpoint, device_of(device))
 
 
@@ -115,25 +124,52 @@ def work(job: Job, say: Say) -> Generator[Metrics, None, None]:
     checkpoint.save(run, job.folder.checkpoint)
 
 
-def finish(run: Run, folder: RunFolder, say: Say) -> list[Path]:
-    """Write the files that a run is for, and return them. Raises UserError for an empty scene, after the pictures."""
-    say("turntable")
-    write_video(run, folder, run.config.output)
-    say("mesh")
-    write_mesh(run, folder.mesh, run.config.output.mesh_resolution)
-    say("page")
+def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = lambda: False) -> list[Path]:
+    """Write the files that a run is for, and return them, the page last.
+
+    `stopped` is asked before each product; if it says yes, the files so far are returned. Raises UserError for an
+    empty scene, after the pictures.
+    """
+    output, made = run.config.output, list[Path]()
+    products: dict[str, Callable[[], list[Path]]] = {
+        "turntable": lambda: write_video(run, folder, output),
+        "mesh": lambda: _own_mesh(run, folder),
+        "page": lambda: write_page(run, folder),
+    }
+    for name, make in products.items():
+        if stopped():
+            break
+        say(name)
+        made += make()
+    return made
+
+
+def _own_mesh(run: Run, folder: RunFolder) -> list[Path]:
+    try:
+        write_mesh(run, folder.mesh, run.config.output.mesh_resolution)
+    except UserError as error:
+        raise UserError(f"no mesh and no page were made: {error} (the pictures are in {folder.media})") from error
+    return [folder.mesh]
+
+
+def write_page(run: Run, folder: RunFolder) -> list[Path]:
+    """Renew `index.html`, or make it if all its parts are there; returns the files written: it or none."""
+    pictures = folder.turntable_webp.exists() and folder.sheet.exists()
+    if not folder.mesh.exists() or not (pictures or folder.index.exists()):
+        return []
     viewer.write_page(folder, run.config.prompt, _facts(run))
-    return [folder.index, folder.mesh, folder.turntable_mp4, folder.turntable_webp, folder.sheet]
+    return [folder.index]
 
 
-def write_video(run: Run, folder: RunFolder, output: OutputConfig) -> None:
-    """The turntable as mp4 and webp, the contact sheet, and the last preview."""
+def write_video(run: Run, folder: RunFolder, output: OutputConfig) -> list[Path]:
+    """The turntable as mp4 and webp, the contact sheet, and the last preview; returns the first three."""
     look, scene = run.recipe.look, run.scene
     frames = video.turntable_frames(scene, look, output.frames, video.Shot(size=output.frame_size))
     video.write_mp4(frames, folder.turntable_mp4)
     video.write_webp(frames, folder.turntable_webp)
     video.write_png(video.contact_sheet(scene, look, video.Shot(size=output.sheet_size)), folder.sheet)
     video.write_png(video.preview(scene, look), folder.preview)
+    return [folder.turntable_mp4, folder.turntable_webp, folder.sheet]
 
 
 def write_mesh(run: Run, path: Path, resolution: int, level: float | None = None) -> None:

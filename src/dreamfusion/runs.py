@@ -8,7 +8,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +83,8 @@ class RunFolder:
         Raises UserError where something is there already (nothing is ever overwritten) or where nothing can be written.
         """
         run = cls(path)
-        _refuse_occupied(run)
         try:
+            _refuse_occupied(run)
             run.media.mkdir(parents=True, exist_ok=True)
             write_json(run.config, config)
         except OSError as error:
@@ -116,10 +116,10 @@ class RunFolder:
     def log(self, record: Mapping[str, object]) -> None:
         """Append one line to `metrics.jsonl`.
 
-        `record["step"]` counts the steps done. NaN and infinity raise ValueError, a full disk UserError.
+        `record["step"]` counts the steps done. NaN and infinity raise ValueError, a full or closed disk UserError.
         """
         line = json.dumps(dict(record), allow_nan=False) + "\n"
-        with explain_full_disk(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with explain_unwritable(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -156,11 +156,28 @@ def default_folder(prompt: str, seed: int, root: Path = Path("runs")) -> Path:
     """`root/<prompt>-<seed>`, with `-1`, `-2`, ... appended while the name is taken."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_NAME_LENGTH].strip("-") or "prompt"
-    path, copies = root / f"{words}-{seed}", 0
-    while path.exists():
+    return unused(root / f"{words}-{seed}")
+
+
+def unused(path: Path) -> Path:
+    """`path`, with `-1`, `-2`, ... before its suffix while the name is taken."""
+    free, copies = path, 0
+    while free.exists():
         copies += 1
-        path = root / f"{words}-{seed}-{copies}"
-    return path
+        free = path.with_name(f"{path.stem}-{copies}{path.suffix}")
+    return free
+
+
+def require_new_file(path: Path, suffixes: Collection[str]) -> None:
+    """Raise UserError unless a file can be made at `path` that replaces none and whose suffix is one of these."""
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"cannot write {path}: use one of the suffixes {', '.join(suffixes)}")
+    if path.exists():
+        raise UserError(f"{path} exists: choose another --out, or move it away")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}: make it, or choose another --out")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write to {path.parent}: choose another --out")
 
 
 def _refuse_occupied(run: RunFolder) -> None:
@@ -172,33 +189,36 @@ def _refuse_occupied(run: RunFolder) -> None:
 
 
 @contextmanager
-def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn "no space left" while writing `path` into a UserError; every other error passes unchanged."""
+def explain_unwritable(path: Path) -> Iterator[None]:
+    """Turn what the system has against writing `path` into a UserError; every other error passes unchanged."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise UserError(
-            f"the disk is full, {path} was not written: free some space; what was saved before is intact"
-        ) from error
+        if error.errno is None:
+            raise  # a library's own complaint, not the system's
+        if error.errno in _DISK_FULL:
+            reason, advice = "the disk is full", "free some space"
+        else:
+            reason, advice = error.strerror, "check the folder and its permissions"
+        raise UserError(f"{reason}, {path} was not written: {advice}; what was saved before is intact") from error
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`, of the same suffix; when the block ends well, that file becomes `path`.
 
-    A kill or an error at any moment leaves the old file as it was. A full disk raises UserError.
+    A kill or an error at any moment leaves the old file as it was. A place where nothing can be written raises
+    UserError.
     """
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        with explain_full_disk(path):
+    with explain_unwritable(path):
+        try:
             yield part
             with part.open("r+b") as file:
                 os.fsync(file.fileno())
             os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -90,13 +90,13 @@ def build(assets: Path, path: Path, views: int, seed: int, progress: Callable[[s
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    np.savez(partial, **columns)  # pyright: ignore[reportArgumentType]  (its stubs want a bool)
+    np.savez(partial, **columns)  # pyright: ignore[reportArgumentType]  # its stubs want a bool
     partial.replace(path)
 
 
 def open_views(path: Path) -> Views:
     """Read what `build` wrote."""
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(path) as file:
         return Views(**{key: torch.from_numpy(file[key]) for key in file.files})
 
 

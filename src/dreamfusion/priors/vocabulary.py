@@ -32,5 +32,7 @@ def require_known(prior: Prior, prompt: str) -> None:
 
 
 def _described(word: str, vocabulary: Set[str]) -> str:
-    near = get_close_matches(word, sorted(vocabulary), n=3)
-    return f"{word!r} (nearest: {', '.join(near)})" if near else f"{word!r}"
+    known = sorted(vocabulary)
+    if near := get_close_matches(word, known, n=3):
+        return f"{word!r} (nearest: {', '.join(near)})"
+    return f"{word!r} (it knows, for example, {', '.join(get_close_matches(word, known, n=3, cutoff=0.0))})"
