@@ -18,7 +18,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Ramp
 
 FAST = Config(
-    steps=800,
+    steps=500,
     # Space begins clear (density exp(-5) per unit length), with a soft solid ball in the middle.
     scene=SceneConfig(
         shift=-5.0, limit=5.0, blob=BlobConfig(height=8.0, width=0.35), occupancy=OccupancyConfig(threshold=0.05)
@@ -44,7 +44,6 @@ FAST = Config(
         opacity=Constant(20.0),
         orientation=Constant(30.0),
         entropy=Ramp(0.0, 100.0, 0.2, 1.0),
-        smoothness=Constant(1.0),
     ),
     optimise=OptimiseConfig(grid=0.06, rate=Ramp(1.0, 0.1, 0.5, 1.0)),
 )
