@@ -1,4 +1,4 @@
-"""Training of the embedded prior: `dreamfusion prior train --assets DIR` makes the shipped weights from the meshes.
+"""Training of the embedded prior: `dreamfusion prior train --assets DIR` makes weights from meshes.
 
 x0 prediction under a cosine schedule; squared error weighted by 1 / sigma^2, clipped; noise levels logit-normal;
 captions dropped for classifier-free guidance; camera, background and light dropped so that words alone work too. The
@@ -33,7 +33,7 @@ SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a castle", "a sn
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Knobs of the training; the defaults made the shipped weights."""
+    """Knobs of the training. What the shipped weights saw, in another order, is in docs/embedded-prior.md."""
 
     steps: int = 5_700
     batch: int = 16
