@@ -7,19 +7,19 @@
 """
 
 import argparse
-import json
 import math
-import platform
 import time
 
 import torch
 import torch.nn.functional as F
+from hash_field import ACTIVATION, BLOB, Encoded, hash_field
+from machine import as_json, machine
 from torch import nn
 
 from dreamfusion.background import RandomSolid
+from dreamfusion.build import device_of
 from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.fields import Gaussians, Matter, surface
-from dreamfusion.fields.density import Exp, GaussianBlob
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.lights import albedo_only
@@ -27,15 +27,12 @@ from dreamfusion.occupancy import Occupancy, OccupancyOptions
 from dreamfusion.render import RenderOptions, render, render_views
 from dreamfusion.scene import Scene
 
-ACTIVATION, BLOB = Exp(shift=-5.0, limit=5.0), GaussianBlob(height=8.0, width=0.35)
-
 
 class DenseGrids(nn.Module):
     """Features of several dense grids, side by side."""
 
     def __init__(self, vertices, features):
         super().__init__()
-        self.size = features * len(vertices)
         self.grids = nn.ParameterList(0.1 * torch.randn(1, features, v, v, v) for v in vertices)
 
     def forward(self, x):
@@ -48,7 +45,6 @@ class TriPlane(nn.Module):
 
     def __init__(self, vertices, features):
         super().__init__()
-        self.size = features
         self.planes = nn.Parameter(0.1 * torch.randn(3, features, vertices, vertices))
 
     def forward(self, x):
@@ -56,62 +52,15 @@ class TriPlane(nn.Module):
         return F.grid_sample(self.planes, pairs, align_corners=True)[:, :, 0].sum(0).T
 
 
-class HashGrid(nn.Module):
-    """Instant-NGP's multi-resolution hash table in plain torch, all levels and corners at once."""
-
-    def __init__(self, levels=12, entries=2**15, features=2, coarse=8, fine=128):
-        super().__init__()
-        self.size, self.entries = levels * features, entries
-        self.table = nn.Parameter(0.1 * torch.randn(levels * entries, features))
-        growth = (fine / coarse) ** (1 / (levels - 1))
-        self.register_buffer("cells", torch.floor(coarse * growth ** torch.arange(levels)))
-        self.register_buffer("corners", torch.tensor([[c >> a & 1 for a in range(3)] for c in range(8)]))
-        self.register_buffer("primes", torch.tensor([1, 2654435761, 805459861]))
-
-    def forward(self, x):
-        scaled = (x[:, None] + 1) / 2 * self.cells[:, None]  # m l 3
-        low = scaled.detach().floor()
-        share = (scaled - low)[:, :, None]
-        weight = torch.where(self.corners.bool(), share, 1 - share).prod(-1)  # m l 8
-        mixed = (low.long()[:, :, None] + self.corners) * self.primes
-        row = (mixed[..., 0] ^ mixed[..., 1] ^ mixed[..., 2]) % self.entries
-        row = row + self.entries * torch.arange(len(self.cells), device=x.device)[:, None]
-        read = self.table.index_select(0, row.flatten()).view(*row.shape, -1)
-        return (weight[..., None] * read).sum(2).flatten(1)
-
-
-class Encoded(nn.Module):
-    """A field of an encoder and one small network."""
-
-    def __init__(self, encoder, width=32):
-        super().__init__()
-        self.encoder = encoder
-        self.network = nn.Sequential(nn.Linear(encoder.size, width), nn.SiLU(), nn.Linear(width, 4))
-
-    def _outputs(self, at):
-        out = self.network(self.encoder(at.mean))
-        return ACTIVATION(out[:, 0] + BLOB(at.mean)), out[:, 1:]
-
-    def density(self, at):
-        return self._outputs(at)[0]
-
-    def matter(self, at):
-        density, albedo = self._outputs(at)
-        return Matter(density=density, albedo=torch.sigmoid(albedo))
-
-    def parameter_groups(self):
-        return {"grid": list(self.encoder.parameters()), "network": list(self.network.parameters())}
-
-
 def candidates():
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     return {
         "grid": GridField(GridFieldOptions(activation=ACTIVATION, blob=BLOB), generator),
-        "dense_levels": Encoded(DenseGrids((17, 33, 65), 4)),
-        "dense_single": Encoded(DenseGrids((49,), 8)),
-        "tri_plane": Encoded(TriPlane(128, 16)),
-        "hash_grid": Encoded(HashGrid()),
+        "dense_levels": Encoded(DenseGrids((17, 33, 65), 4), 12),
+        "dense_single": Encoded(DenseGrids((49,), 8), 8),
+        "tri_plane": Encoded(TriPlane(128, 16), 16),
+        "hash_grid": hash_field(),
         "mip_mlp": MipMlp(MipMlpOptions(activation=ACTIVATION, blob=BLOB), generator),
     }
 
@@ -151,6 +100,8 @@ def query_times(field, at, runs):
 
 class Target(nn.Module):
     """Something to learn: a banded body on four thin legs, one ear missing."""
+
+    sees_width = False
 
     def density(self, at):
         x, y, z = at.mean.unbind(-1)
@@ -202,6 +153,7 @@ def fit(field, seconds, noise, rate=0.06):
         shown = render(
             scene, camera, albedo_only(1), RenderOptions(samples=64, weight_threshold=3e-3), generator, plain
         )
+        assert plain is not None
         goal = truth.rgb[i : i + 1] + (1 - truth.opacity[i : i + 1, ..., None]) * (plain - 0.5)
         error = shown.rgb.detach() - goal + noise * torch.randn(goal.shape, generator=generator)
         optimiser.zero_grad()
@@ -225,20 +177,15 @@ def main():
     parser.add_argument("--noise", type=float, default=0.5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    machine = {
-        "torch": torch.__version__,
-        "cpu": platform.processor() or platform.machine(),
-        "threads": arguments.threads,
-    }
     if arguments.fit:
         result, _ = fit(candidates()[arguments.fit], arguments.seconds, arguments.noise)
-        print(json.dumps({"machine": machine, arguments.fit: result}))
+        print(as_json({"machine": machine(torch.device("cpu")), arguments.fit: result}))
         return
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of("auto")
     mean = (torch.rand(arguments.points, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1).to(device)
     at = Gaussians(mean=mean, var=torch.full_like(mean, 1e-4))
     times = {name: query_times(field.to(device), at, arguments.runs) for name, field in candidates().items()}
-    print(json.dumps({"machine": machine | {"device": device}, "points": arguments.points, "ms": times}, indent=1))
+    print(as_json({"machine": machine(device), "points": arguments.points, "ms": times}))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def _tile(run: Run, prompt: str) -> Image.Image:
     shot = Shot(size=SIZE)
     cameras = shot.cameras(run.scene, SIDES)
     lights = soft_light(cameras), headlight(cameras, white=True)
-    rows = [to_bytes(shot.render(run.scene, cameras, light, run.recipe.look).rgb) for light in lights]
+    rows = [to_bytes(shot.render(run.scene, cameras, light, run.recipe.show).rgb) for light in lights]
     page = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
     tile = Image.new("RGB", (SIDES * SIZE, 2 * SIZE + LABEL), "white")
     tile.paste(Image.fromarray(page), (0, LABEL))

@@ -1,90 +1,138 @@
 """What a step costs, by stage, and how that compares with the prior's own two evaluations (with and without the text).
 
-    python benchmarks/step.py [--run FOLDER] [--steps 100] [--threads 2]
+    python benchmarks/step.py [--steps 100] [--threads 2]        the middle of a run of the fast preset, made on the way
+    python benchmarks/step.py --run FOLDER                       the last checkpoint of a run
+    python benchmarks/step.py --profile --memory                 also: where the time goes, what fills the memory
 
-Takes a fresh scene, or the last checkpoint of a run (the middle of a run is what counts: interrupt one at half time).
-Prints JSON: milliseconds by stage (median), their sum, the prior's own two evaluations, and the ratio.
+Prints JSON: milliseconds (medians; the mean too, since memory of empty space is refreshed in few steps only), the
+prior's own two evaluations, measured in between, the ratio, and the most memory held. With --profile, functions of the
+package by their own time, and torch's operators without those of the prior's network. With --memory, the largest
+tensors. On a GPU every clock waits for the device.
 """
 
 import argparse
-import json
-import platform
 import statistics
-import subprocess
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from machine import as_json, machine, peak_memory
+from measure import Step, middle_of_run, standing, timed_steps, two_evaluations
+from self_times import SelfTimes, operators, timing
+from tensors import tensor_report
 
 from dreamfusion.build import device_of
 from dreamfusion.generate import open_run, settle
-from dreamfusion.optimise import Run, optimise, prompt_table, start
+from dreamfusion.optimise import Run, advance, prompt_table
 from dreamfusion.presets import preset
 from dreamfusion.priors import Known, Prior, open_prior
 
+FUNCTIONS, OPERATORS, OPERATOR_STEPS = 30, 15, 20
+"""Rows of the tables, and steps at most that torch's profiler watches (it slows them down, and remembers every call)"""
+
 
 def main() -> None:
+    arguments = _parser().parse_args()
+    settle(arguments.threads, arguments.device)
+    device = device_of(arguments.device)
+    run, prior = _run_and_prior(arguments, device)
+    result = measured(run, prior, arguments.steps) | {"memory": peak_memory(device)}
+    if arguments.memory:
+        prompts = prompt_table(run.config, prior)
+        result["tensors"] = tensor_report(run, lambda: advance(run, prior, prompts))
+    if arguments.profile:
+        result["profile"] = profiled(run, prior, arguments.steps)
+    print(as_json(result | {"machine": machine(device)}))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="folder of a run; its last checkpoint is where the steps begin")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--prompt", default="a hamburger", help="without --run")
+    parser.add_argument("--warm-steps", type=int, default=250, help="without --run: steps before the measured ones")
+    parser.add_argument("--steps", type=int, default=100, help="measured ones")
+    parser.add_argument("--size", type=int, help="of the pictures, in pixels, in place of the run's")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--prompt", default="a hamburger", help="for a fresh scene")
-    arguments = parser.parse_args()
-    settle(arguments.threads)
-    run = _run(arguments.run, arguments.prompt)
-    prior = open_prior(run.config.prior, run.device)
-    print(json.dumps(measured(run, prior, arguments.steps), indent=2))
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    return parser
 
 
-def _run(folder: Path | None, prompt: str) -> Run:
-    if folder is not None:
-        return open_run(folder, "auto")[1]
-    return start(replace(preset("fast"), prompt=prompt), device_of("auto"))
+def _run_and_prior(arguments: argparse.Namespace, device: torch.device) -> tuple[Run, Prior]:
+    if arguments.run is not None:
+        run = open_run(arguments.run, arguments.device)[1]
+        run.config = replace(run.config, size=arguments.size or run.config.size)
+        return run, open_prior(run.config.prior, device)
+    config = replace(preset("fast"), prompt=arguments.prompt)
+    config = replace(config, size=arguments.size or config.size)
+    prior = open_prior(config.prior, device)
+    return middle_of_run(config, device, prior, arguments.warm_steps), prior
 
 
-def measured(run: Run, prior: Prior, steps: int) -> dict[str, object]:
-    """Stage times of `steps` steps; prior alone is timed among them, so that both see the same machine."""
-    prompts = prompt_table(run.config, prior)
-    stages: dict[str, list[float]] = {}
-    totals: list[float] = []
+def measured(run: Run, prior: Prior, count: int) -> dict[str, object]:
+    """Times of the next `count` steps; the prior alone is timed among them, so that both see the same machine."""
     alone: list[float] = []
-    opacity = occupied = 0.0
-    for _ in range(steps):
-        since = time.perf_counter()
-        metrics = next(optimise(run, prior, prompts, run.step + 1))
-        totals.append(time.perf_counter() - since)
-        for stage, seconds in metrics.seconds.items():
-            stages.setdefault(stage, []).append(seconds)
-        opacity, occupied = metrics.opacity, metrics.occupied
-        alone.append(_two_evaluations(run, prior))
-    whole, two = statistics.median(totals), statistics.median(alone)
+    steps = timed_steps(
+        run, prior, prompt_table(run.config, prior), count, lambda: alone.append(two_evaluations(run, prior))
+    )
+    lit, unlit = ([step for step in steps if step.lit == wanted] for wanted in (True, False))
+    whole, two = median_ms(steps, _whole), round(1e3 * statistics.median(alone), 2)
     return {
-        "step_ms": round(whole * 1e3, 1),
-        "stages_ms": {stage: round(statistics.median(values) * 1e3, 1) for stage, values in stages.items()},
-        "prior_two_evaluations_ms": round(two * 1e3, 1),
-        "ratio": round(whole / two, 2),
-        "at": {"step": run.step, "opacity": round(opacity, 3), "occupied": round(occupied, 4), "size": run.config.size},
-        "machine": _machine(),
+        "step_ms": whole,
+        "step_mean_ms": round(1e3 * statistics.mean(map(_whole, steps)), 2),
+        "lit_step_ms": median_ms(lit, _whole) if lit else None,
+        "unlit_step_ms": median_ms(unlit, _whole) if unlit else None,
+        "steps": {"lit": len(lit), "unlit": len(unlit)},
+        "stages_ms": _stages(run, steps),
+        "own_ms": median_ms(steps, lambda step: step.own),
+        "prior_two_evaluations_ms": two,
+        "ratio": round(whole / two, 3),
+        "at": _state(run, steps),
     }
 
 
-def _two_evaluations(run: Run, prior: Prior) -> float:
-    text = prior.embed([run.config.prompt, ""])
-    noisy = prior.encode(torch.rand(2, prior.image_size, prior.image_size, 3, device=run.device))
-    t = torch.full((2,), prior.schedule.steps // 2, device=run.device)
-    since = time.perf_counter()
-    prior.predict_noise(noisy, t, text, Known())
-    return time.perf_counter() - since
+def median_ms(steps: list[Step], part: Callable[[Step], float]) -> float:
+    """The median of a part of the steps' time, in milliseconds."""
+    return round(1e3 * statistics.median(map(part, steps)), 2)
 
 
-def _machine() -> dict[str, object]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+def profiled(run: Run, prior: Prior, count: int) -> dict[str, object]:
+    """Own times of the package's functions over the next `count` steps; then torch's operators, on a scene at rest."""
+    prompts, times = prompt_table(run.config, prior), SelfTimes(run.device)
+    with timing(times, (torch.Tensor, "backward"), (type(run.optimiser), "step")):
+        timed_steps(run, prior, prompts, count)
+    still, few = standing(run), min(count, OPERATOR_STEPS)
+
+    def silent(_: Prior, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, known: Known) -> torch.Tensor:
+        return torch.zeros_like(noisy)
+
+    with patch.object(type(prior), "predict_noise", silent):
+        own = operators(lambda: advance(still, prior, prompts), few, run.device, OPERATORS)
+    return {"functions": times.table(count, FUNCTIONS), "operators_without_prior": own}
+
+
+def _whole(step: Step) -> float:
+    return step.whole
+
+
+def _stages(run: Run, steps: list[Step]) -> dict[str, float] | None:
+    """The steps' own account by stage; None on a GPU, where it only says when work was queued."""
+    if run.device.type != "cpu":
+        return None
+    return {stage: median_ms(steps, lambda step, stage=stage: step.stages[stage]) for stage in steps[0].stages}
+
+
+def _state(run: Run, steps: list[Step]) -> dict[str, object]:
+    """What the scene was like; means over the steps."""
     return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip(),
+        "step": run.step,
+        "size": run.config.size,
+        "views": run.config.views,
+        "opacity": round(statistics.mean(step.opacity for step in steps), 3),
+        "occupied": round(statistics.mean(step.occupied for step in steps), 4),
     }
 
 

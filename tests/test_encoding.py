@@ -35,7 +35,7 @@ def test_integrated_encoding_is_the_mean_under_the_gaussian():
 
 def test_isotropic_replaces_the_covariance_and_kills_high_frequencies():
     x = places(20)
-    blurred = isotropic(Gaussians(mean=x, var=torch.rand_like(x)), 0.05)
+    blurred = isotropic(x, 0.05)
     assert torch.equal(blurred.mean, x)
     assert (blurred.var == 0.05).all()
     fine = integrated(blurred, 8).view(20, 2, 8, 3)[:, :, 5:]

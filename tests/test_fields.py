@@ -4,14 +4,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion.fields import Field, Gaussians, SurfaceField, normals, surface
+from dreamfusion.fields import Field, Gaussians, SurfaceField, prepared, surface
 from dreamfusion.fields.density import Exp, GaussianBlob, Softplus
 from dreamfusion.fields.grid import GridField, GridFieldOptions, refined
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.fields.trilinear import corners, interpolate
 from dreamfusion.geometry import normalise
 from reference.analytic_fields import SoftBall, trilinear
 
 SMALL = GridFieldOptions(radius=1.5, cells=(2, 4, 8), colour_cells=(2, 4, 8), features=2, hidden=4)
+
+
+def normals(field, at, create_graph):
+    return surface(field, at, create_graph).normal
 
 
 def seeded(seed=0):
@@ -124,7 +129,7 @@ def test_grid_field_is_the_sum_of_its_levels():
     place = at.mean / SMALL.radius
     logit = sum(SMALL.detail**i * trilinear(level, place)[:, 0] for i, level in enumerate(field.logits))
     assert torch.allclose(field.density(at), SMALL.activation(logit))
-    features = torch.cat([trilinear(level, place) for level in field.features], dim=-1)
+    features = torch.cat([trilinear(level.permute(3, 0, 1, 2), place) for level in field.features], dim=-1)
     hidden = torch.nn.functional.silu(features @ field.hide.weight.T + field.hide.bias)
     albedo = torch.sigmoid(hidden @ field.to_albedo.weight.T + field.to_albedo.bias)
     assert torch.allclose(field.matter(at).albedo, albedo)
@@ -234,3 +239,44 @@ def test_normals_where_nothing_is_are_zero_with_finite_gradients():
     assert torch.equal(normal, torch.zeros_like(normal))
     normal.sum().backward()
     assert all(level.grad.isfinite().all() for level in field.logits)
+
+
+# Trilinear look-ups
+
+
+def table_of(cells, channels):
+    return torch.randn((cells + 1) ** 3, channels, generator=seeded(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_interpolation_is_trilinear(channels):
+    place = torch.rand(40, 3, generator=seeded(1), dtype=torch.float64) * 2.4 - 1.2  # some beyond the border
+    place = torch.cat([place, torch.tensor([[1.0, -1.0, 1.0], [0.5, 1.0, 0.0]], dtype=torch.float64)])
+    table = table_of(4, channels)
+    grid = table.view(5, 5, 5, channels).permute(3, 0, 1, 2)
+    near = corners(place, 4)
+    assert torch.allclose(interpolate(table, near), trilinear(grid, place.clamp(-1, 1)))
+    assert torch.allclose(near.weight.sum(-1), torch.ones(42, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_interpolation_passes_gradcheck(channels):
+    place = (torch.rand(7, 3, generator=seeded(1), dtype=torch.float64) * 1.8 - 0.9).requires_grad_()
+    table = table_of(2, channels).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t, p: interpolate(t, corners(p, 2)), (table, place))
+
+
+def test_the_merged_grid_answers_like_the_field_and_passes_gradients_to_it():
+    field = rough()
+    at = points(30, SMALL.radius, dtype=torch.float64)
+    merged = prepared(field)
+    assert merged is not field
+    assert torch.equal(merged.density(at), field.density(at))
+    with torch.no_grad():  # another path
+        assert torch.allclose(merged.density(at), field.density(at))
+        assert torch.allclose(prepared(field).density(at), merged.surface(at).density)
+    whole = torch.autograd.grad(field.density(at).sum() + field.surface(at).normal.sum(), field.logits)
+    shared = torch.autograd.grad(merged.density(at).sum() + merged.surface(at).normal.sum(), field.logits)
+    assert all(torch.allclose(a, b) for a, b in zip(whole, shared, strict=True))
+    network = MipMlp(MipMlpOptions(levels=2, blocks=1, width=8), seeded())
+    assert prepared(network) is network

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dreamfusion.geometry import angles_of, intersect_ball, look_at, normalise, spherical
+from dreamfusion.geometry import angles_of, intersect_ball, intersect_box, look_at, normalise, spherical
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -133,3 +133,27 @@ def test_ball_is_exact_from_far_away_in_single_precision() -> None:
     origin, direction = torch.tensor([[0.6, 0.0, 1000.0]]), torch.tensor([[0.0, 0.0, -1.0]])
     near, far = intersect_ball(origin, direction, 1.0)
     torch.testing.assert_close(far - near, torch.tensor([1.6]), atol=2e-4, rtol=0)
+
+
+def test_box_is_entered_and_left_where_slabs_say():
+    low, high = torch.tensor([-1.0, -0.5, 0.0]), torch.tensor([1.0, 0.5, 2.0])
+    origin = torch.tensor([[0.0, 0.0, 5.0], [0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 0.6, 5.0], [0.0, 0.0, 5.0]])
+    towards = torch.tensor([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 0.0, 1.0]])
+    near, far = intersect_box(origin, towards, low, high)
+    assert torch.allclose(near[:3], torch.tensor([3.0, 0.0, 2.0]))
+    assert torch.allclose(far[:3], torch.tensor([5.0, 0.5, 4.0]))
+    assert (near[3:] >= far[3:]).all()  # one passes by, one has it behind
+
+
+def test_points_between_near_and_far_are_the_points_in_the_box():
+    generator = torch.Generator().manual_seed(0)
+    low, high = torch.tensor([-0.7, -0.2, -0.9]), torch.tensor([0.3, 0.8, 0.1])
+    origin = torch.randn(400, 3, generator=generator)
+    direction = normalise(torch.randn(400, 3, generator=generator))
+    near, far = intersect_box(origin, direction, low, high)
+    t = 4 * torch.rand(400, 50, generator=generator)
+    points = origin[:, None] + t[..., None] * direction[:, None]
+    inside = ((points >= low) & (points <= high)).all(-1)
+    between = (t >= near[:, None]) & (t <= far[:, None])
+    assert torch.equal(inside, between)
+    assert inside.any()

@@ -33,6 +33,8 @@ Law = Callable[[Tensor], Tensor]
 class Known(nn.Module):
     """A field given by formulas for density and albedo."""
 
+    sees_width = False
+
     def __init__(self, density: Law, albedo: Law) -> None:
         super().__init__()
         self.density_law, self.albedo_law = density, albedo

@@ -2,7 +2,7 @@ import torch
 
 from dreamfusion.fields import Gaussians
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
-from reference.analytic_fields import ball
+from reference.analytic_fields import Shape, ball
 
 
 def uniform(count, radius, seed=0):
@@ -45,6 +45,8 @@ def test_parts_reach_every_cell_once():
     asked = []
 
     class Recorder(torch.nn.Module):
+        sees_width = False
+
         def density(self, at: Gaussians):
             asked.append(at.mean)
             return torch.zeros(len(at.mean))
@@ -83,3 +85,19 @@ def test_state_is_in_the_checkpoint():
     for occupancy in (first, second):
         occupancy.update(ball(0.4, 3.0), torch.Generator().manual_seed(1), parts=3)
     assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers(), strict=True))
+
+
+def test_bounds_are_the_box_around_the_occupied_cells():
+    occupancy = Occupancy(OccupancyOptions(cells=8, margin=0), radius=2.0)
+    assert occupancy.bounds.tolist() == [[-2.0] * 3, [2.0] * 3]
+    # Matter in 0.6 < x < 0.9, -1.9 < y < -0.6, everywhere along z; cells are 0.5 wide.
+    inside = lambda x: (x[:, 0] > 0.6) & (x[:, 0] < 0.9) & (x[:, 1] > -1.9) & (x[:, 1] < -0.6)  # noqa: E731
+    for _ in range(20):  # a cell is asked at one random point
+        occupancy.update(Shape(inside, 5.0), torch.Generator().manual_seed(_))
+    assert occupancy.bounds.tolist() == [[0.5, -2.0, -2.0], [1.0, -0.5, 2.0]]
+
+
+def test_empty_space_has_no_bounds():
+    occupancy = Occupancy(OccupancyOptions(cells=8), radius=2.0)
+    occupancy.update(ball(0.0, 1.0), torch.Generator().manual_seed(0))
+    assert torch.equal(occupancy.bounds[0], occupancy.bounds[1])

@@ -5,7 +5,7 @@ import torch
 
 from dreamfusion.cameras import Cameras, OrbitSampler, orbit
 from dreamfusion.geometry import look_at, normalise
-from dreamfusion.rays import Rays, cast, gaussians, stratified
+from dreamfusion.rays import Rays, cast, means, stratified, variances
 
 
 def some_cameras(height: int = 6, width: int = 9) -> Cameras:
@@ -122,7 +122,10 @@ def frustum_samples(ray: Rays, low: float, high: float, count: int) -> torch.Ten
 def test_gaussians_are_the_moments_of_the_cone_frustum() -> None:
     for radius, low, high in ((0.3, 0.5, 1.5), (0.05, 0.0, 1.0), (0.8, 2.0, 2.2)):
         ray = one_ray(radius)
-        mean, var = gaussians(ray, torch.tensor([[low, high]], dtype=torch.float64))
+        mean, var = (
+            means(ray, torch.tensor([[low, high]], dtype=torch.float64)),
+            variances(ray, torch.tensor([[low, high]], dtype=torch.float64)),
+        )
         samples = frustum_samples(ray, low, high, 400_000)
         noise = 5 * samples.std(0).max().item() / math.sqrt(len(samples))
         torch.testing.assert_close(mean[0, 0], samples.mean(0), atol=noise, rtol=0)
@@ -131,7 +134,10 @@ def test_gaussians_are_the_moments_of_the_cone_frustum() -> None:
 
 def test_gaussians_equal_the_quotients_of_powers_where_those_are_exact() -> None:
     ray, low, high = one_ray(0.2), 0.7, 1.9
-    mean, var = gaussians(ray, torch.tensor([[low, high]], dtype=torch.float64))
+    mean, var = (
+        means(ray, torch.tensor([[low, high]], dtype=torch.float64)),
+        variances(ray, torch.tensor([[low, high]], dtype=torch.float64)),
+    )
     moment = [(high ** (k + 3) - low ** (k + 3)) / (k + 3) for k in range(3)]  # integrals of t^k t^2
     first, second = moment[1] / moment[0], moment[2] / moment[0]
     torch.testing.assert_close(mean[0, 0], ray.origin[0] + first * ray.direction[0])
@@ -145,15 +151,18 @@ def test_thin_far_bins_stay_exact_in_single_precision() -> None:
     ray = one_ray(1e-3)
     single = Rays(ray.origin.float(), ray.direction.float(), ray.radius.float())
     t = 1000 + torch.arange(3, dtype=torch.float64)[None] / 64
-    _, expected = gaussians(ray, t)
-    _, var = gaussians(single, t.float())
+    expected = variances(ray, t)
+    var = variances(single, t.float())
     torch.testing.assert_close(var.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_gaussians_scale_with_the_scene() -> None:
     ray, t = one_ray(0.1), torch.tensor([[0.2, 0.5, 1.1]], dtype=torch.float64)
-    mean, var = gaussians(ray, t)
-    larger_mean, larger_var = gaussians(replace(ray, origin=10 * ray.origin), 10 * t)
+    mean, var = means(ray, t), variances(ray, t)
+    larger_mean, larger_var = (
+        means(replace(ray, origin=10 * ray.origin), 10 * t),
+        variances(replace(ray, origin=10 * ray.origin), 10 * t),
+    )
     torch.testing.assert_close(larger_mean, 10 * mean)
     torch.testing.assert_close(larger_var, 100 * var)
 
@@ -161,7 +170,7 @@ def test_gaussians_scale_with_the_scene() -> None:
 def test_bins_of_no_length_are_discs_with_finite_gradients() -> None:
     ray = one_ray(0.2)
     t = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64, requires_grad=True)
-    mean, var = gaussians(ray, t)
+    mean, var = means(ray, t), variances(ray, t)
     torch.testing.assert_close(mean[0, 0], ray.origin[0])
     assert var[0, 0].abs().max() == 0
     torch.testing.assert_close(mean[0, 2], ray.origin[0] + ray.direction[0])

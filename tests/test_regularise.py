@@ -12,11 +12,11 @@ def a_render(weights, t, normal=None, direction=None):
     rays, samples = weights.shape
     opacity = weights.sum(-1)
     along = RaySamples(
+        rays=rays,
         weights=weights,
         t=t,
-        ray=torch.arange(rays).repeat_interleave(samples),
+        row=torch.arange(rays).repeat_interleave(samples),
         weight=weights.flatten(),
-        density=torch.ones(rays * samples),
         direction=torch.zeros(rays * samples, 3) if direction is None else direction,
         normal=normal,
     )

@@ -11,7 +11,7 @@ from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.lights import Light, albedo_only, headlight
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
 from dreamfusion.rays import cast
-from dreamfusion.render import RenderOptions, composite, render, render_views
+from dreamfusion.render import RenderOptions, render, render_views
 from dreamfusion.scene import Scene
 from reference.analytic_fields import SoftBall, ball, slab
 from reference.dense_render import dense_render
@@ -48,47 +48,6 @@ def blob_scene(dtype=torch.float32):
         for level in field.features:
             level.copy_(torch.randn(level.shape, generator=seeded(2)))
     return scene_of(field).to(dtype)
-
-
-# composite
-
-
-def test_weights_of_two_bins_by_hand():
-    w = composite(torch.tensor([[2.0, 5.0]]), torch.tensor([[1.0, 1.5, 1.7]]))
-    assert torch.allclose(w, torch.tensor([[1 - math.exp(-1), math.exp(-1) * (1 - math.exp(-1))]]))
-
-
-def test_weights_are_shares_and_sum_to_the_opacity():
-    t = torch.rand(50, 21, generator=seeded()).sort(-1).values
-    density = 30 * torch.rand(50, 20, generator=seeded(1)) ** 3
-    w = composite(density, t)
-    assert (w >= 0).all()
-    assert (w <= 1).all()
-    assert torch.allclose(w.sum(-1), 1 - torch.exp(-(density * t.diff(dim=-1)).sum(-1)), atol=1e-6)
-
-
-def test_weights_do_not_depend_on_how_a_homogeneous_ray_is_cut():
-    coarse, fine = torch.linspace(0, 1, 5)[None], torch.linspace(0, 1, 21)[None]
-    density = torch.tensor([[1.0, 0.0, 8.0, 3.0]])
-    w = composite(density.repeat_interleave(5, dim=-1), fine).view(1, 4, 5).sum(-1)
-    assert torch.allclose(composite(density, coarse), w, atol=1e-6)
-
-
-@pytest.mark.parametrize("value", [0.0, 1e-30, 1e4, 1e20, 3e38])
-def test_weights_and_gradients_are_finite_for_any_density(value):
-    density = torch.full((2, 8), value, requires_grad=True)
-    t = torch.stack([torch.linspace(0, 16, 9), torch.zeros(9)])  # the second ray has no length
-    w = composite(density, t)
-    (w * torch.arange(8.0)).sum().backward()
-    assert w.isfinite().all()
-    assert density.grad.isfinite().all()
-    assert torch.allclose(w.sum(-1), torch.tensor([1.0 if value > 1 else 0.0, 0.0]))
-
-
-def test_composite_passes_gradcheck():
-    density = (3 * torch.rand(2, 5, generator=seeded(), dtype=torch.float64)).requires_grad_()
-    t = torch.linspace(0, 1, 6, dtype=torch.float64).expand(2, 6)
-    assert torch.autograd.gradcheck(lambda d: composite(d, t), (density,))
 
 
 # render against closed forms
@@ -164,32 +123,56 @@ def flat_gradient(scene, cameras, options, towards):
     return picture, torch.cat([g.flatten() for g in gradient])
 
 
-@pytest.mark.parametrize(("threshold", "agreement", "share"), [(1e-3, 0.99, 0.7), (1e-4, 0.9999, 0.98)])
-def test_samples_nobody_sees_can_be_left_out(threshold, agreement, share):
-    scene, cameras = blob_scene(), views(2, size=16)
+@pytest.mark.parametrize(
+    ("seen", "coloured", "agreement", "share"),
+    [(1e-3, 1e-3, 0.999, 0.85), (1e-4, 1e-4, 0.99999, 0.99), (1e-3, 0.03, 0.98, 0.25)],
+)
+def test_samples_nobody_sees_can_be_left_out(seen, coloured, agreement, share):
+    scene, cameras = blob_scene(), views(2, size=16, fov_deg=25)  # all rays meet the ball
     towards = torch.randn(2, 16, 16, 3, generator=seeded(4))
     full, reference = flat_gradient(scene, cameras, EXACT, towards)
-    cheap, gradient = flat_gradient(scene, cameras, replace(EXACT, weight_threshold=threshold), towards)
-    assert len(cheap.along.ray) < share * len(full.along.ray)
+    options = replace(EXACT, weight_threshold=seen, colour_threshold=coloured)
+    cheap, gradient = flat_gradient(scene, cameras, options, towards)
+    assert len(cheap.along.row) < share * len(full.along.row)
     assert torch.cosine_similarity(gradient, reference, dim=0) > agreement
     assert torch.allclose(cheap.opacity, full.opacity, atol=1e-6)
     assert torch.allclose(cheap.depth, full.depth, atol=1e-5)
     # Colours lie in [0, 1], so what was left out can be wrong by its own weight, and is not at its worst everywhere.
-    packed = torch.zeros(2 * 16 * 16).index_add(0, cheap.along.ray, cheap.along.weight)
+    packed = torch.zeros(2 * 16 * 16).index_add(0, cheap.along.row, cheap.along.weight)
     left_out = (cheap.opacity.flatten() - packed)[:, None] + 1e-5
     error = (cheap.rgb - full.rgb).abs().view(-1, 3)
     assert (error <= left_out).all()
     assert error.mean() < 0.25 * left_out.mean()
 
 
-def test_an_exact_mask_changes_nothing():
-    scene, cameras = scene_of(ball(0.5, 8.0)), views(2, size=12)
-    everything = render(scene, cameras, albedo_only(2), EXACT, seeded(3))
+def test_every_ray_that_shows_something_has_a_colour():
+    """However thin the matter: a threshold that no sample reaches leaves each ray its heaviest one."""
+    scene, cameras = scene_of(ball(0.5, 0.3)), views(2, size=12)
+    options = replace(EXACT, weight_threshold=1e-4, colour_threshold=0.5)
+    thin, full = render(scene, cameras, albedo_only(2), options), render(scene, cameras, albedo_only(2), EXACT)
+    assert len(thin.along.row) <= (full.opacity > 0).sum()
+    assert torch.allclose(thin.rgb, full.rgb, atol=1e-5)  # the ball has one colour
+    thin.rgb.sum().backward()
+    whole = torch.autograd.grad(full.rgb.sum(), scene.field.strength)[0]
+    assert torch.allclose(scene.field.strength.grad, whole, rtol=1e-3)  # faint densities learn as well
+
+
+def test_a_tight_mask_shows_the_same_matter_more_finely():
+    scene, cameras, radius = scene_of(ball(0.5, 8.0)), views(2, size=12), 0.5
+    rays = cast(cameras)
+    closest = torch.linalg.cross(rays.origin, rays.direction).norm(dim=-1)
+    exact = 1 - torch.exp(-8.0 * 2 * (radius**2 - closest**2).clamp(min=0).sqrt())
+
+    def rendered():
+        picture = render(scene, cameras, albedo_only(2), EXACT, seeded(3))
+        return picture, (picture.opacity.flatten() - exact).abs().mean()
+
+    loose, loose_error = rendered()
     scene.occupancy.update(scene.field, seeded())
-    masked = render(scene, cameras, albedo_only(2), EXACT, seeded(3))
-    assert len(masked.along.ray) < 0.5 * len(everything.along.ray)
-    assert torch.equal(masked.rgb, everything.rgb)
-    assert torch.equal(masked.depth, everything.depth)
+    tight, tight_error = rendered()
+    assert len(tight.along.t) < 0.6 * len(loose.along.t)
+    assert tight_error < 0.7 * loose_error
+    assert (tight.rgb.view(-1, 3)[exact == 0] == 1).all()
 
 
 # The rest

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from dreamfusion import video
 from dreamfusion.background import Solid
@@ -23,24 +24,39 @@ OPTIONS = RenderOptions(samples=32)
 SMALL = video.Shot(size=32)
 
 
-class MarkedBall(GridField):
+class MarkedBall(nn.Module):
     """The ball that a run begins with; red where z > 0 (the front), green where x > 0, blue elsewhere."""
 
-    def surface(self, at: Gaussians) -> Matter:
-        matter = super().surface(at)
-        return Matter(matter.density, self._albedo(at.mean), matter.normal)
+    sees_width = False
 
-    def _albedo(self, place: torch.Tensor) -> torch.Tensor:
+    def __init__(self, options: GridFieldOptions, generator: torch.Generator) -> None:
+        super().__init__()
+        self.grid = GridField(options, generator)
+
+    def density(self, at: Gaussians) -> torch.Tensor:
+        return self.grid.density(at)
+
+    def matter(self, at: Gaussians) -> Matter:
+        return self._marked(self.grid.matter(at), at)
+
+    def surface(self, at: Gaussians) -> Matter:
+        return self._marked(self.grid.surface(at), at)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return self.grid.parameter_groups()
+
+    def _marked(self, matter: Matter, at: Gaussians) -> Matter:
         red, green, blue = torch.eye(3)
-        x, _, z = place[:, :, None].unbind(1)
-        return torch.where(z > x.abs(), red, torch.where(x > z.abs(), green, blue))
+        x, _, z = at.mean[:, :, None].unbind(1)
+        albedo = torch.where(z > x.abs(), red, torch.where(x > z.abs(), green, blue))
+        return Matter(matter.density, albedo, matter.normal)
 
 
 @pytest.fixture(scope="module")
 def ball() -> Scene:
     field = MarkedBall(GridFieldOptions(cells=(32,), colour_cells=(2,)), torch.Generator().manual_seed(0))
     with torch.no_grad():
-        field.logits[0].add_(1.5)
+        field.grid.logits[0].add_(1.5)
     return Scene(field, Solid((0.0, 0.0, 0.0)), Occupancy(OccupancyOptions(cells=8), 1.0), 1.0)
 
 

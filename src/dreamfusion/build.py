@@ -29,6 +29,9 @@ class Recipe:
     cameras: OrbitSampler
     lights: LightSampler
     look: RenderOptions
+    """of the steps"""
+    show: RenderOptions
+    """of pictures for people"""
     sds: Sds
     weights: c.RegulariseConfig
 
@@ -36,7 +39,8 @@ class Recipe:
 def recipe(config: c.Config) -> Recipe:
     """The samplers, the renderer's options and the distillation. Raises UserError for values that they refuse."""
     cameras, lights = _cameras(config.camera), _lights(config.light)
-    return Recipe(cameras, lights, _look(config.render), _sds(config.sds), config.regularise)
+    look, show = _look(config.render), RenderOptions(config.output.samples, config.render.chunk)
+    return Recipe(cameras, lights, look, show, _sds(config.sds), config.regularise)
 
 
 def scene(config: c.SceneConfig, generator: Generator) -> Scene:
@@ -55,7 +59,7 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Adam:
         for name, parameters in scene.parameter_groups().items()
     ]
     fused = scene.occupancy.density.device.type in ("cpu", "cuda")
-    return torch.optim.Adam(groups, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=fused)
+    return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
 
 
 def device_of(name: str) -> torch.device:
@@ -105,7 +109,11 @@ def _lights(config: c.LightConfig) -> LightSampler:
 
 def _look(config: c.RenderConfig) -> RenderOptions:
     return RenderOptions(
-        samples=config.samples, chunk=config.chunk, weight_threshold=config.weight_threshold, normals=config.normals
+        samples=config.samples,
+        chunk=config.chunk,
+        weight_threshold=config.weight_threshold,
+        colour_threshold=config.colour_threshold,
+        normals=config.normals,
     )
 
 

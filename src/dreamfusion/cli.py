@@ -216,8 +216,10 @@ def _prior_train(name: str, given: list[str]) -> int:
     from dreamfusion.embedded.train import main as train
 
     generate.settle(arguments.threads, "cpu")
-    train(arguments.assets, arguments.work, arguments.out, replace(TrainOptions(), **asked), print)
-    return 0
+    options = replace(TrainOptions(), **asked)
+    with interruptible() as stop:
+        done = train(arguments.assets, arguments.work, arguments.out, options, print, stop.is_set)
+    return 0 if done else INTERRUPTED
 
 
 def _doctor(name: str, given: list[str]) -> int:

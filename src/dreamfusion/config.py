@@ -1,7 +1,6 @@
 """What a run is told: a tree of frozen records. Presets are values of it, the command line edits it.
 
-The string under a field is its help text. Angles are degrees here, and only here. A schedule is a number that changes
-over the run; `config_text` says how it is written. This module imports neither torch nor anything else that is slow.
+The string under a field is its help text. Angles are degrees here, and only here. This module imports nothing slow.
 """
 
 from dataclasses import dataclass
@@ -113,7 +112,7 @@ class SceneConfig:
 
     radius: float = 1.0
     """of the ball that holds the object"""
-    field: FieldConfig = GridField()
+    field: FieldConfig = GridField(colour_cells=(16, 64))
     """chosen with --field"""
     activation: Literal["exp", "softplus"] = "exp"
     """from logit to density"""
@@ -176,9 +175,11 @@ class RenderConfig:
     """How rays are followed."""
 
     samples: int = 64
-    """per ray, between entering and leaving the ball"""
+    """per ray, between entering and leaving the box of occupied cells"""
     weight_threshold: float = 1e-4
     """samples that count for less get no gradient"""
+    colour_threshold: float = 1e-4
+    """samples that count for less take the mean colour of their ray"""
     normals: bool = False
     """compute normals for unlit views too, so that the orientation weight acts there"""
     chunk: int = 16384
@@ -212,7 +213,7 @@ class RegulariseConfig:
     opacity: Schedule = Constant(1e-3)
     """against matter that nobody needs"""
     orientation: Schedule = Ramp(1e-4, 1e-2, 0.0, 5000 / 15000)
-    """against surfaces that face away (needs normals: acts on lit views)"""
+    """against surfaces that face away (acts on lit views)"""
     entropy: Schedule = Constant(0.0)
     """against half-transparent pixels"""
     distortion: Schedule = Constant(0.0)
@@ -231,10 +232,8 @@ class OptimiseConfig:
     """learning rate of the field's network"""
     background: float = 1e-3
     """learning rate of a learned background"""
-    beta1: float = 0.9
-    """memory of the gradient"""
-    beta2: float = 0.99
-    """memory of its square"""
+    betas: Span = (0.9, 0.99)
+    """memory of the gradient and of its square"""
     epsilon: float = 1e-15
     """added to the root of the mean square"""
     rate: Schedule = Constant(1.0)
@@ -245,6 +244,8 @@ class OptimiseConfig:
 class OutputConfig:
     """The files at the end."""
 
+    samples: int = 96
+    """per ray, of previews, turntable and sheet"""
     frames: int = 40
     """of the turntable"""
     frame_size: int = 176

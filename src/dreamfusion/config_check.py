@@ -28,8 +28,8 @@ _LEAST: dict[str, float] = {
     "steps": 1, "views": 1, "threads": 0, "checkpoint_every": 1, "preview_every": 0,
     "scene.occupancy.cells": 8, "scene.occupancy.every": 1, "scene.occupancy.parts": 1,
     "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
-    "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "sds.draws": 1, "sds.max_norm": 0,
-    "output.frames": 2, "output.mesh_resolution": 8,
+    "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
+    "sds.draws": 1, "sds.max_norm": 0, "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
     "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
 }  # fmt: skip
 _BETWEEN: dict[str, tuple[float, float]] = {
@@ -93,9 +93,8 @@ def _validate_numbers(config: Config) -> None:
     for name in ("frame_size", "sheet_size"):
         require_frame_size(f"output.{name}", getattr(config.output, name))
     adam = config.optimise
-    for name, beta in (("beta1", adam.beta1), ("beta2", adam.beta2)):
-        if not 0 <= beta < 1:
-            raise UserError(f"--optimise.{name} must be at least 0 and below 1, not {beta}")
+    if not all(0 <= beta < 1 for beta in adam.betas):
+        raise UserError(f"--optimise.betas must be at least 0 and below 1, not {adam.betas}")
     if adam.epsilon <= 0:
         raise UserError(f"--optimise.epsilon must be above 0, not {adam.epsilon}")
 

@@ -74,3 +74,21 @@ def intersect_ball(
     missed_by = (origin + closest[:, None] * direction).square().sum(-1)
     half = (radius**2 - missed_by).clamp_min(0.0).sqrt()
     return (closest - half).clamp_min(0.0), (closest + half).clamp_min(0.0)
+
+
+def intersect_box(
+    origin: Float[Tensor, "n 3"],
+    direction: Float[Tensor, "n 3"],
+    low: Float[Tensor, " 3"],
+    high: Float[Tensor, " 3"],
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Distances, both >= 0, at which rays enter and leave the box between two corners; near >= far for those that miss.
+
+    A ray that starts inside has near == 0.
+    """
+    # Directions along a face: the distances to it become so large that they do not matter.
+    tiny = torch.finfo(direction.dtype).tiny
+    inverse = 1 / torch.where(direction.abs() < tiny, tiny, direction)
+    first, second = (low - origin) * inverse, (high - origin) * inverse
+    near, far = torch.minimum(first, second).amax(-1), torch.maximum(first, second).amin(-1)
+    return near.clamp_min(0.0), far.clamp_min(0.0)

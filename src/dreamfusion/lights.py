@@ -5,7 +5,7 @@ A surface with albedo a, normal n and direction l to the light shows `a * (ambie
 `Light`, not modes of the renderer (paper, section 3.1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,16 +26,30 @@ class Light:
     diffuse: Float[Tensor, " b"]
     white: Bool[Tensor, " b"]
     """whether the albedo is replaced by 1, so that only the shape is seen (textureless)"""
+    lit: bool = True
+    """False promises that all diffuse parts are 0: nobody has to ask the device whether normals are needed"""
 
     def __len__(self) -> int:
         return len(self.position)
 
     def __getitem__(self, views: slice) -> "Light":
         """A sub-range of the views."""
-        return Light(self.position[views], self.ambient[views], self.diffuse[views], self.white[views])
+        return replace(
+            self,
+            position=self.position[views],
+            ambient=self.ambient[views],
+            diffuse=self.diffuse[views],
+            white=self.white[views],
+        )
 
     def to(self, device: torch.device | str) -> "Light":
-        return Light(self.position.to(device), self.ambient.to(device), self.diffuse.to(device), self.white.to(device))
+        return replace(
+            self,
+            position=self.position.to(device),
+            ambient=self.ambient.to(device),
+            diffuse=self.diffuse.to(device),
+            white=self.white.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,8 @@ class LightSampler:
     def __call__(self, cameras: Cameras, progress: float, generator: Generator) -> Light:
         """A light per camera, on the cameras' device; `progress` in [0, 1]."""
         eye = cameras.position
-        u = torch.rand(3, len(cameras), generator=generator, device=generator.device).to(eye)
+        drawn = torch.rand(3, len(cameras), generator=generator, device=generator.device)
+        u = drawn.to(eye)
         bell = torch.randn(len(cameras), 3, generator=generator, device=generator.device).to(eye)
         lit = (u[0] < self.shaded) & (progress >= self.albedo_until)
         low, high = self.distance
@@ -78,15 +93,15 @@ class LightSampler:
             ambient=torch.where(lit, self.ambient, 1.0).to(eye),
             diffuse=torch.where(lit, self.diffuse, 0.0).to(eye),
             white=lit & (u[1] < self.textureless),
+            lit=progress >= self.albedo_until and bool((drawn[0] < self.shaded).any()),
         )
 
 
 def albedo_only(count: int, device: torch.device | str = "cpu") -> Light:
     """Lights that show the albedo as it is."""
     one = torch.ones(count, device=device)
-    return Light(
-        torch.zeros(count, 3, device=device), one, torch.zeros_like(one), torch.zeros_like(one, dtype=torch.bool)
-    )
+    dark, coloured = torch.zeros_like(one), torch.zeros_like(one, dtype=torch.bool)
+    return Light(torch.zeros(count, 3, device=device), one, dark, coloured, lit=False)
 
 
 def headlight(cameras: Cameras, white: bool) -> Light:

@@ -33,6 +33,7 @@ class Occupancy(nn.Module):
     density: Tensor  # "cells^3", axes in the order z, y, x
     occupied: Tensor  # likewise, bool
     phase: Tensor  # which share of the cells is refreshed next
+    bounds: Tensor  # "2 3", the corners of the box around all occupied cells; a point if there are none
 
     def __init__(self, options: OccupancyOptions, radius: float) -> None:
         super().__init__()
@@ -41,6 +42,7 @@ class Occupancy(nn.Module):
         self.register_buffer("density", torch.full((options.cells**3,), torch.inf))
         self.register_buffer("occupied", torch.ones(options.cells**3, dtype=torch.bool))
         self.register_buffer("phase", torch.zeros((), dtype=torch.long))
+        self.register_buffer("bounds", torch.tensor([[-radius] * 3, [radius] * 3]))
 
     @torch.no_grad()
     def update(self, field: Field, generator: Generator, parts: int = 1) -> None:
@@ -53,6 +55,7 @@ class Occupancy(nn.Module):
         self.density[cell] = torch.where(old.isinf(), fresh, torch.maximum(old * self.options.decay, fresh))
         self.phase += 1
         self.occupied.copy_(_widened(self.density > self.options.threshold, self.options))
+        self.bounds.copy_(self._box())
 
     def mask(self, points: Float[Tensor, "*m 3"]) -> Bool[Tensor, "*m"]:
         """Whether there may be matter at the points; outside the cube, what its border says."""
@@ -65,6 +68,17 @@ class Occupancy(nn.Module):
         """The occupied share of the cube, in [0, 1]."""
         return self.occupied.float().mean()
 
+    def _box(self) -> Float[Tensor, "2 3"]:
+        cells = self.options.cells
+        cube = self.occupied.view(cells, cells, cells)
+        number = torch.arange(cells, device=cube.device)
+        ends = []
+        for others in ((0, 1), (0, 2), (1, 2)):  # what is left is x, y, z
+            there = cube.any(others[1]).any(others[0])
+            low, high = number.where(there, cells).amin(), number.where(there, -1).amax() + 1
+            ends.append(torch.stack([torch.minimum(low, high), high]))
+        return torch.stack(ends, dim=1) * (2 * self.radius / cells) - self.radius
+
     def _point_in(self, cell: Int[Tensor, " m"], generator: Generator) -> Float[Tensor, "m 3"]:
         cells = self.options.cells
         corner = torch.stack([cell % cells, cell // cells % cells, cell // cells**2], dim=-1)
@@ -73,6 +87,10 @@ class Occupancy(nn.Module):
 
 
 def _widened(occupied: Bool[Tensor, " v"], options: OccupancyOptions) -> Bool[Tensor, " v"]:
-    grid = occupied.view(1, 1, options.cells, options.cells, options.cells).float()
-    width = 2 * options.margin + 1
-    return F.max_pool3d(grid, width, stride=1, padding=options.margin).flatten() > 0
+    reached = occupied.view(1, 1, options.cells, options.cells, options.cells).float()
+    width, margin = 2 * options.margin + 1, options.margin
+    for axis in range(3):  # a cube's neighbourhood, one axis after the other
+        window, padding = [1, 1, 1], [0, 0, 0]
+        window[axis], padding[axis] = width, margin
+        reached = F.max_pool3d(reached, window, stride=1, padding=padding)
+    return reached.flatten() > 0

@@ -60,7 +60,7 @@ class Metrics:
     opacity: float
     """mean over the pixels, in [0, 1]"""
     occupied: float
-    """share of the cells that may hold matter"""
+    """share of the cells that were searched for matter"""
     gradient_norm: float
     """over all parameters"""
     seconds: dict[str, float]
@@ -116,14 +116,15 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     watch.lap("backward")
 
     pull = gradient.flatten(1).norm(dim=1).mean()
-    numbers = torch.stack([_gradient_norm(scene), pull, picture.opacity.mean(), *penalties.values()]).tolist()
+    watched = [_gradient_norm(scene), pull, picture.opacity.mean(), scene.occupancy.share(), *penalties.values()]
+    numbers = torch.stack(watched).tolist()
     _require_finite(run, numbers)
     _update(run, progress)
     watch.lap("update")
 
-    norm, pull, opacity, *parts = numbers
+    norm, pull, opacity, occupied, *parts = numbers
     losses = {"sds": pull, **dict(zip(penalties, parts, strict=True))}
-    return Metrics(run.step, losses, opacity, float(scene.occupancy.share()), norm, watch.seconds)
+    return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
 
 
 def _penalties(run: Run, picture: Render, progress: float) -> dict[str, Float[Tensor, ""]]:
@@ -154,7 +155,7 @@ def _update(run: Run, progress: float) -> None:
 
 
 def _gradient_norm(scene: Scene) -> Float[Tensor, ""]:
-    norms = [parameter.grad.norm() for parameter in scene.parameters() if parameter.grad is not None]
+    norms = torch._foreach_norm([p.grad for p in scene.parameters() if p.grad is not None])
     return torch.stack(norms).norm()
 
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
@@ -43,6 +43,12 @@ class Gaussians:
 
     def __len__(self) -> int:
         return len(self.mean)
+
+    def __getitem__(self, rows: Int[Tensor, " k"]) -> "Gaussians":
+        """Those of the given numbers."""
+        # One number spread over all rows, as of points, stays that.
+        var = self.var[rows] if self.var.stride(0) else self.var[:1].expand(len(rows), -1)
+        return Gaussians(self.mean[rows], var)
 
 
 def cast(cameras: Cameras) -> Rays:
@@ -79,23 +85,35 @@ def stratified(
     return near[:, None] + (far - near)[:, None] * (share / samples)
 
 
-def gaussians(
-    rays: Rays, t: Float[Tensor, "n edges"]
-) -> tuple[Float[Tensor, "n edges-1 3"], Float[Tensor, "n edges-1 3"]]:
-    """Mean and per-axis variance, each "n s 3", of the s = edges - 1 pieces of each cone between neighbouring `t`.
+def means(rays: Rays, t: Float[Tensor, "n edges"]) -> Float[Tensor, "n edges-1 3"]:
+    """Centres of mass of the s = edges - 1 pieces of each cone between neighbouring `t`.
 
-    They are the moments of a uniform body, mip-NeRF's (Barron et al. 2021, section 3.1): slices of the cone weigh t^2.
-    With middle m, half length h and q = h^2 / (3 m^2 + h^2), carrying out the integrals gives E[t] = m (1 + 2 q) and
-    E[t^2] = m^2 + h^2 (5/3 - 16/15 q), hence Var[t] = h^2 (1/3 - 16/15 q + 4/3 q^2): no differences of large numbers,
-    unlike the quotient of fifth and third powers. A slice is a disc of radius r t, which has the variance (r t)^2 / 4
-    along each of its axes.
+    The moments are those of a uniform body, mip-NeRF's (Barron et al. 2021, section 3.1): slices of the cone weigh t^2.
+    With middle m, half length h and q = h^2 / (3 m^2 + h^2), carrying out the integral gives E[t] = m (1 + 2 q): no
+    differences of large numbers, unlike the quotient of fourth and third powers.
     """
-    middle, half_squared = 0.5 * (t[:, 1:] + t[:, :-1]), (0.5 * (t[:, 1:] - t[:, :-1])).square()
-    total = 3 * middle.square() + half_squared
-    # A bin of no length at the camera itself would be 0 / 0; q does not matter there.
-    q = half_squared / total.clamp_min(torch.finfo(t.dtype).tiny)
+    middle, _, q = _pieces(t)
+    return torch.addcmul(rays.origin[:, None], (middle * (1 + 2 * q))[..., None], rays.direction[:, None])
+
+
+def variances(rays: Rays, t: Float[Tensor, "n edges"]) -> Float[Tensor, "n edges-1 3"]:
+    """Variance along each axis of the world of the same pieces.
+
+    E[t^2] = m^2 + h^2 (5/3 - 16/15 q), hence Var[t] = h^2 (1/3 - 16/15 q + 4/3 q^2). A slice is a disc of radius r t,
+    which has the variance (r t)^2 / 4 along each of its axes.
+    """
+    middle, half_squared, q = _pieces(t)
     along = half_squared * (1 / 3 - 16 / 15 * q + 4 / 3 * q.square())
     across = 0.25 * rays.radius[:, None].square() * (middle.square() + half_squared * (5 / 3 - 16 / 15 * q))
     axis = rays.direction[:, None].square()
-    mean = rays.origin[:, None] + (middle * (1 + 2 * q))[..., None] * rays.direction[:, None]
-    return mean, along[..., None] * axis + across[..., None] * (1 - axis)
+    return along[..., None] * axis + across[..., None] * (1 - axis)
+
+
+def _pieces(
+    t: Float[Tensor, "n edges"],
+) -> tuple[Float[Tensor, "n edges-1"], Float[Tensor, "n edges-1"], Float[Tensor, "n edges-1"]]:
+    """Middle m, squared half length h^2 and q = h^2 / (3 m^2 + h^2) of each piece."""
+    middle, half_squared = 0.5 * (t[:, 1:] + t[:, :-1]), (0.5 * (t[:, 1:] - t[:, :-1])).square()
+    total = 3 * middle.square() + half_squared
+    # A bin of no length at the camera itself would be 0 / 0; q does not matter there.
+    return middle, half_squared, half_squared / total.clamp_min(torch.finfo(t.dtype).tiny)

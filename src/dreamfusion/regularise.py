@@ -21,7 +21,7 @@ def orientation(render: Render) -> Float[Tensor, ""]:
     if along.normal is None:
         raise ValueError("orientation needs normals: render with RenderOptions(normals=True) or a diffuse light")
     averted = (along.normal * along.direction).sum(-1).clamp(min=0)
-    return (along.weight.detach() * averted.square()).sum() / len(along.t)
+    return (along.weight.detach() * averted.square()).sum() / along.rays
 
 
 def entropy(picture: Picture) -> Float[Tensor, ""]:
@@ -41,7 +41,7 @@ def distortion(render: Render) -> Float[Tensor, ""]:
     weight_before = w.cumsum(-1) - w
     moment_before = (w * middle).cumsum(-1) - w * middle
     pairs = 2 * (w * (middle * weight_before - moment_before)).sum(-1)
-    return (pairs + (w.square() * t.diff(dim=-1)).sum(-1) / 3).mean()
+    return (pairs + (w.square() * t.diff(dim=-1)).sum(-1) / 3).sum() / render.along.rays
 
 
 def total_variation(grid: Float[Tensor, "c d h w"]) -> Float[Tensor, ""]:

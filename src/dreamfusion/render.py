@@ -1,29 +1,25 @@
 """Volume rendering: from a scene, cameras and lights to pictures.
 
-Rays carry a dense table of bins, `t: "n s+1"`; everything between the table and the pixels is *packed*: a flat list of
-the samples that are worth a question to the field, with the number of the ray each belongs to. Samples are dropped in
-two steps: those in empty cells of the occupancy grid, then, after a density pass without gradients, those whose weight
-is so small that nobody could see them.
+The dearer the question to the field, the fewer samples it is put to (see `samples`): density without gradients to those
+in occupied cells; density with gradients to those that can be seen; colour and normal to those that make up the colour
+of their ray.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
-from dreamfusion.fields import Gaussians, Matter, surface
-from dreamfusion.fields.encoding import isotropic
-from dreamfusion.geometry import intersect_ball
+from dreamfusion.compositing import Composition, composed, learning
+from dreamfusion.fields import Field, Gaussians, Matter, prepared, surface
 from dreamfusion.lights import Light
-from dreamfusion.rays import Rays, cast, gaussians, stratified
+from dreamfusion.rays import Rays, cast
+from dreamfusion.samples import Bins, Samples, cut, occupied, visible
 from dreamfusion.scene import Scene
 from dreamfusion.shading import lambert
 
-OPAQUE = 100.0
-"""Optical depth from which on a bin is simply opaque: exp(-100) is less than the least float32."""
 CLEAR = 1e-6
 """Opacity under which a ray is held to show nothing, where something is divided by its opacity."""
 
@@ -37,9 +33,11 @@ class RenderOptions:
     chunk: int = 16384
     """rays that `render_views` takes at a time; bounds its memory, changes nothing in the picture"""
     weight_threshold: float = 1e-3
-    """Samples whose weight is not above this are left out of the second pass. They still hide what lies behind them
-    and count in opacity and depth, but get no gradient, and take the mean colour of their ray's other samples.
-    0 asks the field, with gradients, at every sample in an occupied cell."""
+    """Samples whose weight is not above this get no gradient. They still hide what lies behind them, and count in
+    opacity and depth. 0 asks the field, with gradients, at every sample in an occupied cell."""
+    colour_threshold: float = 1e-3
+    """Samples whose weight is not above this, and not the greatest of their ray, are not asked for colour and normal:
+    they take the mean colour of the samples of their ray that are. Their densities learn all the same."""
     normals: bool = False
     """compose normals even if no light asks for them"""
     variance: float | None = None
@@ -62,15 +60,16 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class RaySamples:
-    """What happened along the rays: the dense table, and the packed list of the samples that have gradients."""
+    """What happened along the rays: the dense table of the r rays that may hit matter, and its coloured samples."""
 
-    weights: Float[Tensor, "n s"]
+    rays: int
+    """number of all rays, also those that pass by"""
+    weights: Float[Tensor, "r s"]
     """share of each bin in its ray's colour; they sum to the opacity"""
-    t: Float[Tensor, "n s+1"]
-    ray: Int[Tensor, " m"]
-    """number of the ray of each packed sample, ascending"""
+    t: Float[Tensor, "r s+1"]
+    row: Int[Tensor, " m"]
+    """of the table, for each coloured sample; ascending"""
     weight: Float[Tensor, " m"]
-    density: Float[Tensor, " m"]
     direction: Float[Tensor, "m 3"]
     """of the ray, away from the camera"""
     normal: Float[Tensor, "m 3"] | None
@@ -112,7 +111,6 @@ def render_views(
     background: Float[Tensor, "b 3"] | None = None,
 ) -> Picture:
     """The same pictures as `render`'s without a generator, view by view in pieces, without gradients: for any size."""
-    options = replace(options, normals=options.normals or bool((light.diffuse > 0).any()))
     pictures = []
     for i in range(len(cameras)):
         one = slice(i, i + 1)
@@ -141,18 +139,6 @@ def _view(
     return _picture(_joined(parts), behind, camera)
 
 
-def composite(density: Float[Tensor, "n s"], t: Float[Tensor, "n s+1"]) -> Float[Tensor, "n s"]:
-    """Weights of the bins between neighbouring `t`, exact for constant density in each bin (mip-NeRF, equation 1).
-
-    w_i = T_i (1 - exp(-density_i delta_i)), T_i = exp(-sum over j < i of density_j delta_j). They are >= 0 and sum to
-    at most 1; values and gradients are finite for every finite density >= 0.
-    """
-    # The clamp changes no value; it keeps infinities out of the sum and of the gradients.
-    depth = (density * t.diff(dim=-1)).clamp(max=OPAQUE)
-    before = F.pad(depth[:, :-1].cumsum(-1), (1, 0))
-    return torch.exp(-before) * -torch.expm1(-depth)
-
-
 @dataclass(frozen=True, eq=False)
 class _Sums:
     """Sums along rays, before the background."""
@@ -161,18 +147,6 @@ class _Sums:
     opacity: Float[Tensor, " n"]
     depth: Float[Tensor, " n"]
     normal: Float[Tensor, "n 3"] | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Samples:
-    """Packed samples: where they are, and their place in the flattened table "n*s"."""
-
-    index: Int[Tensor, " m"]
-    at: Gaussians
-
-    def __getitem__(self, keep: Bool[Tensor, " m"]) -> "_Samples":
-        chosen = keep.nonzero()[:, 0]
-        return _Samples(self.index[chosen], Gaussians(mean=self.at.mean[chosen], var=self.at.var[chosen]))
 
 
 def _rays_and_views(cameras: Cameras) -> tuple[Rays, Int[Tensor, " n"]]:
@@ -188,69 +162,69 @@ def _march(
     options: RenderOptions,
     generator: Generator | None,
 ) -> tuple[_Sums, RaySamples]:
-    t = stratified(*intersect_ball(rays.origin, rays.direction, scene.radius), options.samples, generator)
-    samples = _occupied(scene, rays, t, options)
-    density = t.new_zeros(len(t) * options.samples)
+    field, bins = prepared(scene.field), cut(scene, rays, options.samples, generator)
+    samples = occupied(scene, bins, options.variance)
     if options.weight_threshold > 0:
         with torch.no_grad():
-            density[samples.index] = scene.field.density(samples.at)
-            weights = composite(density.view(len(t), -1), t).flatten()
-        samples = samples[weights[samples.index] > options.weight_threshold]
-    matter = _matter(scene, samples.at, with_normals=options.normals or bool((light.diffuse > 0).any()))
-    weights = composite(density.index_copy(0, samples.index, matter.density).view(len(t), -1), t)
-    ray = samples.index // options.samples
+            composition = _composed(bins, samples, field.density(samples.at))
+        plain, coloured = visible(samples, composition.weights, options.weight_threshold, options.colour_threshold)
+        matter = _matter(field, coloured.at, light.lit or options.normals)
+        density = torch.cat([field.density(plain.at), matter.density])
+        weights = learning(composition, torch.cat([plain.index, coloured.index]), density)
+    else:
+        coloured, matter = samples, _matter(field, samples.at, light.lit or options.normals)
+        weights = learning(_composed(bins, samples, matter.density), samples.index, matter.density)
+    row = coloured.index // options.samples
     along = RaySamples(
+        rays=len(rays),
         weights=weights,
-        t=t,
-        ray=ray,
-        weight=weights.flatten()[samples.index],
-        density=matter.density,
-        direction=rays.direction[ray],
+        t=bins.t,
+        row=row,
+        weight=weights.flatten()[coloured.index],
+        direction=bins.rays.direction[row],
         normal=matter.normal,
     )
-    return _summed(along, lambert(matter, samples.at.mean, light, view[ray])), along
+    colour = lambert(matter, coloured.at.mean, light, view[bins.number[row]])
+    return _summed(along, colour, bins.number), along
 
 
-def _occupied(scene: Scene, rays: Rays, t: Float[Tensor, "n edges"], options: RenderOptions) -> _Samples:
-    """The samples that may hold matter: inside the ball and in an occupied cell."""
-    middle = 0.5 * (t[:, 1:] + t[:, :-1])
-    points = torch.addcmul(rays.origin[:, None], rays.direction[:, None], middle[..., None])
-    hit = (t[:, -1] > t[:, 0])[:, None]
-    index = (scene.occupancy.mask(points) & hit).flatten().nonzero()[:, 0]
-    ray, bin_ = index // options.samples, index % options.samples
-    edges = torch.stack([t[ray, bin_], t[ray, bin_ + 1]], dim=-1)
-    mean, var = gaussians(Rays(rays.origin[ray], rays.direction[ray], rays.radius[ray]), edges)
-    at = Gaussians(mean=mean[:, 0], var=var[:, 0])
-    return _Samples(index, at if options.variance is None else isotropic(at, options.variance))
+def _composed(bins: Bins, samples: Samples, density: Float[Tensor, " m"]) -> Composition:
+    table = torch.zeros_like(bins.t[:, 1:])
+    table.view(-1)[samples.index] = density.detach()
+    return composed(table, bins.t)
 
 
-def _matter(scene: Scene, at: Gaussians, with_normals: bool) -> Matter:
+def _matter(field: Field, at: Gaussians, with_normals: bool) -> Matter:
     if with_normals:
-        return surface(scene.field, at, create_graph=torch.is_grad_enabled())
-    return scene.field.matter(at)
+        return surface(field, at, create_graph=torch.is_grad_enabled())
+    return field.matter(at)
 
 
-def _summed(along: RaySamples, colour: Float[Tensor, "m 3"]) -> _Sums:
+def _summed(along: RaySamples, colour: Float[Tensor, "m 3"], number: Int[Tensor, " r"]) -> _Sums:
     opacity = along.weights.sum(-1)
     middle = 0.5 * (along.t[:, 1:] + along.t[:, :-1])
+    depth = (along.weights * middle).sum(-1) / opacity.clamp(min=CLEAR)
+    # The coloured samples stand for the whole ray.
+    packed = torch.zeros_like(opacity).index_add(0, along.row, along.weight)
+    share = torch.where(packed > 0, opacity / packed.clamp(min=torch.finfo(packed.dtype).tiny), 1.0)
+    normal = None if along.normal is None else _all_rays(along, number, _per_ray(along, along.normal))
     return _Sums(
-        colour=_per_ray(along, colour) * _completion(along, opacity.detach())[:, None],
-        opacity=opacity,
-        depth=(along.weights * middle).sum(-1) / opacity.clamp(min=CLEAR),
-        normal=None if along.normal is None else _per_ray(along, along.normal),
+        colour=_all_rays(along, number, _per_ray(along, colour) * share[:, None]),
+        opacity=_all_rays(along, number, opacity),
+        depth=_all_rays(along, number, depth),
+        normal=normal,
     )
 
 
-def _per_ray(along: RaySamples, values: Float[Tensor, "m c"]) -> Float[Tensor, "n c"]:
-    """Weighted sum of the packed samples' values along each ray."""
+def _per_ray(along: RaySamples, values: Float[Tensor, "m c"]) -> Float[Tensor, "r c"]:
+    """Weighted sum of the coloured samples' values along each ray of the table."""
     weighted = along.weight[:, None] * values
-    return weighted.new_zeros(len(along.t), values.shape[1]).index_add(0, along.ray, weighted)
+    return weighted.new_zeros(len(along.t), values.shape[1]).index_add(0, along.row, weighted)
 
 
-def _completion(along: RaySamples, opacity: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """What to multiply the packed samples' colour with so that it stands for the whole ray: opacity / packed weight."""
-    packed = torch.zeros_like(opacity).index_add(0, along.ray, along.weight.detach())
-    return torch.where(packed > 0, opacity / packed.clamp(min=torch.finfo(packed.dtype).tiny), 1.0)
+def _all_rays(along: RaySamples, number: Int[Tensor, " r"], values: Float[Tensor, "r *c"]) -> Float[Tensor, "n *c"]:
+    """The table's rays among all rays; zero for those that pass by."""
+    return values.new_zeros(along.rays, *values.shape[1:]).index_copy(0, number, values)
 
 
 def _picture(sums: _Sums, behind: Float[Tensor, "n 3"], cameras: Cameras) -> Picture:

@@ -68,4 +68,5 @@ def _blended(quarter: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
 
 
 def _nearest(quarter: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
-    return torch.nn.functional.one_hot((quarter + 0.5).floor().long() % 4, 4).to(quarter)
+    side = (quarter + 0.5).floor().remainder(4)
+    return (side[:, None] == torch.arange(4, device=quarter.device)).to(quarter)

@@ -11,6 +11,8 @@ from dreamfusion.fields import Matter
 class Shape(nn.Module):
     """Constant density and albedo where `inside(mean)` says so, nothing elsewhere."""
 
+    sees_width = False
+
     def __init__(self, inside, density, albedo=(0.2, 0.5, 0.8)):
         super().__init__()
         self.inside = inside
@@ -39,6 +41,8 @@ def slab(low, high, density):
 
 class SoftBall(nn.Module):
     """density = sharpness * sigmoid((radius - |x|) * sharpness): its normals point away from the centre."""
+
+    sees_width = True  # for no reason but to be told
 
     def __init__(self, radius=0.5, sharpness=20.0):
         super().__init__()

@@ -4,7 +4,7 @@ import torch
 
 from dreamfusion.fields import Gaussians, surface
 from dreamfusion.geometry import intersect_ball
-from dreamfusion.rays import cast, gaussians
+from dreamfusion.rays import cast, means, variances
 
 
 def dense_render(scene, cameras, light, samples, background):
@@ -12,7 +12,7 @@ def dense_render(scene, cameras, light, samples, background):
     rays = cast(cameras)
     near, far = intersect_ball(rays.origin, rays.direction, scene.radius)
     t = near[:, None] + (far - near)[:, None] * torch.linspace(0, 1, samples + 1, dtype=near.dtype)
-    mean, var = gaussians(rays, t)
+    mean, var = means(rays, t), variances(rays, t)
     view = torch.arange(len(cameras)).repeat_interleave(cameras.height * cameras.width)
     passed = torch.ones_like(near)
     rgb = torch.zeros_like(rays.origin)

@@ -28,6 +28,8 @@ from dreamfusion.errors import UserError
 from dreamfusion.priors import NoiseSchedule, open_prior
 
 Report = Callable[[str], None]
+Stop = Callable[[], bool]
+"""asked after every step: whether to save and leave"""
 SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a castle", "a snowman")
 
 
@@ -35,11 +37,11 @@ SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a castle", "a sn
 class TrainOptions:
     """Knobs of the training. What the shipped weights saw, in another order, is in docs/embedded-prior.md."""
 
-    steps: int = 5_700
+    steps: int = 10_000
     batch: int = 16
     learning_rate: float = 6e-4
     warm_up: int = 200
-    sketch_first: int = 3_500
+    sketch_first: int = 6_000
     """steps in which only the sketch is trained, on batches 16 times as large and at twice the learning rate"""
     cool_down: float = 0.25
     """the last fraction of the steps, in which the learning rate falls linearly to zero"""
@@ -52,7 +54,7 @@ class TrainOptions:
     """upper bound of 1 / sigma^2"""
     views: int = 600
     save_every: int = 250
-    """steps; an interruption loses those since the last one"""
+    """steps between states that survive even a crash"""
     sheet_every: int = 2_000
     seed: int = 1
 
@@ -189,10 +191,11 @@ def averaged(training: Training) -> Parts:
     return parts
 
 
-def train(assets: Path, work: Path, options: TrainOptions, report: Report) -> Training:
+def train(assets: Path, work: Path, options: TrainOptions, report: Report, stop: Stop) -> Training:
     """Train, or go on training, in the folder `work`: views.npz, state.safetensors, log.jsonl, sheets of samples.
 
     Nothing is done if `options.steps` are done already. Raises UserError if the loss is no number; the state stays.
+    Training that was stopped and taken up again is the same, bit for bit, as if it had not been.
     """
     views = work / "views.npz"
     if not views.exists():
@@ -202,13 +205,16 @@ def train(assets: Path, work: Path, options: TrainOptions, report: Report) -> Tr
         restore(training, work)
         report(f"going on at step {training.step}")
     pictures = dataset.Pictures(dataset.open_views(views))
-    _loop(training, pictures, options, work, report)
+    _loop(training, pictures, options, work, report, stop)
     return training
 
 
-def _loop(training: Training, pictures: dataset.Pictures, options: TrainOptions, work: Path, report: Report) -> None:
+def _loop(
+    training: Training, pictures: dataset.Pictures, options: TrainOptions, work: Path, report: Report, stop: Stop
+) -> None:
     since, losses, seen = time.monotonic(), [], pictures_seen(training.step, options)
-    while training.step < options.steps:
+    stopped = False
+    while training.step < options.steps and not stopped:
         losses.append(advance(training, pictures, options))
         if training.step % 50 == 0:
             now = pictures_seen(training.step, options)
@@ -218,7 +224,8 @@ def _loop(training: Training, pictures: dataset.Pictures, options: TrainOptions,
                 log.write(json.dumps(line) + "\n")
             report(f"step {training.step}/{options.steps}  loss {line['loss']:.4f}  {rate:.1f} images/s")
             since, losses, seen = time.monotonic(), [], now
-        if training.step % options.save_every == 0 or training.step == options.steps:
+        stopped = stop()
+        if stopped or training.step % options.save_every == 0 or training.step == options.steps:
             save(training, work)
         if training.step % options.sheet_every == 0:
             _sheet(training, options, work)
@@ -238,9 +245,16 @@ def _sheet(training: Training, options: TrainOptions, work: Path) -> None:
     save_sheet(pictures, work / f"samples-{training.step:06d}.png")
 
 
-def main(assets: Path, work: Path, out: Path, options: TrainOptions, report: Report) -> None:
-    """Train in `work` until `options.steps` are done, then write the averaged weights as a pipeline folder to `out`."""
+def main(assets: Path, work: Path, out: Path, options: TrainOptions, report: Report, stop: Stop) -> bool:
+    """Train in `work` until `options.steps` are done, then write the averaged weights as a pipeline folder to `out`.
+
+    Returns False if it was stopped before; the same call then goes on.
+    """
     torch.set_flush_denormal(True)
-    training = train(assets, work, options, report)
+    training = train(assets, work, options, report, stop)
+    if training.step < options.steps:
+        report(f"stopped after step {training.step}, which is saved; the same command goes on")
+        return False
     write(averaged(training), out, make_card(training.step, pictures_seen(training.step, options)))
     report(f"wrote {out}")
+    return True

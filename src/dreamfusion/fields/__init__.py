@@ -26,6 +26,9 @@ class Matter:
 class Field(Protocol):
     """An `nn.Module` that answers for any places inside the scene's ball."""
 
+    sees_width: bool
+    """whether its answers depend on the variance of the Gaussians; if not, it may be given zeros"""
+
     def density(self, at: Gaussians) -> Float[Tensor, " m"]:
         """Density alone; cheaper than `matter`."""
         ...
@@ -46,6 +49,20 @@ class SurfaceField(Field, Protocol):
     def surface(self, at: Gaussians) -> Matter:
         """Density, albedo and normals, differentiable in the parameters."""
         ...
+
+
+@runtime_checkable
+class PreparedField(Field, Protocol):
+    """A field that can do part of its work once for several queries."""
+
+    def prepared(self) -> Field:
+        """A field with the same answers and gradients, for as long as the parameters stay as they are."""
+        ...
+
+
+def prepared(field: Field) -> Field:
+    """The field, ready for several queries before its parameters change."""
+    return field.prepared() if isinstance(field, PreparedField) else field
 
 
 def surface(field: Field, at: Gaussians, create_graph: bool) -> Matter:
@@ -69,16 +86,9 @@ def surface(field: Field, at: Gaussians, create_graph: bool) -> Matter:
     return Matter(density=matter.density.detach(), albedo=matter.albedo.detach(), normal=outward(slope))
 
 
-def normals(field: Field, at: Gaussians, create_graph: bool) -> Float[Tensor, "m 3"]:
-    """Unit normals alone; see `surface`."""
-    normal = surface(field, at, create_graph).normal
-    assert normal is not None
-    return normal
-
-
 def outward(slope: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
     """-slope, normalised; slopes under 1e-6 (nothing there) shrink to zero, with a finite gradient."""
     return -slope / (slope.square().sum(-1, keepdim=True) + 1e-12).sqrt()
 
 
-__all__ = ["Field", "Gaussians", "Matter", "SurfaceField", "normals", "outward", "surface"]
+__all__ = ["Field", "Gaussians", "Matter", "PreparedField", "SurfaceField", "outward", "prepared", "surface"]

@@ -33,9 +33,9 @@ def integrated(at: Gaussians, levels: int) -> Float[Tensor, "m c"]:
     return torch.cat([phase.sin() * damping, phase.cos() * damping], dim=-1)
 
 
-def isotropic(at: Gaussians, variance: float) -> Gaussians:
-    """The same places with covariance `variance` * I, whatever a pixel sees (the paper's annealed lambda_Sigma * I)."""
-    return Gaussians(mean=at.mean, var=torch.full_like(at.mean, variance))
+def isotropic(mean: Float[Tensor, "m 3"], variance: float) -> Gaussians:
+    """Places with covariance `variance` * I, whatever a pixel sees (the paper's annealed lambda_Sigma * I)."""
+    return Gaussians(mean=mean, var=mean.new_full((1, 1), variance).expand_as(mean))
 
 
 def _scaled(x: Tensor, levels: int, power: int) -> Tensor:

@@ -12,6 +12,7 @@ Normals are central differences of the logit one fine cell apart, interpolated. 
 of a trilinear interpolant, which jumps from cell to cell, and needs no second derivative of `grid_sample`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from dreamfusion.fields import Gaussians, Matter, outward
 from dreamfusion.fields.density import Activation, Exp, GaussianBlob
 from dreamfusion.fields.layers import linear
+from dreamfusion.fields.trilinear import Corners, corners, interpolate
 
 FEATURE_SPREAD = 0.05  # standard deviation of the first colour features: grey, but no two places alike
 
@@ -53,13 +56,15 @@ class GridFieldOptions:
 
 
 class GridField(nn.Module):
-    """See the module's docstring. Blind to the width of the Gaussians it is asked at."""
+    """See the module's docstring."""
+
+    sees_width = False
 
     def __init__(self, options: GridFieldOptions, generator: Generator) -> None:
         super().__init__()
         self.options = options
-        self.logits = nn.ParameterList(_cube(1, cells) for cells in options.cells)
-        self.features = nn.ParameterList(_cube(options.features, cells) for cells in options.colour_cells)
+        self.logits = nn.ParameterList(_cube(cells)[None] for cells in options.cells)
+        self.features = nn.ParameterList(_cube(cells, options.features) for cells in options.colour_cells)
         self.hide = linear(options.features * len(options.colour_cells), options.hidden, generator)
         self.to_albedo = linear(options.hidden, 3, generator)
         with torch.no_grad():
@@ -71,18 +76,19 @@ class GridField(nn.Module):
 
     def density(self, at: Gaussians) -> Float[Tensor, " m"]:
         """See `Field`."""
-        return self.options.activation(_sample(self.merged_logits(), self._to_cube(at.mean))[:, 0])
+        return self.prepared().density(at)
 
     def matter(self, at: Gaussians) -> Matter:
         """See `Field`."""
-        return Matter(density=self.density(at), albedo=self._albedo(self._to_cube(at.mean)))
+        return self.prepared().matter(at)
 
     def surface(self, at: Gaussians) -> Matter:
         """See `SurfaceField`."""
-        place = self._to_cube(at.mean)
-        logits = self.merged_logits()
-        logit, slope = _sample(torch.cat([logits, _slopes(logits)]), place).split([1, 3], dim=-1)
-        return Matter(density=self.options.activation(logit[:, 0]), albedo=self._albedo(place), normal=outward(slope))
+        return self.prepared().surface(at)
+
+    def prepared(self) -> "MergedGrid":
+        """See `PreparedField`."""
+        return MergedGrid(self, self.merged_logits()[0])
 
     def merged_logits(self) -> Float[Tensor, "1 d h w"]:
         """The density logit at the vertices of the finest grid, axes in the order z, y, x."""
@@ -96,12 +102,51 @@ class GridField(nn.Module):
         network = [*self.hide.parameters(), *self.to_albedo.parameters()]
         return {"grid": [*self.logits, *self.features], "network": network}
 
-    def _to_cube(self, position: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
-        return position * (1.0 / self.options.radius)
+    def albedo(self, at: Mapping[int, Corners]) -> Float[Tensor, "m 3"]:
+        """Colours at places, given by their corners in the grids of so many cells per side."""
+        features = [interpolate(level.flatten(0, 2), at[level.shape[0] - 1]) for level in self.features]
+        return torch.sigmoid(self.to_albedo(F.silu(self.hide(torch.cat(features, dim=-1)))))
 
-    def _albedo(self, place: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
-        features = torch.cat([_sample(level, place) for level in self.features], dim=-1)
-        return torch.sigmoid(self.to_albedo(F.silu(self.hide(features))))
+
+@dataclass(frozen=True, eq=False)
+class MergedGrid:
+    """A grid field whose density levels are merged, once for several queries."""
+
+    field: GridField
+    logits: Float[Tensor, "d d d"]
+    sees_width = False
+
+    def density(self, at: Gaussians) -> Float[Tensor, " m"]:
+        """See `Field`."""
+        place = at.mean / self.field.options.radius
+        if torch.is_grad_enabled():
+            logit = interpolate(self.logits.view(-1, 1), corners(place, len(self.logits) - 1))
+        else:  # one channel without gradients is what grid_sample does best
+            logit = _sampled(self.logits, place)
+        return self.field.options.activation(logit[:, 0])
+
+    def matter(self, at: Gaussians) -> Matter:
+        """See `Field`."""
+        near = self._corners(at)
+        logit = interpolate(self.logits.view(-1, 1), near[len(self.logits) - 1])
+        return Matter(density=self.field.options.activation(logit[:, 0]), albedo=self.field.albedo(near))
+
+    def surface(self, at: Gaussians) -> Matter:
+        """See `SurfaceField`."""
+        near = self._corners(at)
+        table = _WithSlopes.apply(self.logits)
+        logit, slope = interpolate(table.flatten(0, 2), near[len(self.logits) - 1]).split([1, 3], dim=-1)
+        density = self.field.options.activation(logit[:, 0])
+        return Matter(density=density, albedo=self.field.albedo(near), normal=outward(slope))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """See `Field`."""
+        return self.field.parameter_groups()
+
+    def _corners(self, at: Gaussians) -> dict[int, Corners]:
+        """In the merged grid and in all colour grids."""
+        options, place = self.field.options, at.mean / self.field.options.radius
+        return {cells: corners(place, cells) for cells in {len(self.logits) - 1, *options.colour_cells}}
 
 
 def refined(grid: Float[Tensor, "c d d d"], size: int) -> Float[Tensor, "c e e e"]:
@@ -116,8 +161,8 @@ def refined(grid: Float[Tensor, "c d d d"], size: int) -> Float[Tensor, "c e e e
     return (hat @ planes.flatten(2)).view(-1, size, size, size)
 
 
-def _cube(channels: int, cells: int) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(channels, cells + 1, cells + 1, cells + 1))
+def _cube(cells: int, *channels: int) -> Float[Tensor, "..."]:
+    return torch.zeros(cells + 1, cells + 1, cells + 1, *channels)
 
 
 def _vertices(options: GridFieldOptions) -> Float[Tensor, "v 3"]:
@@ -127,20 +172,40 @@ def _vertices(options: GridFieldOptions) -> Float[Tensor, "v 3"]:
     return torch.stack([x, y, z], dim=-1).reshape(-1, 3)
 
 
-def _slopes(grid: Float[Tensor, "1 d h w"]) -> Float[Tensor, "3 d h w"]:
-    """Central differences along x, y, z, one vertex to either side (the border repeats itself); unit: per two cells."""
-    wide = F.pad(grid[None], (1, 1, 1, 1, 1, 1), mode="replicate")[0, 0]
-    inner = slice(1, -1)
-    return torch.stack(
-        [
-            wide[inner, inner, 2:] - wide[inner, inner, :-2],
-            wide[inner, 2:, inner] - wide[inner, :-2, inner],
-            wide[2:, inner, inner] - wide[:-2, inner, inner],
-        ]
-    )
+class _WithSlopes(torch.autograd.Function):
+    """The grid "d d d" and its central differences along x, y, z, side by side: "d d d 4".
+
+    One vertex to either side (the border repeats itself); unit: per two cells.
+    """
+
+    @staticmethod
+    def forward(ctx, grid: Tensor) -> Tensor:
+        table = grid.new_empty(*grid.shape, 4)
+        table[..., 0] = grid
+        for channel, axis in enumerate((2, 1, 0), start=1):
+            value, slope = grid.movedim(axis, 0), table[..., channel].movedim(axis, 0)
+            torch.sub(value[2:], value[:-2], out=slope[1:-1])
+            slope[0], slope[-1] = value[1] - value[0], value[-1] - value[-2]
+        return table
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grad_outputs: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # decorated
+        (gradient,) = grad_outputs
+        total = gradient[..., 0].clone()
+        for channel, axis in enumerate((2, 1, 0), start=1):
+            to, slope = total.movedim(axis, 0), gradient[..., channel].movedim(axis, 0)
+            to[1:] += slope[:-1]
+            to[:-1] -= slope[1:]
+            to[-1] += slope[-1]
+            to[0] -= slope[0]
+        return total
 
 
-def _sample(grid: Float[Tensor, "c d h w"], place: Float[Tensor, "m 3"]) -> Float[Tensor, "m c"]:
+def _sampled(grid: Float[Tensor, "d h w"], place: Float[Tensor, "m 3"]) -> Float[Tensor, "m 1"]:
     """Trilinear interpolation at places in [-1, 1]^3; beyond the cube, its border goes on."""
-    rows = F.grid_sample(grid[None], place[None, None, None], padding_mode="border", align_corners=True)
-    return rows[0, :, 0, 0].T
+    # Threads share out the pictures of a batch, and nothing else: so make one batch of as many parts.
+    parts = torch.get_num_threads() if place.device.type == "cpu" else 1
+    batch = F.pad(place, (0, 0, 0, -len(place) % parts)).view(parts, 1, 1, -1, 3)
+    values = F.grid_sample(grid.expand(parts, 1, *grid.shape), batch, padding_mode="border", align_corners=True)
+    return values.reshape(-1, 1)[: len(place)]

@@ -32,6 +32,8 @@ class MipMlp(nn.Module):
     the paper's coarse-to-fine schedule.
     """
 
+    sees_width = True
+
     def __init__(self, options: MipMlpOptions, generator: Generator) -> None:
         super().__init__()
         self.options = options

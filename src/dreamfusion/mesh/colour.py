@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreamfusion.compositing import composite
 from dreamfusion.mesh.extract import Mesh, device_of
 from dreamfusion.rays import Gaussians
-from dreamfusion.render import composite
 from dreamfusion.scene import Scene
 
 _SAMPLES = 12  # points along the normal

@@ -1,0 +1,73 @@
+"""Where along the rays the field is worth a question.
+
+Rays that pass by all matter are left out. The others are cut into a dense table of bins, `t: "r s+1"`; the samples that
+are left of it are *packed*: a flat list, each with its place in the table.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from dreamfusion.fields import Gaussians
+from dreamfusion.fields.encoding import isotropic
+from dreamfusion.geometry import intersect_ball, intersect_box
+from dreamfusion.rays import Rays, means, stratified, variances
+from dreamfusion.scene import Scene
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """The rays that may hit matter, and where they are cut."""
+
+    number: Int[Tensor, " r"]
+    """among all rays"""
+    rays: Rays
+    t: Float[Tensor, "r edges"]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Packed samples: their place in the flattened table "r*s", ascending, and where they are in space."""
+
+    index: Int[Tensor, " m"]
+    at: Gaussians
+
+    def __getitem__(self, keep: Bool[Tensor, " m"]) -> "Samples":
+        chosen = keep.nonzero()[:, 0]
+        return Samples(self.index[chosen], self.at[chosen])
+
+
+def cut(scene: Scene, rays: Rays, samples: int, generator: Generator | None) -> Bins:
+    """Cut rays into `samples` bins each, from where they enter the ball and the box that hold all matter to the end."""
+    box = intersect_box(rays.origin, rays.direction, *scene.occupancy.bounds)
+    ball = intersect_ball(rays.origin, rays.direction, scene.radius)
+    near, far = torch.maximum(box[0], ball[0]), torch.minimum(box[1], ball[1])
+    number = (far > near).nonzero()[:, 0]
+    hit = Rays(rays.origin[number], rays.direction[number], rays.radius[number])
+    return Bins(number, hit, stratified(near[number], far[number], samples, generator))
+
+
+def occupied(scene: Scene, bins: Bins, variance: float | None) -> Samples:
+    """One sample for each bin whose middle is in an occupied cell; `variance` replaces what a pixel sees."""
+    place = means(bins.rays, bins.t)
+    index = scene.occupancy.mask(place).flatten().nonzero()[:, 0]
+    mean = place.view(-1, 3)[index]
+    if variance is not None:
+        return Samples(index, isotropic(mean, variance))
+    if not scene.field.sees_width:
+        return Samples(index, isotropic(mean, 0.0))
+    return Samples(index, Gaussians(mean, variances(bins.rays, bins.t).view(-1, 3)[index]))
+
+
+def visible(samples: Samples, weights: Float[Tensor, "r s"], seen: float, coloured: float) -> tuple[Samples, Samples]:
+    """The samples that weigh more than `seen`, in two parts.
+
+    First those that may take the mean colour of their ray; then those that weigh more than `coloured`, or most of all
+    on their ray.
+    """
+    greatest = weights.amax(-1, keepdim=True)
+    needed = (weights >= greatest.clamp(max=coloured)).flatten()[samples.index]
+    enough = (weights > seen).flatten()[samples.index]
+    return samples[enough & ~needed], samples[enough & needed]

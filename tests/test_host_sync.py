@@ -1,0 +1,94 @@
+"""On a GPU a step must not wait for the device: whatever brings numbers to the host is named here, or fails."""
+
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import dreamfusion
+from dreamfusion.optimise import advance, prompt_table, start
+from dreamfusion.priors import open_prior
+
+PACKAGE = Path(dreamfusion.__file__).parent
+OUTSIDE = ("", "")
+
+WAITS = {
+    "aten._local_scalar_dense.default",  # .item(), float(), bool(), int() of a tensor
+    "aten.nonzero.default",
+    "aten.masked_select.default",
+    "aten.equal.default",
+    "aten._unique2.default",
+    "aten.repeat_interleave.Tensor",
+}
+"""operators whose result's size or value the host must know"""
+
+ALLOWED = {
+    ("geometry.py", "look_at"): "cameras are drawn on the CPU and then moved",
+    ("lights.py", "__call__"): "so are lights",
+    ("samples.py", "cut"): "packing: rays that pass by all matter cost nothing",
+    ("samples.py", "occupied"): "packing: samples in empty space cost nothing",
+    ("samples.py", "__getitem__"): "packing: samples that nobody sees cost nothing (twice a step)",
+    ("optimise.py", "advance"): "the step's numbers, read once, to stop before an infinity reaches the parameters",
+}
+
+
+class Watch(TorchDispatchMode):
+    """Notes the function of the package that waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.waited = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        boolean_index = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if str(func) in WAITS or boolean_index:
+            self.note()
+        return func(*args, **(kwargs or {}))
+
+    def note(self):
+        frames = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(PACKAGE)]
+        self.waited.append((Path(frames[-1].filename).name, frames[-1].name) if frames else OUTSIDE)
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """Also sees what is read without an operator."""
+    watch = Watch()
+
+    def noting(read):
+        def noted(*args, **kwargs):
+            watch.note()
+            return read(*args, **kwargs)
+
+        return noted
+
+    for name in ("tolist", "cpu", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, noting(getattr(torch.Tensor, name)))
+    return watch
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "embedded"])
+def test_a_step_waits_for_the_device_only_where_it_says_why(prior, tiny_config, disc_prior, watch):
+    judge = disc_prior if prior == "gaussian" else open_prior("embedded", torch.device("cpu"))
+    config = tiny_config if prior == "gaussian" else replace(tiny_config, prompt="a hamburger", steps=3)
+    run, prompts = start(config, torch.device("cpu")), prompt_table(config, judge)
+    with watch:
+        for _ in range(config.steps):
+            advance(run, judge, prompts)
+    assert set(watch.waited) == set(ALLOWED)
+    assert watch.waited.count(("optimise.py", "advance")) == config.steps
+    packing = sum(file == "samples.py" for file, _ in watch.waited)
+    assert packing <= 4 * config.steps
+
+
+def test_the_watch_sees_what_it_must(watch):
+    x = torch.arange(4.0)
+    with watch:
+        for wait in (x.sum().item, x.nonzero, lambda: x[x > 1], x.tolist, x.cpu, lambda: bool(x.any())):
+            wait()
+    assert watch.waited == [OUTSIDE] * 6
