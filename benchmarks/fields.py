@@ -12,8 +12,6 @@ import time
 
 import torch
 import torch.nn.functional as F
-from hash_field import ACTIVATION, BLOB, Encoded, hash_field
-from machine import as_json, machine
 from torch import nn
 
 from dreamfusion.background import RandomSolid
@@ -26,6 +24,8 @@ from dreamfusion.lights import albedo_only
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
 from dreamfusion.render import RenderOptions, render, render_views
 from dreamfusion.scene import Scene
+from hash_field import ACTIVATION, BLOB, Encoded, hash_field
+from machine import as_json, machine
 
 
 class DenseGrids(nn.Module):

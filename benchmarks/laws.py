@@ -20,12 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cost_law import LAWS, fitted
-from laws_plot import draw
-from machine import as_json, machine
-from measure import Step, all_lit, middle_of_run, standing, timed_steps
-from step import median_ms
 
+from cost_law import LAWS, fitted
 from dreamfusion.build import device_of
 from dreamfusion.config import BlobConfig
 from dreamfusion.fields.density import GaussianBlob
@@ -33,6 +29,10 @@ from dreamfusion.generate import available_cores, settle
 from dreamfusion.optimise import Run, prompt_table, start
 from dreamfusion.presets import preset
 from dreamfusion.priors import Prior, open_prior
+from laws_plot import draw
+from machine import as_json, machine
+from measure import Step, all_lit, middle_of_run, standing, timed_steps
+from step import median_ms
 
 STEEP = 1000.0
 """Height of the blob that stands for a solid ball"""

@@ -5,9 +5,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from cost_law import LAWS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from cost_law import LAWS
 
 matplotlib.use("agg")
 

@@ -7,7 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 
 import torch
-from machine import now
 from torch import Generator, Tensor
 
 from dreamfusion import build
@@ -19,6 +18,7 @@ from dreamfusion.optimise import Run, advance, optimise, prompt_table, start
 from dreamfusion.priors import Conditioning, Known, Prior
 from dreamfusion.prompts import PromptTable
 from dreamfusion.schedules import Constant
+from machine import now
 
 
 @dataclass(frozen=True)

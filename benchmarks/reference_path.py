@@ -26,10 +26,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from hash_field import ACTIVATION, BLOB, Encoded, hash_field
-from machine import as_json, machine, now, peak_memory
-from measure import all_lit, middle_of_run, none_lit
-from step import measured as measured_step
 from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -47,6 +43,10 @@ from dreamfusion.optimise import prompt_table
 from dreamfusion.presets import preset
 from dreamfusion.priors import Prior, open_prior
 from dreamfusion.rays import Rays, cast, stratified
+from hash_field import ACTIVATION, BLOB, Encoded, hash_field
+from machine import as_json, machine, now, peak_memory
+from measure import all_lit, middle_of_run, none_lit
+from step import measured as measured_step
 
 SomeField = Encoded | MipMlp | GridField
 REACH = 1e-2

@@ -14,8 +14,9 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from machine import now
 from torch.profiler import ProfilerActivity, profile
+
+from machine import now
 
 PACKAGE, NETWORK = "dreamfusion.", "dreamfusion.embedded."
 """The prior's network counts as one: its functions are left alone."""

@@ -18,16 +18,16 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from machine import as_json, machine, peak_memory
-from measure import Step, middle_of_run, standing, timed_steps, two_evaluations
-from self_times import SelfTimes, operators, timing
-from tensors import tensor_report
 
 from dreamfusion.build import device_of
 from dreamfusion.generate import open_run, settle
 from dreamfusion.optimise import Run, advance, prompt_table
 from dreamfusion.presets import preset
 from dreamfusion.priors import Known, Prior, open_prior
+from machine import as_json, machine, peak_memory
+from measure import Step, middle_of_run, standing, timed_steps, two_evaluations
+from self_times import SelfTimes, operators, timing
+from tensors import tensor_report
 
 FUNCTIONS, OPERATORS, OPERATOR_STEPS = 30, 15, 20
 """Rows of the tables, and steps at most that torch's profiler watches (it slows them down, and remembers every call)"""

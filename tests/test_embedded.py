@@ -1,6 +1,8 @@
 """The embedded prior: its pictures tell the truth, its training resumes exactly, its folder opens as any other."""
 
 import math
+import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ import torch
 import trimesh
 from torch import Generator
 
+from dreamfusion import cli
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded import dataset
+from dreamfusion.embedded import dataset, train
 from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
 from dreamfusion.embedded.network import GROUPS, known_features
@@ -170,6 +173,39 @@ def test_training_resumed_is_training_uninterrupted(tmp_path):
     assert [advance(second, pictures, options) for _ in range(2)] == losses[2:]
     tensors = second.tensors()
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.tensors().items())
+
+
+def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_stopped(tmp_path, monkeypatch, capsys):
+    """The whole command on two meshes; Ctrl-C after the third step, then the same command again."""
+    (tmp_path / "meshes").mkdir()
+    for name, shape in (("ball", trimesh.creation.icosphere(subdivisions=2)), ("box", trimesh.creation.box())):
+        shape.export(tmp_path / "meshes" / f"{name}.glb")
+    table = [dataset.Noun("apple", "ball.glb", 0.0), dataset.Noun("chest", "box.glb", 90.0)]
+    monkeypatch.setattr(dataset, "nouns", lambda: table)
+    monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=3, sketch_first=2, sheet_every=4))
+    monkeypatch.setattr(train, "SHEET", ("an apple",))
+    real, steps = train.advance, []
+
+    def advance_and_interrupt(*args):
+        steps.append(real(*args))
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return steps[-1]
+
+    monkeypatch.setattr(train, "advance", advance_and_interrupt)
+    work, out = tmp_path / "work", tmp_path / "prior"
+    command = ["prior", "train", "--assets", str(tmp_path), "--work", str(work), "--out", str(out)]
+    command += ["--steps", "5", "--batch", "2", "--threads", "1"]
+    assert cli.run(command) == cli.INTERRUPTED
+    assert "stopped after step 3" in capsys.readouterr().out
+    assert not out.exists()
+    assert cli.run(command) == 0
+    assert len(steps) == 5
+    assert "going on at step 3" in capsys.readouterr().out
+    assert (work / "samples-000004.png").exists()
+    prior = open_prior(str(out))
+    assert {"apple", "chest"} <= prior.vocabulary
+    assert prior.card.name == "toybox-1"
 
 
 def test_missing_meshes_are_said_before_anything_is_rendered(tmp_path):

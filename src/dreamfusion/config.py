@@ -26,7 +26,7 @@ class GridField:
     """the same for colour"""
     features: int = 4
     """numbers per vertex of a colour grid"""
-    hidden: int = 32
+    hidden: int = 16
     """width of the colour network"""
 
 

@@ -30,7 +30,7 @@ from dreamfusion.priors import NoiseSchedule, open_prior
 Report = Callable[[str], None]
 Stop = Callable[[], bool]
 """asked after every step: whether to save and leave"""
-SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a castle", "a snowman")
+SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a sofa", "a snowman")
 
 
 @dataclass(frozen=True)
