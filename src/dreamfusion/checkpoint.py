@@ -26,7 +26,7 @@ from dreamfusion.config_text import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, start
 
-FORMAT = 1
+FORMAT = 2
 HEAD = "checkpoint.json"
 
 

@@ -212,13 +212,13 @@ def _prior_train(name: str, given: list[str]) -> int:
         require(option, value, 1)
     require("threads", arguments.threads, 0)
     from dreamfusion import generate
-    from dreamfusion.embedded.train import TrainOptions
-    from dreamfusion.embedded.train import main as train
+    from dreamfusion.embedded import train
 
     generate.settle(arguments.threads, "cpu")
-    options = replace(TrainOptions(), **asked)
+    options = replace(train.TrainOptions(), **asked)
+    train.prepare(arguments.assets, arguments.work, options, print)
     with interruptible() as stop:
-        done = train(arguments.assets, arguments.work, arguments.out, options, print, stop.is_set)
+        done = train.main(arguments.work, arguments.out, options, print, stop.is_set)
     return 0 if done else INTERRUPTED
 
 

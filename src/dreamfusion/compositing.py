@@ -64,5 +64,5 @@ class _Learning(torch.autograd.Function):
         (gradient,) = grad_outputs
         index, weights, after, length = ctx.saved_tensors
         shown = gradient * weights
-        hidden = shown.sum(-1, keepdim=True) - shown.cumsum(-1)
+        hidden = shown.flip(-1).cumsum(-1).flip(-1) - shown  # from the back: exactly 0 where nothing lies behind
         return ((gradient * after - hidden) * length).flatten()[index], None, None, None, None

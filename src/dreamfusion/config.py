@@ -22,7 +22,7 @@ class GridField:
     """cells per side of the density grids, coarse to fine, each a multiple of the one before"""
     detail: float = 0.5
     """what each finer density grid counts, relative to the one before"""
-    colour_cells: tuple[int, ...] = (16, 32, 64)
+    colour_cells: tuple[int, ...] = (16, 64)
     """the same for colour"""
     features: int = 4
     """numbers per vertex of a colour grid"""
@@ -112,7 +112,7 @@ class SceneConfig:
 
     radius: float = 1.0
     """of the ball that holds the object"""
-    field: FieldConfig = GridField(colour_cells=(16, 64))
+    field: FieldConfig = GridField()
     """chosen with --field"""
     activation: Literal["exp", "softplus"] = "exp"
     """from logit to density"""
@@ -245,7 +245,7 @@ class OutputConfig:
     """The files at the end."""
 
     samples: int = 96
-    """per ray, of previews, turntable and sheet"""
+    """per ray, of previews, turntable and sheet (whatever --render says)"""
     frames: int = 40
     """of the turntable"""
     frame_size: int = 176

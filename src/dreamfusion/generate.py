@@ -51,7 +51,7 @@ def settle(threads: int, device: str = "auto") -> None:
     _keep_memory()
     torch.set_num_threads(threads or available_cores())
     torch.set_flush_denormal(True)
-    # On a GPU some operations have no repeatable form; there a seed repeats a run only up to rounding.
+    # On a GPU sums are scattered in any order; there a seed repeats a run only up to rounding.
     torch.use_deterministic_algorithms(device_of(device).type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # missing in torch's stubs
 

@@ -1,4 +1,4 @@
-"""Vectors, spherical coordinates, camera poses and balls.
+"""Vectors, spherical coordinates, camera poses, balls and boxes.
 
 World axes: right-handed, y up, the object faces +z. Azimuth 0 is the direction +z (the front) and grows towards +x;
 elevation is the angle above the horizontal plane. All angles are radians. Camera axes are OpenGL's: x to the right of

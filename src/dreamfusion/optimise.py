@@ -155,8 +155,7 @@ def _update(run: Run, progress: float) -> None:
 
 
 def _gradient_norm(scene: Scene) -> Float[Tensor, ""]:
-    norms = torch._foreach_norm([p.grad for p in scene.parameters() if p.grad is not None])
-    return torch.stack(norms).norm()
+    return torch.nn.utils.get_total_norm([p.grad for p in scene.parameters() if p.grad is not None])
 
 
 def _require_finite(run: Run, numbers: list[float]) -> None:

@@ -9,6 +9,7 @@ from dreamfusion.config import (
     MlpField,
     OccupancyConfig,
     OptimiseConfig,
+    OutputConfig,
     RegulariseConfig,
     RenderConfig,
     SceneConfig,
@@ -23,7 +24,7 @@ FAST = Config(
     scene=SceneConfig(
         shift=-5.0, limit=5.0, blob=BlobConfig(height=8.0, width=0.35), occupancy=OccupancyConfig(threshold=0.05)
     ),
-    # As exact as 64 samples with a tenth of these thresholds, for a third of the price (docs/performance.md).
+    # What leaving out so much costs in accuracy: docs/performance.md.
     render=RenderConfig(samples=24, weight_threshold=1e-2, colour_threshold=3e-2),
     # The world of the embedded prior: it saw objects from distance 3 at 40 degrees, centred, within the ball of radius
     # 0.95. Jitter would show it pictures that it cannot judge.
@@ -62,6 +63,7 @@ PAPER = Config(
     camera=CameraConfig(),
     light=LightConfig(),
     render=RenderConfig(samples=160, weight_threshold=0.0, normals=True),
+    output=OutputConfig(samples=160),
     sds=SdsConfig(guidance_scale=101.0, t_min=Constant(0.02), t_max=Constant(0.98)),
     regularise=RegulariseConfig(opacity=Constant(1e-3), orientation=Ramp(1e-4, 1e-2, 0.0, 5000 / 15000)),
     optimise=OptimiseConfig(

@@ -29,7 +29,7 @@ class RenderOptions:
     """How finely to look."""
 
     samples: int = 64
-    """bins per ray, between the points where it enters and leaves the scene's ball"""
+    """bins per ray, between where it enters and leaves the box of occupied cells"""
     chunk: int = 16384
     """rays that `render_views` takes at a time; bounds its memory, changes nothing in the picture"""
     weight_threshold: float = 1e-3
@@ -207,7 +207,7 @@ def _summed(along: RaySamples, colour: Float[Tensor, "m 3"], number: Int[Tensor,
     # The coloured samples stand for the whole ray.
     packed = torch.zeros_like(opacity).index_add(0, along.row, along.weight)
     share = torch.where(packed > 0, opacity / packed.clamp(min=torch.finfo(packed.dtype).tiny), 1.0)
-    normal = None if along.normal is None else _all_rays(along, number, _per_ray(along, along.normal))
+    normal = None if along.normal is None else _all_rays(along, number, _per_ray(along, along.normal) * share[:, None])
     return _Sums(
         colour=_all_rays(along, number, _per_ray(along, colour) * share[:, None]),
         opacity=_all_rays(along, number, opacity),

@@ -46,7 +46,14 @@ def cut(scene: Scene, rays: Rays, samples: int, generator: Generator | None) -> 
     near, far = torch.maximum(box[0], ball[0]), torch.minimum(box[1], ball[1])
     number = (far > near).nonzero()[:, 0]
     hit = Rays(rays.origin[number], rays.direction[number], rays.radius[number])
-    return Bins(number, hit, stratified(near[number], far[number], samples, generator))
+    own = None if generator is None else _child(generator)
+    return Bins(number, hit, stratified(near[number], far[number], samples, own))
+
+
+def _child(generator: Generator) -> Generator:
+    """A generator of its own: how much is drawn from it does not change what comes from the parent afterwards."""
+    seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+    return Generator(device=generator.device).manual_seed(int(seed))
 
 
 def occupied(scene: Scene, bins: Bins, variance: float | None) -> Samples:
@@ -62,12 +69,11 @@ def occupied(scene: Scene, bins: Bins, variance: float | None) -> Samples:
 
 
 def visible(samples: Samples, weights: Float[Tensor, "r s"], seen: float, coloured: float) -> tuple[Samples, Samples]:
-    """The samples that weigh more than `seen`, in two parts.
+    """First the samples that weigh more than `seen` and may take the mean colour of their ray.
 
-    First those that may take the mean colour of their ray; then those that weigh more than `coloured`, or most of all
-    on their ray.
+    Then those that need a colour: they weigh at least `coloured`, or most of all on their ray, however little that is.
     """
     greatest = weights.amax(-1, keepdim=True)
-    needed = (weights >= greatest.clamp(max=coloured)).flatten()[samples.index]
+    needed = ((weights >= greatest.clamp(max=coloured)) & (weights > 0)).flatten()[samples.index]
     enough = (weights > seen).flatten()[samples.index]
-    return samples[enough & ~needed], samples[enough & needed]
+    return samples[enough & ~needed], samples[needed]

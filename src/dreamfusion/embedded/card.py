@@ -15,7 +15,7 @@ LICENCE = (
 def make_card(steps: int, pictures: int) -> dict[str, Any]:
     """The card of weights trained for `steps` steps, on `pictures` pictures in all."""
     return {
-        "name": "toybox-1",
+        "name": "toybox-2",
         "image_size": dataset.SIZE,
         "view_words": dataset.VIEW_WORDS,
         "overhead_above_deg": dataset.OVERHEAD_ABOVE_DEG,

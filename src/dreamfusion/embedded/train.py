@@ -30,12 +30,13 @@ from dreamfusion.priors import NoiseSchedule, open_prior
 Report = Callable[[str], None]
 Stop = Callable[[], bool]
 """asked after every step: whether to save and leave"""
+VIEWS = "views.npz"
 SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a sofa", "a snowman")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Knobs of the training. What the shipped weights saw, in another order, is in docs/embedded-prior.md."""
+    """Knobs of the training; the defaults made the shipped weights (docs/embedded-prior.md)."""
 
     steps: int = 10_000
     batch: int = 16
@@ -191,20 +192,23 @@ def averaged(training: Training) -> Parts:
     return parts
 
 
-def train(assets: Path, work: Path, options: TrainOptions, report: Report, stop: Stop) -> Training:
-    """Train, or go on training, in the folder `work`: views.npz, state.safetensors, log.jsonl, sheets of samples.
+def prepare(assets: Path, work: Path, options: TrainOptions, report: Report) -> None:
+    """Render the pictures to learn from into the folder `work`, if they are not there."""
+    if not (work / VIEWS).exists():
+        dataset.build(assets, work / VIEWS, options.views, options.seed, report)
+
+
+def train(work: Path, options: TrainOptions, report: Report, stop: Stop) -> Training:
+    """Train, or go on training, in a prepared folder: views.npz, state.safetensors, log.jsonl, sheets of samples.
 
     Nothing is done if `options.steps` are done already. Raises UserError if the loss is no number; the state stays.
     Training that was stopped and taken up again is the same, bit for bit, as if it had not been.
     """
-    views = work / "views.npz"
-    if not views.exists():
-        dataset.build(assets, views, options.views, options.seed, report)
     training = new_training(options)
     if (work / "state.safetensors").exists():
         restore(training, work)
         report(f"going on at step {training.step}")
-    pictures = dataset.Pictures(dataset.open_views(views))
+    pictures = dataset.Pictures(dataset.open_views(work / VIEWS))
     _loop(training, pictures, options, work, report, stop)
     return training
 
@@ -245,13 +249,12 @@ def _sheet(training: Training, options: TrainOptions, work: Path) -> None:
     save_sheet(pictures, work / f"samples-{training.step:06d}.png")
 
 
-def main(assets: Path, work: Path, out: Path, options: TrainOptions, report: Report, stop: Stop) -> bool:
-    """Train in `work` until `options.steps` are done, then write the averaged weights as a pipeline folder to `out`.
+def main(work: Path, out: Path, options: TrainOptions, report: Report, stop: Stop) -> bool:
+    """Train in the prepared folder `work` to the last step, then write the averaged weights to `out`.
 
     Returns False if it was stopped before; the same call then goes on.
     """
-    torch.set_flush_denormal(True)
-    training = train(assets, work, options, report, stop)
+    training = train(work, options, report, stop)
     if training.step < options.steps:
         report(f"stopped after step {training.step}, which is saved; the same command goes on")
         return False

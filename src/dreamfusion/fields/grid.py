@@ -1,7 +1,7 @@
 """The fast field: nested dense grids.
 
 The density logit is a sum of trilinear grids of one channel. Each grid's vertices lie among those of the next finer
-one, so the sum of all levels *is* one trilinear grid at the finest resolution: the levels are merged once per query
+one, so the sum of all levels *is* one trilinear grid at the finest resolution: the levels are merged once per picture
 (a fraction of the cost of the query) and every sample costs eight reads of one number, without a network. The levels
 are there for the optimiser: a coarse vertex moves a whole region at once, so shapes grow before details.
 
@@ -9,7 +9,7 @@ Colour follows its own grids, one set of features per level, decoded by a tiny n
 finest colour grid, whatever density does.
 
 Normals are central differences of the logit one fine cell apart, interpolated. That is smoother than the exact slope
-of a trilinear interpolant, which jumps from cell to cell, and needs no second derivative of `grid_sample`.
+of a trilinear interpolant, which jumps from cell to cell, and needs no second derivatives.
 """
 
 from collections.abc import Mapping
@@ -41,11 +41,11 @@ class GridFieldOptions:
     detail: float = 0.5
     """How much less each finer density grid counts than the one before. Under Adam, whose steps have one size, this is
     a learning rate per level: below 1, noise in the gradients roughens the surface less."""
-    colour_cells: tuple[int, ...] = (16, 32, 64)
+    colour_cells: tuple[int, ...] = (16, 64)
     """per side of each colour grid"""
     features: int = 4
     """per vertex of a colour grid"""
-    hidden: int = 32
+    hidden: int = 16
     """width of the colour network's hidden layer"""
     activation: Activation = field(default_factory=lambda: Exp(shift=-5.0, limit=5.0))
     blob: GaussianBlob = field(default_factory=lambda: GaussianBlob(height=8.0, width=0.35))

@@ -28,8 +28,8 @@ class MipMlpOptions:
 class MipMlp(nn.Module):
     """Residual MLP with density and albedo heads on one trunk.
 
-    It sees as finely as the Gaussians are narrow: pass them through `encoding.isotropic` with an annealed variance for
-    the paper's coarse-to-fine schedule.
+    It sees as finely as the Gaussians are narrow: `RenderOptions.variance`, annealed, is the paper's coarse-to-fine
+    schedule.
     """
 
     sees_width = True

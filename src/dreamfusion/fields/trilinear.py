@@ -36,8 +36,8 @@ def corners(place: Float[Tensor, "m 3"], cells: int) -> Corners:
     x, y, z = torch.stack([1 - share, share], dim=-1).unbind(1)
     weight = (z[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]).flatten(1)
     first = (low[:, 2] * row + low[:, 1]) * row + low[:, 0]
-    others = [0, 1, row, row + 1, layer, layer + 1, layer + row, layer + row + 1]
-    return Corners(first[:, None] + torch.tensor(others, dtype=torch.int32, device=place.device), weight)
+    corner = torch.arange(8, dtype=torch.int32, device=place.device)
+    return Corners(first[:, None] + (corner & 1) + (corner >> 1 & 1) * row + (corner >> 2) * layer, weight)
 
 
 def interpolate(table: Float[Tensor, "v c"], at: Corners) -> Float[Tensor, "m c"]:
