@@ -89,6 +89,16 @@ class MakeVideo:
 
 
 @dataclass(frozen=True)
+class Compose:
+    """Place finished objects in one scene."""
+
+    scene: Positional[Path]
+    """JSON file that says which objects, and where (docs/viewer.md)"""
+    out: Path | None = None
+    """folder to make; runs/NAME if not given, NAME being that of the JSON file"""
+
+
+@dataclass(frozen=True)
 class PriorInfo:
     """Say what the embedded prior is and which words it knows."""
 

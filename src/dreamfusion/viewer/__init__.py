@@ -25,7 +25,7 @@ class Page:
 
     title: str
     facts: Mapping[str, object]
-    """lines of the table, such as {"seed": 0, "steps": 1000}"""
+    """lines of the table, such as {"seed": 0, "steps": 1000}; empty ones are left out"""
     mesh: bytes
     """GLB"""
     turntable: bytes | None = None
@@ -59,7 +59,7 @@ def render_page(page: Page) -> str:
     return Template(parts["page.html"]).substitute(
         title=html.escape(page.title),
         heading=html.escape(page.heading),
-        facts="\n".join(_fact(name, value) for name, value in page.facts.items()),
+        facts="\n".join(_fact(name, value) for name, value in page.facts.items() if value != ""),
         mesh_name=html.escape(page.mesh_name),
         downloads="\n".join(_downloads(page)),
         turntable=_card("Turntable", _TURNTABLE, page.turntable, "card"),

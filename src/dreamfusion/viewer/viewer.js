@@ -52,6 +52,7 @@ async function open(content) {
   ({ scene } = await new three.GLTFLoader().parseAsync(content.buffer, ""));
   const meshes = [];
   scene.traverse((part) => part.isMesh && meshes.push(part));
+  if (!meshes.length) throw new Error("the file holds no mesh");
   measure(meshes);
   if (meshes.every((mesh) => mesh.material.isMeshBasicMaterial)) choose("albedo"); // the file's colours hold a light already
   for (const mesh of meshes) {
@@ -60,7 +61,7 @@ async function open(content) {
       mesh.geometry.computeVertexNormals();
     }
     mesh.material = surfaceMaterial(mesh.material, look);
-    const wires = new three.Mesh(mesh.geometry, new three.MeshBasicMaterial({ wireframe: true }));
+    const wires = new three.Mesh(mesh.geometry, new three.MeshBasicMaterial({ wireframe: true, transparent: true, opacity: 0.6 }));
     mesh.add(wires);
     surfaces.push(mesh.material);
     lines.push(wires);
@@ -119,7 +120,7 @@ function choose(mode) {
   redraw();
 }
 
-// The light stands where a ball as wide as the stage would be brightest; (x, y) is that place, in radii, y upwards.
+// The sun is drawn where a ball that fills the stage turns its face to the light; (x, y) is that place, in radii, y upwards.
 function moveLight(x, y) {
   const stretch = Math.max(1, Math.hypot(x, y));
   toLight.set(x / stretch, y / stretch, 0);
