@@ -70,7 +70,7 @@ class Visit:
         return self.picture()
 
     def picture(self) -> Float[np.ndarray, "h w 3"]:
-        """Display values of the whole pixels on the stage, once it has been drawn anew; without the handle of the light."""
+        """Display values of the whole pixels on the stage, drawn anew, without the handle of the light."""
         self.tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         shot = Image.open(io.BytesIO(self.tab.screenshot(style="#sun { visibility: hidden }"))).convert("RGB")
         left, top, width, height = self.box

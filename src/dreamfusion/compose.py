@@ -1,6 +1,6 @@
 """Several finished objects in one scene: `write(read(path), out)` (docs/viewer.md describes the file).
 
-Positions are metres, rotations degrees; the world is that of every mesh here: y up, fronts along +z, the ground at y = 0.
+Positions are metres, rotations degrees; the world is that of every mesh here: y up, fronts along +z, ground at y = 0.
 """
 
 import io
@@ -92,7 +92,7 @@ def write(composition: Composition, out: Path) -> list[Path]:
 
 
 def compose(composition: Composition) -> Glb:
-    """The scene. The node of every object tells in its extras which file it was and all that the file said of itself."""
+    """The scene. The node of every object holds in its extras which file it was and what the file said of itself."""
     paths = [_mesh_of(composition.home / asset.file) for asset in composition.assets]
     distinct = list(dict.fromkeys(path.resolve() for path in paths))
     files = [read_glb(path) for path in distinct]
@@ -156,4 +156,4 @@ def _origin(extras: Mapping[str, Any]) -> str:
     """What made an object, in a few words."""
     made = extras["asset"].get("extras", {})
     known = [f"{key} {made[key]}" for key in ("seed", "steps") if key in made]
-    return ", ".join(known) or extras["file"]
+    return ", ".join(known) or Path(extras["file"]).name

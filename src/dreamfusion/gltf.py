@@ -1,7 +1,7 @@
 """Binary glTF 2.0 files as they are: a tree of JSON and a block of bytes, taken apart and joined without loss.
 
-Meshes, colours and textures are carried over byte for byte; only the numbers by which parts of the tree name one another
-move. (Readers that decode a file into meshes and encode it again round colours and drop what they do not know.)
+Meshes, colours and textures are carried over byte for byte; only the numbers by which parts of the tree name one
+another move. (Readers that decode a file into meshes and encode it again round colours and drop what they do not know.)
 """
 
 import json
@@ -57,17 +57,17 @@ class Placed:
 
 
 def read_glb(path: Path) -> Glb:
-    """A file that can be joined with others. Raises UserError for what is no binary glTF, or holds what would be lost."""
+    """A file that can be joined with others. Raises UserError for any that is damaged or holds what would be lost."""
     try:
-        tree, block = _chunks(path.read_bytes())
-        glb = Glb(tree, block)
-        whole = tree["asset"]["version"].startswith("2.") and glb.roots and len(tree.get("buffers", [])) <= 1
-    except (ValueError, LookupError, TypeError, AttributeError, struct.error):
-        whole = False
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a .glb file or the folder of a run") from error
-    if not whole:
-        raise UserError(f"{path} is no whole binary glTF 2.0 file with a scene: export it again")
+    try:
+        glb = Glb(*_chunks(content))
+        if not glb.tree["asset"]["version"].startswith("2.") or not glb.roots or len(glb.tree["buffers"]) != 1:
+            raise ValueError("nothing to see")
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        raise UserError(f"{path} is no whole binary glTF 2.0 file with a scene: export it again") from error
     _refuse_what_would_be_lost(glb.tree, path)
     return glb
 

@@ -1,7 +1,7 @@
-"""One self-contained page that shows a finished run: the mesh on a stage, the turntable, the contact sheet, the numbers.
+"""One self-contained page that shows a finished run: the mesh on a stage, turntable, contact sheet, numbers.
 
-The page loads nothing: mesh, pictures and the other files that it offers are `data:` addresses, the library (three.js, MIT
-licence, in `vendor/`) stands inside, and the page's own security policy forbids every request. `viewer.js` is the
+The page loads nothing: mesh, pictures and the other files that it offers are `data:` addresses, the library (three.js,
+MIT licence, in `vendor/`) stands inside, and the page's own security policy forbids every request. `viewer.js` is the
 stage, `surface.js` the colours on it.
 """
 
@@ -46,10 +46,10 @@ def write_page(run: RunFolder, prompt: str, facts: Mapping[str, object]) -> None
     """
     if not run.mesh.is_file():
         raise UserError(f"{run.mesh} is missing: make it with `dreamfusion mesh {run.path}`")
-    pictures = (path.read_bytes() if path.is_file() else None for path in (run.turntable_webp, run.sheet))
+    turntable, sheet = (path.read_bytes() if path.is_file() else None for path in (run.turntable_webp, run.sheet))
     beside = [*sorted(run.path.glob("mesh*")), run.turntable_mp4, run.config]
     files = {path.name: path.read_bytes() for path in beside if path.is_file() and path != run.mesh}
-    write_text(run.index, render_page(Page(prompt, facts, run.mesh.read_bytes(), *pictures, files)))
+    write_text(run.index, render_page(Page(prompt, facts, run.mesh.read_bytes(), turntable, sheet, files)))
 
 
 def render_page(page: Page) -> str:
