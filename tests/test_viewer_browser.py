@@ -34,7 +34,7 @@ from dreamfusion.viewer import Page, render_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox", "--disable-quic"]
-FLAGS += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
+FLAGS += ["--disable-background-networking", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"]
 COLOUR = np.array([0.8, 0.45, 0.2], np.float32)
 MODES = ("lit", "albedo", "textureless", "normals", "wireframe")
 RADIUS, DISTANCE = 0.5, 1.05 * 0.5 / np.sin(np.radians(20))
