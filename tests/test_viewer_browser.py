@@ -226,6 +226,21 @@ def test_normals_are_coloured_in_the_axes_of_the_camera(quiet: Visit) -> None:
     assert np.abs(quiet.picture()[inside] - (0.5 + 0.5 * hit[inside])).max() < 3 / 255
 
 
+def test_it_stands_on_its_shadow(quiet: Visit) -> None:
+    def shadow() -> Float[np.ndarray, "h w"]:
+        """How much darker the stage is in light than where no light matters, away from the ball."""
+        away = np.abs(quiet.show("Normals") - quiet.show("Wireframe")).max(-1) < 0.01
+        return np.where(away, (quiet.show("Albedo") - quiet.show("Lit")).mean(-1), 0.0)
+
+    seen = shadow()
+    rows, _ = np.nonzero(seen > 0.03)
+    assert len(rows) > 1000
+    assert rows.min() > 0.6 * len(seen)
+    for _ in range(8):
+        quiet.canvas.press("ArrowDown")
+    assert np.abs(shadow()).max() < 0.01  # nothing is in the way of who looks from below
+
+
 @pytest.fixture(scope="module")
 def flat(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     with visit(browser, page_of(textured()), tmp_path_factory.mktemp("flat")) as seen:
@@ -389,9 +404,10 @@ def test_it_turns_by_itself_until_somebody_takes_it(browser: Browser, tmp_path: 
     with visit(browser, page_of(octahedron()), tmp_path, reduced_motion="no-preference") as seen:
         button = seen.tab.get_by_text("Rotate")
         assert button.get_attribute("aria-pressed") == "true"
-        first = seen.show("Albedo")
-        seen.tab.wait_for_timeout(600)
-        assert pure(seen.picture())[0].sum() > 1.05 * pure(first)[0].sum()  # on to the object's left side, the red one
+        before = now = pure(seen.show("Albedo"))[0].sum()
+        while abs(now / before - 1) < 0.02:  # the time limit of the test is that of the loop
+            now = pure(seen.picture())[0].sum()
+        assert now > before  # on to the object's left side, the red one
         x, y = middle_of(seen.canvas)
         seen.tab.mouse.click(x, y)
         assert button.get_attribute("aria-pressed") == "false"

@@ -2,7 +2,7 @@
 
 The page loads nothing: mesh, pictures and the other files that it offers are `data:` addresses, the library (three.js,
 MIT licence, in `vendor/`) stands inside, and the page's own security policy forbids every request. `viewer.js` is the
-stage, `surface.js` the colours on it.
+stage, `surface.js` the colours on it, `shadow.js` the ground below.
 """
 
 import base64
@@ -16,6 +16,7 @@ from string import Template
 from dreamfusion.errors import UserError
 from dreamfusion.runs import RunFolder, write_text
 
+_PARTS = ("vendor/three.min.js", "page.html", "surface.js", "shadow.js", "viewer.js")
 _TURNTABLE, _SHEET = "turntable.webp", "sheet.png"
 
 
@@ -55,8 +56,8 @@ def write_page(run: RunFolder, prompt: str, facts: Mapping[str, object]) -> None
 def render_page(page: Page) -> str:
     """The page as HTML."""
     home = resources.files("dreamfusion.viewer")
-    parts = {name: home.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "surface.js", "viewer.js")}
-    return Template(parts["page.html"]).substitute(
+    library, template, *scripts = (home.joinpath(name).read_text(encoding="utf-8") for name in _PARTS)
+    return Template(template).substitute(
         title=html.escape(page.title),
         heading=html.escape(page.heading),
         facts="\n".join(_fact(name, value) for name, value in page.facts.items() if value != ""),
@@ -64,9 +65,8 @@ def render_page(page: Page) -> str:
         downloads="\n".join(_downloads(page)),
         turntable=_card("Turntable", _TURNTABLE, page.turntable, "card"),
         sheet=_card("From eight sides: colour, geometry, normals", _SHEET, page.sheet, "card wide"),
-        library=_embeddable(home.joinpath("vendor/three.min.js").read_text(encoding="utf-8")),
-        surface=_embeddable(parts["surface.js"]),
-        viewer=_embeddable(parts["viewer.js"]),
+        library=_embeddable(library),
+        stage=_embeddable("\n".join(scripts)),
     )
 
 

@@ -31,6 +31,7 @@ const toLight = HEADLIGHT.clone().normalize();
 let renderer, controls, scene, middle, radius;
 let surfaces = [];
 let lines = [];
+let shadow;
 let scheduled = false;
 let before = 0;
 
@@ -53,7 +54,8 @@ async function open(content) {
   const meshes = [];
   scene.traverse((part) => part.isMesh && meshes.push(part));
   if (!meshes.length) throw new Error("the file holds no mesh");
-  measure(meshes);
+  const box = measure(meshes);
+  shadow = groundShadow(meshes, box);
   if (meshes.every((mesh) => mesh.material.isMeshBasicMaterial)) choose("albedo"); // the file's colours hold a light already
   for (const mesh of meshes) {
     if (!mesh.geometry.attributes.normal) {
@@ -66,12 +68,14 @@ async function open(content) {
     surfaces.push(mesh.material);
     lines.push(wires);
   }
+  scene.add(shadow);
 }
 
-// The ball about the middle of the box, within which everything lies however it turns.
+// The box of everything; and the ball about its middle, within which everything lies however it turns.
 function measure(meshes) {
   scene.updateMatrixWorld(true);
-  middle = new three.Box3().setFromObject(scene, true).getCenter(new three.Vector3());
+  const box = new three.Box3().setFromObject(scene, true);
+  middle = box.getCenter(new three.Vector3());
   const corner = new three.Vector3();
   radius = 0;
   for (const { geometry, matrixWorld } of meshes) {
@@ -80,6 +84,7 @@ function measure(meshes) {
       radius = Math.max(radius, corner.distanceTo(middle));
     }
   }
+  return box;
 }
 
 // How far away the camera must be to see the ball whole.
@@ -160,6 +165,7 @@ function draw() {
   }
   const mode = modes.find((input) => input.checked).value;
   for (const [name, value] of Object.entries(MODES[mode])) look[name].value = value;
+  shadow.visible = MODES[mode].diffuse > 0;
   showLines(mode === "wireframe");
   placeLight(MODES[mode].diffuse > 0);
   renderer.render(scene, camera);
@@ -190,7 +196,7 @@ function viewKey(event) {
   if (x || y) {
     setTurning(false);
     controls.rotateLeft(-x * KEY_STEP * RADIANS);
-    controls.rotateUp(-y * KEY_STEP * RADIANS);
+    controls.rotateUp(y * KEY_STEP * RADIANS);
   } else if (event.key === "+" || event.key === "=") controls.dollyIn(0.9);
   else if (event.key === "-") controls.dollyOut(0.9);
   else if (event.key === " ") setTurning(!controls.autoRotate);
