@@ -53,7 +53,7 @@ class TrainOptions:
     """probability with which each of camera, background and light is told"""
     largest_weight: float = 4.0
     """upper bound of 1 / sigma^2"""
-    views: int = 400
+    views: int = 300
     """of each noun, shared by its meshes"""
     save_every: int = 250
     """steps between states that survive even a crash"""
