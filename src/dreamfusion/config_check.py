@@ -35,7 +35,8 @@ _LEAST: dict[str, float] = {
     "scene.occupancy.cells": 8, "scene.occupancy.every": 1, "scene.occupancy.parts": 1,
     "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
     "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
-    "distill.draws": 1, "distill.max_norm": 0, "perp_neg": 0, "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
+    "distill.draws": 1, "distill.max_norm": 0, "perp_neg": 0,
+    "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
     "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
 }  # fmt: skip
 _BETWEEN: dict[str, tuple[float, float]] = {

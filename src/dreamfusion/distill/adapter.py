@@ -70,7 +70,7 @@ class Adapter(nn.Module):
 
 
 def _linear_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """With the name of each, in which "/" stands for ".", as names of parameters may have none."""
+    """With the name of each, in which "/" stands for ".", which names of parameters may not have; "/" is the network."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear):
-            yield name.replace(".", "/"), layer
+            yield name.replace(".", "/") or "/", layer
