@@ -70,7 +70,9 @@ def test_single_draws_have_the_same_expectation(prior):
     """The paper's case: one draw per picture, many pictures."""
     count = 20_000
     x = random(1, 3, SIZE, SIZE, seed=3)
-    gradient = Distillation(guidance=Guidance(3.0))(x.repeat(count, 1, 1, 1), conditioning(prior, count), prior, 0.0, generator())
+    gradient = Distillation(guidance=Guidance(3.0))(
+        x.repeat(count, 1, 1, 1), conditioning(prior, count), prior, 0.0, generator()
+    )
     slope, _ = moments(prior, SigmaSquared(), 20, 980)
     error = gradient.std(0) / count**0.5
     assert bool(((gradient.mean(0) - slope * (x[0] - mode(prior, 3.0))).abs() < 5 * error).all())

@@ -163,7 +163,11 @@ def test_perp_neg_steers_away_from_the_front_and_the_nearer_side_in_the_same_sur
     given = table(Parrot(CLAY_WORDS), perp_neg=0.5)(five_views(), mixed_light())
     assert read(given.against[:, 0]) == [f"a chair, front view{clay}" for clay in ("", ", clay", "", ", clay", "")]
     front, left, _, right, _ = read(given.against[:, 1])  # from behind, both sides are as near
-    assert (front, left, right) == ("a chair, left side view", "a chair, left side view, clay", "a chair, right side view, clay")
+    assert (front, left, right) == (
+        "a chair, left side view",
+        "a chair, left side view, clay",
+        "a chair, right side view, clay",
+    )
     cameras = five_views()
     torch.testing.assert_close(given.weight, 0.5 * CLAY_WORDS.against(cameras.azimuth, cameras.elevation)[1])
     assert bool((given.weight[4] == 0).all())  # from overhead

@@ -45,14 +45,14 @@ class PromptTable:
         self.conditions = prior.conditions if wording.use_conditions else frozenset[str]()
         views = self.view_words.words if wording.view_dependent else ("",)
         surfaces = ("", self.view_words.textureless) if self.view_words.textureless else ("",)
-        self.captions = tuple(_caption(prompt, view, surface) for surface, view in product(surfaces, views))
-        others = ["", wording.negative] if wording.negative else [""]
+        captions = [_caption(prompt, view, surface) for surface, view in product(surfaces, views)]
+        self.captions = (*captions, "", *([wording.negative] if wording.negative else []))
         # In one call, so that the prior pads all captions to one length.
         with torch.no_grad():
-            embedded = prior.embed([*self.captions, *others])
-        self.table: Float[Tensor, "c l d"] = embedded[: len(self.captions)]
-        self.empty: Float[Tensor, "l d"] = embedded[len(self.captions)]
-        self.negative: Float[Tensor, "l d"] | None = embedded[-1] if wording.negative else None
+            self.embeddings: Float[Tensor, "p l d"] = prior.embed(self.captions)
+        count = len(captions)
+        self.table, self.empty = self.embeddings[:count], self.embeddings[count]
+        self.negative = self.embeddings[-1] if wording.negative else None
 
     def __call__(self, cameras: Cameras, light: Light, background: Float[Tensor, "b 3"] | None = None) -> Conditioning:
         """What to tell the prior about each view. `background` is the colour behind it in [0, 1], where it is plain."""

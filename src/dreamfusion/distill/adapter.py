@@ -70,7 +70,7 @@ class Adapter(nn.Module):
 
 
 def _linear_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """With the name of each, in which "/" stands for ".", which names of parameters may not have; "/" is the network."""
+    """With names in which "/" stands for ".", which parameters may not have; the network itself is "/"."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear):
             yield name.replace(".", "/") or "/", layer

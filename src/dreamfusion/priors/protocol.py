@@ -101,7 +101,7 @@ class Prior(Protocol):
     def predict_noise(
         self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
     ) -> Float[Tensor, "b c u v"]:
-        """The noise in `noisy` at the timesteps t; the networks are frozen, gradients flow to what was added to them."""
+        """The noise in `noisy` at the timesteps t. Networks are frozen; gradients flow to what was added to them."""
         ...
 
 
