@@ -44,7 +44,7 @@ def poster() -> bytes:
     place = trimesh.transformations.translation_matrix([0, 0, 3])
     form = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
     scene.add_geometry(form, node_name="hook", transform=place)
-    return export_glb(scene, tree_postprocessor=lambda tree: tree["asset"].update(copyright="somebody"))
+    return export_glb(scene, tree_postprocessor=lambda tree: tree["asset"].update(copyright="somebody", extras=[1]))
 
 
 @pytest.fixture
@@ -209,6 +209,8 @@ MISTAKES = {
     "flat": ('{"assets": [{"file": "carpet.glb", "height": 1}]}', "has no height"),
     "cut short": ('{"assets": [{"file": "short.glb"}]}', "no whole binary glTF"),
     "text": ('{"assets": [{"file": "text.glb"}]}', "no whole binary glTF"),
+    "no number inside": ('{"assets": [{"file": "nan.glb"}]}', "no whole binary glTF"),
+    "nothing to see": ('{"assets": [{"file": "empty.glb"}]}', "no whole binary glTF"),
     "extension": ('{"assets": [{"file": "draco.glb"}]}', "KHR_draco_mesh_compression, which cannot be composed"),
     "animation": ('{"assets": [{"file": "moving.glb"}]}', "animations, which cannot be composed"),
     "parts elsewhere": ('{"assets": [{"file": "linked.glb"}]}', "parts of itself elsewhere"),
@@ -225,6 +227,8 @@ def bad_files(shelf: Path) -> None:
         "draco": {"extensionsUsed": ["KHR_draco_mesh_compression"]},
         "moving": {"animations": [{"channels": [], "samplers": []}]},
         "linked": {"images": [{"uri": "wood.png"}]},
+        "nan": {"extras": {"size": float("nan")}},
+        "empty": {"meshes": []},
     }
     for name, change in changes.items():
         altered = export_glb(carpet, tree_postprocessor=lambda tree, change=change: tree.update(change))

@@ -82,7 +82,7 @@ def write(composition: Composition, out: Path) -> list[Path]:
     scene = compose(composition)
     content = glb_content(scene)
     tops = [scene.tree["nodes"][top] for top in scene.roots]
-    facts = {f"{number}. {top['name']}": _origin(top["extras"]) for number, top in enumerate(tops, 1)}
+    facts = {f"{number}. {top['name']}": _few_words(top["extras"]) for number, top in enumerate(tops, 1)}
     page = render_page(Page(composition.title, facts, content, heading="Objects", mesh_name=SCENE))
     with explain_unwritable(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -93,13 +93,11 @@ def write(composition: Composition, out: Path) -> list[Path]:
 
 def compose(composition: Composition) -> Glb:
     """The scene. The node of every object holds in its extras which file it was and what the file said of itself."""
-    paths = [_mesh_of(composition.home / asset.file) for asset in composition.assets]
-    distinct = list(dict.fromkeys(path.resolve() for path in paths))
+    paths = [_mesh_of(composition.home / asset.file).resolve() for asset in composition.assets]
+    distinct = list(dict.fromkeys(paths))
     files = [read_glb(path) for path in distinct]
-    placed = [
-        _placed(asset, distinct.index(path.resolve()), files[distinct.index(path.resolve())])
-        for asset, path in zip(composition.assets, paths, strict=True)
-    ]
+    numbers = [distinct.index(path) for path in paths]
+    placed = [_placed(asset, n, files[n]) for asset, n in zip(composition.assets, numbers, strict=True)]
     return join(files, placed, {"title": composition.title})
 
 
@@ -131,15 +129,14 @@ def _mesh_of(path: Path) -> Path:
 
 
 def _placed(asset: Asset, number: int, file: Glb) -> Placed:
-    told = file.tree["asset"]
-    prompt = told.get("extras", {}).get("prompt")
+    origin = file.tree["asset"]
     return Placed(
         number,
-        asset.name or prompt or Path(asset.file).stem,
+        asset.name or str(_made_by(origin).get("prompt", "")) or Path(asset.file).stem,
         asset.position,
         tuple(Rotation.from_euler("xyz", asset.rotation, degrees=True).as_quat().tolist()),
         asset.height / _height(file, asset.file) if asset.height else asset.scale,
-        {"file": asset.file, "asset": told},
+        {"file": asset.file, "asset": origin},
     )
 
 
@@ -152,8 +149,14 @@ def _height(file: Glb, name: str) -> float:
     return height
 
 
-def _origin(extras: Mapping[str, Any]) -> str:
-    """What made an object, in a few words."""
-    made = extras["asset"].get("extras", {})
+def _made_by(origin: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a run wrote of itself into its file; empty for the files of other programs."""
+    extras = origin.get("extras")
+    return extras if isinstance(extras, Mapping) else {}
+
+
+def _few_words(extras: Mapping[str, Any]) -> str:
+    """What an object comes from, for the page."""
+    made = _made_by(extras["asset"])
     known = [f"{key} {made[key]}" for key in ("seed", "steps") if key in made]
     return ", ".join(known) or Path(extras["file"]).name

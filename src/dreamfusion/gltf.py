@@ -64,7 +64,8 @@ def read_glb(path: Path) -> Glb:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a .glb file or the folder of a run") from error
     try:
         glb = Glb(*_chunks(content))
-        if not glb.tree["asset"]["version"].startswith("2.") or not glb.roots or len(glb.tree["buffers"]) != 1:
+        shown = glb.tree["meshes"] and [glb.tree["nodes"][root] for root in glb.roots]
+        if not shown or not glb.tree["asset"]["version"].startswith("2.") or len(glb.tree["buffers"]) != 1:
             raise ValueError("nothing to see")
     except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise UserError(f"{path} is no whole binary glTF 2.0 file with a scene: export it again") from error
@@ -138,13 +139,17 @@ def _chunks(content: bytes) -> tuple[dict[str, Any], bytes]:
     size, kind = struct.unpack_from("<2I", content, 12)
     if (magic, version, kind) != (_MAGIC, _VERSION, _JSON) or len(content) < length:
         raise ValueError("not binary glTF")
-    tree, after = json.loads(content[20 : 20 + size]), 20 + size
+    tree, after = json.loads(content[20 : 20 + size], parse_constant=_refuse_constant), 20 + size
     if after == length:
         return tree, b""
     count, kind = struct.unpack_from("<2I", content, after)
     if kind != _BINARY or after + 8 + count > length:
         raise ValueError("no block of bytes")
     return tree, content[after + 8 : after + 8 + count]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _refuse_what_would_be_lost(tree: Mapping[str, Any], path: Path) -> None:
