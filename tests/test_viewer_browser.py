@@ -79,7 +79,7 @@ class Visit:
     def ball(self) -> tuple[Float[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
         """Where every pixel of `picture` meets the ball, in radii and the camera's axes, and where it surely does.
 
-        The picture's shorter side is seen under 40 degrees.
+        Where it does not, the point next to the ball. The picture's shorter side is seen under 40 degrees.
         """
         left, top, width, height = self.box
         across = np.arange(int(left), int(left + width)) + 0.5 - left - width / 2
@@ -228,9 +228,10 @@ def test_normals_are_coloured_in_the_axes_of_the_camera(quiet: Visit) -> None:
 
 def test_it_stands_on_its_shadow(quiet: Visit) -> None:
     def shadow() -> Float[np.ndarray, "h w"]:
-        """How much darker the stage is in light than where no light matters, away from the ball."""
-        away = np.abs(quiet.show("Normals") - quiet.show("Wireframe")).max(-1) < 0.01
-        return np.where(away, (quiet.show("Albedo") - quiet.show("Lit")).mean(-1), 0.0)
+        """How much darker the stage is in light than where no light matters, beside the ball."""
+        nearest, _ = quiet.ball()
+        beside = np.linalg.norm(nearest, axis=-1) > 1.02
+        return np.where(beside, (quiet.show("Albedo") - quiet.show("Lit")).mean(-1), 0.0)
 
     seen = shadow()
     rows, _ = np.nonzero(seen > 0.03)
@@ -348,11 +349,11 @@ def test_dragging_the_light_moves_the_bright_side(quiet: Visit, mode: str) -> No
     drag(quiet, middle_of(sun), (x + 60, y))
     assert brighter_side(quiet.picture(), quiet) > 0.02
     sides = []
-    for _ in range(4):
+    for _ in range(3):
         sun.press("ArrowLeft")
         sides.append(brighter_side(quiet.picture(), quiet))
     assert sides == sorted(sides, reverse=True)
-    assert sides[-1] < 0
+    assert sides[-1] < sides[0] - 0.03
 
 
 def test_the_light_cannot_be_lost(quiet: Visit) -> None:
@@ -404,7 +405,11 @@ def test_it_turns_by_itself_until_somebody_takes_it(browser: Browser, tmp_path: 
     with visit(browser, page_of(octahedron()), tmp_path, reduced_motion="no-preference") as seen:
         button = seen.tab.get_by_text("Rotate")
         assert button.get_attribute("aria-pressed") == "true"
+        button.click()
+        assert button.get_attribute("aria-pressed") == "false"
+        seen.tab.get_by_text("Reset", exact=True).click()
         before = now = pure(seen.show("Albedo"))[0].sum()
+        button.click()
         while abs(now / before - 1) < 0.02:  # the time limit of the test is that of the loop
             now = pure(seen.picture())[0].sum()
         assert now > before  # on to the object's left side, the red one
@@ -412,8 +417,6 @@ def test_it_turns_by_itself_until_somebody_takes_it(browser: Browser, tmp_path: 
         seen.tab.mouse.click(x, y)
         assert button.get_attribute("aria-pressed") == "false"
         np.testing.assert_array_equal(seen.picture(), seen.picture())
-        button.click()
-        assert np.abs(seen.picture() - seen.picture()).max() > 0
         assert seen.troubles == []
 
 
