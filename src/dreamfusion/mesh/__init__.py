@@ -6,7 +6,7 @@
 from dreamfusion.mesh.agreement import Agreement
 from dreamfusion.mesh.asset import MeshOptions, Report, make_mesh
 from dreamfusion.mesh.colour import linear_from_srgb, paint, srgb_from_linear
-from dreamfusion.mesh.export import FORMATS, export
+from dreamfusion.mesh.export import export, require_formats
 from dreamfusion.mesh.extract import simplified, surface
 from dreamfusion.mesh.gltf import glb_bytes
 from dreamfusion.mesh.sample import lattice
@@ -14,7 +14,6 @@ from dreamfusion.mesh.texture import TextureOptions, bake
 from dreamfusion.mesh.triangles import Mesh
 
 __all__ = [
-    "FORMATS",
     "Agreement",
     "Mesh",
     "MeshOptions",
@@ -27,6 +26,7 @@ __all__ = [
     "linear_from_srgb",
     "make_mesh",
     "paint",
+    "require_formats",
     "simplified",
     "srgb_from_linear",
     "surface",

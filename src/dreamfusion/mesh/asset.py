@@ -1,6 +1,5 @@
 """From a scene to a finished mesh, and how well it agrees with what the scene looks like."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,26 +51,34 @@ class Report:
     agreement: Agreement
     """with the volume rendering, from sides that had no part in choosing the level"""
 
+    def __str__(self) -> str:
+        found = self.agreement
+        return "\n".join(
+            [
+                f"surface at density {self.level:.3g}, {self.faces} triangles, "
+                + ("closed and manifold" if self.watertight else "NOT closed"),
+                "agreement with the rendering, from other sides than those that chose the level:",
+                f"  silhouettes {found.silhouette_iou:.3f} (intersection over union), "
+                f"depth error {found.depth_error:.3f} radii",
+                f"  colours {found.albedo_psnr_db:.1f} dB, in soft light {found.shaded_psnr_db:.1f} dB (PSNR)",
+            ]
+        )
+
     def record(self) -> dict[str, Any]:
         """For a JSON file."""
         return _rounded(asdict(self))
 
 
-def make_mesh(
-    scene: Scene, look: RenderOptions, options: MeshOptions, say: Callable[[str], None] = lambda _: None
-) -> tuple[Mesh, Report]:
+def make_mesh(scene: Scene, look: RenderOptions, options: MeshOptions = MeshOptions()) -> tuple[Mesh, Report]:
     """The surface of a scene, simplified, painted and textured. `look` says how finely the scene is rendered.
 
     Raises UserError for scenes without a surface: empty ones, and fog.
     """
-    say("mesh")
     curve = _curve(scene, look, options.blur) if options.level is None else ()
     level = best_level(curve) if options.level is None else options.level
     found = surface(lattice(scene, options.resolution, options.blur), level)
     mesh = simplified(found, options.faces)
-    say("texture")
     mesh = bake(paint(mesh, scene), scene, options.texture)
-    say("comparison")
     cameras = sides(scene, _JUDGING, turn=0.5)
     report = Report(
         level=level,

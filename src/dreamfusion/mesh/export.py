@@ -1,6 +1,6 @@
 """Meshes as files that other programs open upright, at a sane size, in the right colours."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,19 @@ from dreamfusion.mesh.triangles import Mesh, split, standing, vertex_normals
 from dreamfusion.mesh.usdz import require_usd, write_usdz
 from dreamfusion.runs import replacing, write_bytes
 
-FORMATS = ("glb", "obj", "ply", "stl", "usdz")
-HEIGHT_MM = 100.0
+_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
 
 
-def export(mesh: Mesh, path: Path, extras: Mapping[str, object], height_mm: float = HEIGHT_MM) -> list[Path]:
+def require_formats(paths: Iterable[Path]) -> None:
+    """Raise UserError for a suffix that is no format's, and where the library of a format is missing."""
+    for path in paths:
+        if path.suffix.lower() not in _SUFFIXES:
+            raise UserError(f"cannot write a mesh as {path.name}: use one of the suffixes {', '.join(_SUFFIXES)}")
+        if path.suffix.lower() == ".usdz":
+            require_usd()
+
+
+def export(mesh: Mesh, path: Path, extras: Mapping[str, object], height_mm: float = 100.0) -> list[Path]:
     """Write a baked and painted mesh in the format that the suffix of `path` says; returns the files, `path` first.
 
     All but `.stl` stand on the ground (y = 0) over the origin, y up, the longest side 1 metre: `.glb` with the texture
@@ -25,6 +33,7 @@ def export(mesh: Mesh, path: Path, extras: Mapping[str, object], height_mm: floa
     `.usdz` with the texture inside. `.stl` is the bare shape for a printer: z up, `height_mm` high, the unit is the
     millimetre. Raises UserError for any other suffix and where a library is missing, and then nothing was written.
     """
+    require_formats([path])
     match path.suffix.lower():
         case ".glb":
             write_bytes(path, glb_bytes(mesh, extras))
@@ -36,12 +45,8 @@ def export(mesh: Mesh, path: Path, extras: Mapping[str, object], height_mm: floa
         case ".stl":
             write_bytes(path, _plain(mesh, printable(mesh, height_mm), None).export(file_type="stl"))
         case ".usdz":
-            require_usd()
             with replacing(path) as part:
                 write_usdz(mesh, part, extras)
-        case _:
-            wanted = ", ".join(f".{name}" for name in FORMATS)
-            raise UserError(f"cannot write a mesh as {path.name}: use one of the suffixes {wanted}")
     return [path]
 
 

@@ -21,7 +21,6 @@ def require_usd() -> None:
 
 def write_usdz(mesh: Mesh, path: Path, extras: Mapping[str, object]) -> None:
     """A textured mesh as a package of one USD layer and its texture. y is up, the unit is the metre."""
-    require_usd()
     from pxr import Sdf, Usd, UsdGeom, UsdUtils
 
     assert mesh.texture is not None
