@@ -47,7 +47,7 @@ def level_curve(grid: Lattice, views: Views, radius: float) -> tuple[Tried, ...]
         shape = shape_agreement(surface(grid, level), views, radius)
         return Tried(shape.silhouette_iou, shape.depth_error, level)
 
-    known = {float(place): tried(place) for place in range(_FIRST)}
+    known = {place: tried(place) for place in map(float, range(_FIRST))}
     for halving in range(1, _HALVINGS + 1):
         best = max(known, key=lambda place: known[place].score)
         near = (best - 0.5**halving, best + 0.5**halving)
