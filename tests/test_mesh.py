@@ -9,7 +9,18 @@ import trimesh
 from torch import Tensor
 
 from dreamfusion.errors import UserError
-from dreamfusion.mesh import Mesh, MeshOptions, TextureOptions, glb_bytes, lattice, make_mesh, simplified, surface
+from dreamfusion.mesh import (
+    Mesh,
+    MeshOptions,
+    TextureOptions,
+    bake,
+    glb_bytes,
+    lattice,
+    make_mesh,
+    paint,
+    simplified,
+    surface,
+)
 from dreamfusion.mesh.agreement import shape_agreement, sides, views_of
 from dreamfusion.mesh.level import best_level, level_curve
 from dreamfusion.mesh.sample import BLUR, density_at
@@ -145,7 +156,8 @@ def test_a_whole_mesh_and_what_is_said_of_it() -> None:
     assert report.agreement.albedo_psnr_db > 24
     assert report.record()["agreement"]["albedo_psnr_db"] == pytest.approx(report.agreement.albedo_psnr_db, rel=1e-3)
     assert "closed and manifold" in str(report)
-    again, _ = make_mesh(scene, LOOK, MeshOptions(40, level=report.level, faces=800, texture=TextureOptions(128)))
+    by_hand = simplified(surface(lattice(scene, 40), report.level), 800)
+    again = bake(paint(by_hand, scene), scene, TextureOptions(128))
     assert glb_bytes(again, {}) == glb_bytes(mesh, {})
 
 

@@ -27,9 +27,7 @@ def paint(mesh: Mesh, scene: Scene) -> Mesh:
 
 
 @torch.no_grad()
-def look_at_surface(
-    scene: Scene, place: Float[Tensor, "n 3"], inward: Float[Tensor, "n 3"], normals: bool
-) -> Matter:
+def look_at_surface(scene: Scene, place: Float[Tensor, "n 3"], inward: Float[Tensor, "n 3"], normals: bool) -> Matter:
     """What rays see that pass through places of the surface along the unit vectors `inward`.
 
     A ray starts a quarter of its length before the surface and ends three quarters behind it. What it meets is

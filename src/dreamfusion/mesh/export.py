@@ -58,9 +58,7 @@ def printable(mesh: Mesh, height_mm: float) -> Float[np.ndarray, "v 3"]:
 
 def _plain(mesh: Mesh, place: Float[np.ndarray, "v 3"], colours: np.ndarray | None) -> trimesh.Trimesh:
     """With smooth normals; `process=False` keeps the order of vertices."""
-    return trimesh.Trimesh(
-        place, mesh.faces, vertex_normals=vertex_normals(mesh), vertex_colors=colours, process=False
-    )
+    return trimesh.Trimesh(place, mesh.faces, vertex_normals=vertex_normals(mesh), vertex_colors=colours, process=False)
 
 
 def _write_obj(mesh: Mesh, path: Path) -> list[Path]:

@@ -24,9 +24,7 @@ def surface(grid: Lattice, level: float) -> Mesh:
         raise UserError(f"empty scene: no density above {level:.3g}: train longer, or give a lower --level")
     # Density grows by orders of magnitude within a cell, so its logarithm is what linear interpolation suits.
     logarithm = np.log(np.maximum(grid.density, level * 1e-2))
-    corners, faces, _, _ = marching_cubes(
-        logarithm, np.log(level), gradient_direction="ascent", allow_degenerate=False
-    )
+    corners, faces, _, _ = marching_cubes(logarithm, np.log(level), gradient_direction="ascent", allow_degenerate=False)
     return without_small_parts(Mesh((corners * grid.spacing + grid.origin).astype(np.float32), faces.astype(np.int64)))
 
 
@@ -59,7 +57,9 @@ def without_small_parts(mesh: Mesh, smallest: float = _SMALLEST_PART) -> Mesh:
     So the walls of cavities go too, which nobody sees: the volume in them is negative.
     """
     edges = (np.ones(2 * len(mesh.faces)), (mesh.faces[:, :2].ravel(), mesh.faces[:, 1:].ravel()))
-    count, part_of_vertex = connected_components(sparse.coo_array(edges, shape=[len(mesh.vertices)] * 2), directed=False)
+    count, part_of_vertex = connected_components(
+        sparse.coo_array(edges, shape=[len(mesh.vertices)] * 2), directed=False
+    )
     part_of_face = part_of_vertex[mesh.faces[:, 0]]
     volume = np.bincount(part_of_face, signed_volumes(mesh), minlength=count)
     kept = volume >= smallest * volume.max()

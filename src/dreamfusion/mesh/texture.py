@@ -86,9 +86,7 @@ def _normal_map(mesh: Mesh, texels: Fragments, seen: Matter, size: int) -> UInt8
     cut = split(mesh)
     corners = torch.from_numpy(cut.faces).to(texels.face.device)
     frame = np.column_stack([tangents(mesh, cut), vertex_normals(mesh)[cut.vertex]])
-    along, sign, out = (
-        texels.blend(torch.from_numpy(frame).to(corners.device)[corners]).split([3, 1, 3], dim=-1)
-    )
+    along, sign, out = texels.blend(torch.from_numpy(frame).to(corners.device)[corners]).split([3, 1, 3], dim=-1)
     axes = torch.stack([along, sign * torch.linalg.cross(out, along), out], -1)
     inside = normalise(torch.linalg.solve(axes, seen.normal))
     return _filled(texels, 0.5 + 0.5 * inside, size)
