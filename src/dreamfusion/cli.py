@@ -147,7 +147,9 @@ def _mesh(name: str, given: list[str]) -> int:
 
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
     texture = TextureOptions(arguments.texture_size, arguments.normal_map, arguments.bake_light)
-    options = MeshOptions(arguments.resolution, level=arguments.level, faces=arguments.faces, texture=texture)
+    options = MeshOptions(
+        arguments.resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture
+    )
     if paths:
         files, report = generate.export_mesh(run, paths, options, arguments.height_mm)
     else:

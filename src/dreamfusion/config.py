@@ -298,11 +298,7 @@ class OutputConfig:
     sheet_size: int = 144
     """of each picture on the contact sheet, pixels"""
     mesh_resolution: int = 112
-    """points at which the density is sampled, per diameter of the scene's ball"""
-    mesh_faces: int = 10_000
-    """most triangles of the mesh"""
-    texture_size: int = 1024
-    """of the mesh's texture, pixels"""
+    """points per side of the sampled cube"""
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = 
 
 def _own_mesh(run: Run, folder: RunFolder) -> list[Path]:
     output = run.config.output
-    options = MeshOptions(output.mesh_resolution, faces=output.mesh_faces, texture=TextureOptions(output.texture_size))
+    options = MeshOptions(output.mesh_resolution, run.config.size, texture=TextureOptions(output.texture_size))
     try:
         return write_mesh(run, folder, options)[0]
     except UserError as error:

@@ -13,8 +13,6 @@ from dreamfusion.mesh.triangles import Mesh
 from dreamfusion.render import RenderOptions
 from dreamfusion.scene import Scene
 
-_CHOOSING, _JUDGING = 64, 96  # pixels per side of the pictures by which a level is chosen and a mesh is judged
-
 
 @dataclass(frozen=True)
 class MeshOptions:
@@ -22,13 +20,15 @@ class MeshOptions:
 
     resolution: int = 112
     """points of the density's lattice per diameter of the scene's ball"""
+    picture_size: int = 64
+    """pixels per side of the pictures by which the level is chosen and the mesh is judged"""
     blur: float = BLUR
     """of the density before its surface is taken, in radii of the ball"""
     level: float | None = None
     """density of the surface; found from renderings if not given"""
     faces: int = 20_000
     """at most"""
-    texture: TextureOptions = TextureOptions()
+    texture: TextureOptions = TextureOptions()  # noqa: RUF009  # frozen
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ def make_mesh(scene: Scene, look: RenderOptions, options: MeshOptions = MeshOpti
 
     Raises UserError for scenes without a surface: empty ones, and fog.
     """
-    curve = _curve(scene, look, options.blur) if options.level is None else ()
+    curve = _curve(scene, look, options) if options.level is None else ()
     level = best_level(curve) if options.level is None else options.level
     found = surface(lattice(scene, options.resolution, options.blur), level)
     mesh = simplified(found, options.faces)
     mesh = bake(paint(mesh, scene), scene, options.texture)
-    cameras = sides(scene, _JUDGING, turn=0.5)
+    cameras = sides(scene, options.picture_size, turn=0.5)
     report = Report(
         level=level,
         curve=curve,
@@ -93,9 +93,9 @@ def make_mesh(scene: Scene, look: RenderOptions, options: MeshOptions = MeshOpti
     return mesh, report
 
 
-def _curve(scene: Scene, look: RenderOptions, blur: float) -> tuple[Tried, ...]:
-    views = views_of(scene, sides(scene, _CHOOSING), look)
-    return level_curve(lattice(scene, COARSE, blur), views, scene.radius)
+def _curve(scene: Scene, look: RenderOptions, options: MeshOptions) -> tuple[Tried, ...]:
+    views = views_of(scene, sides(scene, options.picture_size), look)
+    return level_curve(lattice(scene, min(COARSE, options.resolution), options.blur), views, scene.radius)
 
 
 def _rounded(value: Any) -> Any:
