@@ -70,7 +70,8 @@ def lopsided() -> Mesh:
     vertices = np.array([[0, 0, 0], [0.6, 0, 0.1], [0.1, 0.9, 0.2], [0.2, 0.1, 0.3]], np.float32) - 0.2
     faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
     corner = np.array([[0, 0], [0.3, 0], [0, 0.2]], np.float32) + 0.1
-    uv = np.stack([corner, corner + [0.5, 0], corner + [0, 0.5], corner + [0.5, 0.5]]).astype(np.float32)
+    places = np.array([[0, 0], [0.5, 0], [0, 0.5], [0.5, 0.5]], np.float32)
+    uv = corner + places[:, None]
     texture = np.zeros((64, 64, 3), np.uint8)
     texture[32:, :32], texture[32:, 32:] = (255, 0, 0), (0, 255, 0)
     texture[:32, :32], texture[:32, 32:] = (0, 0, 255), (255, 255, 255)

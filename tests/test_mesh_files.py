@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pygltflib
@@ -17,7 +17,7 @@ import trimesh
 from PIL import Image
 
 from dreamfusion.errors import UserError
-from dreamfusion.mesh import Mesh, export, glb_bytes, linear_from_srgb
+from dreamfusion.mesh import export, glb_bytes, linear_from_srgb
 from dreamfusion.mesh.triangles import vertex_normals
 from mesh_scenes import FACE_COLOURS, lopsided
 
@@ -129,18 +129,14 @@ def test_equal_meshes_give_equal_bytes() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [
-        lambda mesh: mesh,
-        lambda mesh: replace(mesh, lit=True),
-        lambda mesh: replace(mesh, texture=None, normal_map=None),
-    ],
+    [{}, {"lit": True, "normal_map": None}, {"texture": None, "normal_map": None}],
     ids=["normal map", "unlit", "untextured"],
 )
-def test_glb_passes_the_khronos_validator(change: Callable[[Mesh], Mesh], tmp_path: Path) -> None:
+def test_glb_passes_the_khronos_validator(change: dict[str, Any], tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None or not VALIDATOR.is_dir():
         pytest.skip(f"needs node and the npm package gltf-validator in {VALIDATOR.parent} (make test installs it)")
-    (tmp_path / "mesh.glb").write_bytes(glb_bytes(change(lopsided()), EXTRAS))
+    (tmp_path / "mesh.glb").write_bytes(glb_bytes(replace(lopsided(), **change), EXTRAS))
     words = [node, "-e", VALIDATE, str(VALIDATOR), str(tmp_path / "mesh.glb")]
     issues = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     told = [(message["code"], message["pointer"]) for message in issues["messages"] if message["severity"] < 3]

@@ -57,9 +57,8 @@ def without_small_parts(mesh: Mesh, smallest: float = _SMALLEST_PART) -> Mesh:
     So the walls of cavities go too, which nobody sees: the volume in them is negative.
     """
     edges = (np.ones(2 * len(mesh.faces)), (mesh.faces[:, :2].ravel(), mesh.faces[:, 1:].ravel()))
-    count, part_of_vertex = connected_components(
-        sparse.coo_array(edges, shape=[len(mesh.vertices)] * 2), directed=False
-    )
+    graph = sparse.coo_array(edges, shape=(len(mesh.vertices), len(mesh.vertices)))
+    count, part_of_vertex = connected_components(graph, directed=False)
     part_of_face = part_of_vertex[mesh.faces[:, 0]]
     volume = np.bincount(part_of_face, signed_volumes(mesh), minlength=count)
     kept = volume >= smallest * volume.max()

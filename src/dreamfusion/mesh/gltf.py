@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 from trimesh.exchange.gltf import export_glb
 

@@ -1,8 +1,12 @@
 """Meshes as USDZ, the format of Apple's viewers. Needs `usd-core` (the `usd` extra), which is large."""
 
+# pyright: reportAttributeAccessIssue=false
+# The library brings no types.
+
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +43,7 @@ def write_usdz(mesh: Mesh, path: Path, extras: Mapping[str, object]) -> None:
             raise UserError(f"the USD library could not write {path}: check the folder and its permissions")
 
 
-def _define_mesh(stage, mesh: Mesh):
+def _define_mesh(stage: Any, mesh: Mesh) -> Any:
     """The geometry. USD keeps texture coordinates per corner, so the surface stays closed."""
     from pxr import Sdf, UsdGeom, Vt
 
@@ -62,7 +66,7 @@ def _define_mesh(stage, mesh: Mesh):
     return shape
 
 
-def _bind_material(stage, shape, lit: bool) -> None:
+def _bind_material(stage: Any, shape: Any, lit: bool) -> None:
     """A matte surface with the texture; with baked light, one that glows with it instead."""
     from pxr import Sdf, UsdShade
 
