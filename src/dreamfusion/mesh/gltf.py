@@ -9,11 +9,14 @@ import trimesh
 from jaxtyping import UInt8
 from PIL import Image
 from trimesh.exchange.gltf import export_glb
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from dreamfusion.mesh.colour import linear_from_srgb
 from dreamfusion.mesh.triangles import Mesh, split, standing, tangents, vertex_normals
 
 _UNLIT = "KHR_materials_unlit"
+_MATTE = {"metallicFactor": 0.0, "roughnessFactor": 0.95}
 
 
 def glb_bytes(mesh: Mesh, extras: Mapping[str, object]) -> bytes:
@@ -32,9 +35,8 @@ def glb_bytes(mesh: Mesh, extras: Mapping[str, object]) -> bytes:
 
     def finish(tree: dict[str, Any]) -> None:
         tree["asset"] |= {"generator": "dreamfusion", "extras": dict(extras)}
-        if mesh.texture is None:
-            tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.95}}]
-        tree["materials"][0] |= {"name": "matte", "doubleSided": False}
+        material = tree["materials"][0] if "materials" in tree else {"pbrMetallicRoughness": dict(_MATTE)}
+        tree["materials"] = [material | {"name": "matte", "doubleSided": False}]
         if mesh.lit:
             tree["materials"][0]["extensions"] = {_UNLIT: {}}
             tree["extensionsUsed"] = [_UNLIT]
@@ -53,18 +55,17 @@ def glb_bytes(mesh: Mesh, extras: Mapping[str, object]) -> bytes:
 def _textured(mesh: Mesh) -> trimesh.Trimesh:
     assert mesh.texture is not None
     cut = split(mesh)
-    material = trimesh.visual.material.PBRMaterial(
+    material = PBRMaterial(
         name="matte",
         baseColorTexture=_image(mesh.texture),
         normalTexture=None if mesh.normal_map is None else _image(mesh.normal_map),
-        metallicFactor=0.0,
-        roughnessFactor=0.95,
+        **_MATTE,
     )
     model = trimesh.Trimesh(
         standing(mesh)[cut.vertex],
         cut.faces,
         vertex_normals=vertex_normals(mesh)[cut.vertex],
-        visual=trimesh.visual.TextureVisuals(uv=cut.uv, material=material),
+        visual=TextureVisuals(uv=cut.uv, material=material),
         process=False,
     )
     if mesh.normal_map is not None:

@@ -99,5 +99,6 @@ def _filled(texels: Fragments, values: Float[Tensor, "m 3"], size: int) -> UInt8
     pixel = texels.pixel.cpu().numpy()
     picture[pixel] = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
     covered[pixel] = True
-    nearest = distance_transform_edt(~covered.reshape(size, size), return_distances=False, return_indices=True)
-    return picture.reshape(size, size, 3)[tuple(nearest)]
+    gaps = ~covered.reshape(size, size)
+    rows, columns = np.asarray(distance_transform_edt(gaps, return_distances=False, return_indices=True))
+    return picture.reshape(size, size, 3)[rows, columns]
