@@ -29,6 +29,8 @@ _GLIBC = {
     -2: 2**26,  # M_TOP_PAD: grow in such steps
 }
 
+_OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
+
 Say = Callable[[str], None]
 """Told in a few words what is being done"""
 
@@ -169,7 +171,8 @@ def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = 
 
 def _own_mesh(run: Run, folder: RunFolder) -> list[Path]:
     output = run.config.output
-    options = MeshOptions(output.mesh_resolution, run.config.size, texture=TextureOptions(output.texture_size))
+    texture = TextureOptions(output.texture_size)
+    options = MeshOptions(output.mesh_resolution, run.config.size, faces=_OWN_FACES, texture=texture)
     try:
         return write_mesh(run, folder, options)[0]
     except UserError as error:
