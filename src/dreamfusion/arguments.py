@@ -77,14 +77,14 @@ class MakeMesh:
     """new .glb, .obj, .ply, .stl or .usdz file; mesh.glb in the run's folder if not given"""
     format: tuple[Literal["glb", "obj", "ply", "stl", "usdz"], ...] = ()
     """also make these, beside that file"""
-    resolution: int = OutputConfig.mesh_resolution
-    """points at which the density is sampled, per diameter of the scene's ball"""
+    resolution: int | None = None
+    """points at which the density is sampled, per diameter of the scene's ball; the run's own if not given"""
     level: float | None = None
     """density of the surface; found from the renderings if not given"""
     faces: int = 20_000
     """most triangles"""
-    texture_size: int = OutputConfig.texture_size
-    """pixels"""
+    texture_size: int | None = None
+    """pixels; the run's own if not given"""
     normal_map: bool = False
     """add a map of the field's normals (.glb)"""
     bake_light: bool = False

@@ -1,5 +1,6 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -146,7 +147,9 @@ def _mesh(name: str, given: list[str]) -> int:
     from dreamfusion.mesh import MeshOptions, TextureOptions
 
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
-    texture = TextureOptions(arguments.texture_size, arguments.normal_map, arguments.bake_light)
+    output = run.config.output
+    size = arguments.texture_size or output.texture_size
+    texture = TextureOptions(size, arguments.normal_map, arguments.bake_light)
     options = MeshOptions(
         arguments.resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture
     )
@@ -162,12 +165,11 @@ def _mesh(name: str, given: list[str]) -> int:
 
 def _require_mesh(arguments: a.MakeMesh) -> list[Path]:
     """The new files that are wanted, none for the run's own. Raises UserError for what cannot be done."""
-    require("resolution", arguments.resolution, 8)
-    require("faces", arguments.faces, 100)
-    require("texture-size", arguments.texture_size, 64, 8192)
-    require("height-mm", arguments.height_mm, 1e-3)
-    if arguments.level is not None:
-        require("level", arguments.level, 1e-6)
+    limits = {"resolution": (8, math.inf), "texture_size": (64, 8192), "level": (1e-6, math.inf)}
+    limits |= {"faces": (100, math.inf), "height_mm": (1e-3, math.inf)}
+    for option, (low, high) in limits.items():
+        if (value := getattr(arguments, option)) is not None:
+            require(option, value, low, high)
     if arguments.out is None:
         return []
     require_new_file(arguments.out, MESH_SUFFIXES)
