@@ -61,7 +61,7 @@ def candidates():
         "dense_single": Encoded(DenseGrids((49,), 8), 8),
         "tri_plane": Encoded(TriPlane(128, 16), 16),
         "hash_grid": hash_field(),
-        "mip_mlp": MipMlp(MipMlpOptions(activation=ACTIVATION, blob=BLOB), generator),
+        "mip_mlp": MipMlp(MipMlpOptions(law=DensityLaw(ACTIVATION, BLOB)), generator),
     }
 
 

@@ -215,7 +215,7 @@ def _field(name: str) -> SomeField:
     makers: dict[str, Callable[[], SomeField]] = {
         "hash": hash_field,
         "grid": lambda: GridField(GridFieldOptions(activation=ACTIVATION, blob=BLOB), Generator().manual_seed(0)),
-        "mlp": lambda: MipMlp(MipMlpOptions(activation=ACTIVATION, blob=BLOB), Generator().manual_seed(0)),
+        "mlp": lambda: MipMlp(MipMlpOptions(law=DensityLaw(ACTIVATION, BLOB)), Generator().manual_seed(0)),
     }
     return makers[name]()
 

@@ -13,7 +13,7 @@ from dreamfusion.config_check import require_device_name
 from dreamfusion.distill import AlphaSigma, Sds, SigmaSquared, Uniform, Weighting
 from dreamfusion.errors import UserError
 from dreamfusion.fields import Field
-from dreamfusion.fields.density import Activation, Exp, GaussianBlob, Softplus
+from dreamfusion.fields.density import Activation, DensityLaw, Exp, GaussianBlob, Softplus
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.lights import LightSampler
@@ -147,7 +147,7 @@ def _field(config: c.SceneConfig, generator: Generator) -> Field:
             )
             return GridField(sizes, generator)
         case c.MlpField(levels, blocks, width):
-            options = MipMlpOptions(levels=levels, blocks=blocks, width=width, activation=activation, blob=blob)
+            options = MipMlpOptions(levels=levels, blocks=blocks, width=width, law=DensityLaw(activation, blob))
             return MipMlp(options, generator)
 
 

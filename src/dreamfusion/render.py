@@ -5,7 +5,8 @@ in occupied cells; density with gradients to those that can be seen; colour and 
 of their ray.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -16,9 +17,11 @@ from dreamfusion.compositing import Composition, composed, learning
 from dreamfusion.fields import Field, Gaussians, Matter, prepared, surface
 from dreamfusion.lights import Light
 from dreamfusion.rays import Rays, cast
-from dreamfusion.samples import Bins, Samples, cut, occupied, visible
+from dreamfusion.recompute import recomputed
+from dreamfusion.samples import Bins, Samples, among, cut, occupied, proposed, visible
 from dreamfusion.scene import Scene
 from dreamfusion.shading import lambert
+from dreamfusion.stepfun import Histogram
 
 CLEAR = 1e-6
 """Opacity under which a ray is held to show nothing, where something is divided by its opacity."""
@@ -40,8 +43,11 @@ class RenderOptions:
     they take the mean colour of the samples of their ray that are. Their densities learn all the same."""
     normals: bool = False
     """compose normals even if no light asks for them"""
-    variance: float | None = None
-    """replaces the covariance of every sample by this times the identity (the paper's annealed lambda_Sigma)"""
+    views: slice | None = None
+    """`render` pictures only this range of the views, each just as it is among all, its random samples included"""
+    recompute: int = 0
+    """Rays at a time that are rendered again in the backward pass, in place of remembering what their gradients need:
+    bounds the memory of `render`, changes nothing in its results. 0 remembers everything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +79,8 @@ class RaySamples:
     direction: Float[Tensor, "m 3"]
     """of the ray, away from the camera"""
     normal: Float[Tensor, "m 3"] | None
+    proposals: tuple[Histogram, ...] = ()
+    """what the network for proposals saw on the same rays, in each of its rounds"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,16 +98,19 @@ def render(
     generator: Generator | None = None,
     background: Float[Tensor, "b 3"] | None = None,
 ) -> Render:
-    """Differentiable pictures of all views.
+    """Differentiable pictures of all views, or of `options.views`.
 
     generator: jitters the samples; without one they are evenly spaced. background: plain colours to put behind the
     views, in [0, 1], in place of the scene's own background.
     """
     rays, view = _rays_and_views(cameras)
-    sums, along = _march(scene, rays, view, light, options, generator)
-    behind = scene.background.colour(rays.direction) if background is None else background[view]
-    picture = _picture(sums, behind, cameras)
-    return Render(picture.rgb, picture.opacity, picture.depth, picture.normal, along)
+    bins = cut(scene, rays, options.samples, generator)
+    if options.views is not None:
+        own = _range_of(options.views, cameras)
+        cameras, rays, view, bins = cameras[options.views], rays[own], view[own], among(bins, own)
+    sums, along = _remembering_little(scene, bins, view, light, options)
+    picture = _picture(sums, bins.number, _behind(scene, rays, view, background), cameras)
+    return Render(picture.rgb, picture.opacity, picture.depth, picture.normal, replace(along, rays=len(rays)))
 
 
 @torch.no_grad()
@@ -131,22 +142,23 @@ def _view(
 ) -> Picture:
     """One view, `options.chunk` rays at a time."""
     rays, view = _rays_and_views(camera)
-    parts = []
+    parts, numbers = [], []
     for start in range(0, len(rays), options.chunk):
         piece = slice(start, start + options.chunk)
-        parts.append(_march(scene, rays[piece], view[piece], light, options, None)[0])
-    behind = scene.background.colour(rays.direction) if background is None else background[view]
-    return _picture(_joined(parts), behind, camera)
+        bins = cut(scene, rays[piece], options.samples, None)
+        parts.append(_march(scene, bins, view[piece], light, options)[0])
+        numbers.append(bins.number + start)
+    return _picture(_joined(parts), torch.cat(numbers), _behind(scene, rays, view, background), camera)
 
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Sums along rays, before the background."""
+    """Sums along the rays of the table, before the background."""
 
-    colour: Float[Tensor, "n 3"]
-    opacity: Float[Tensor, " n"]
-    depth: Float[Tensor, " n"]
-    normal: Float[Tensor, "n 3"] | None
+    colour: Float[Tensor, "r 3"]
+    opacity: Float[Tensor, " r"]
+    depth: Float[Tensor, " r"]
+    normal: Float[Tensor, "r 3"] | None
 
 
 def _rays_and_views(cameras: Cameras) -> tuple[Rays, Int[Tensor, " n"]]:
@@ -154,16 +166,38 @@ def _rays_and_views(cameras: Cameras) -> tuple[Rays, Int[Tensor, " n"]]:
     return cast(cameras), view.repeat_interleave(cameras.height * cameras.width)
 
 
-def _march(
-    scene: Scene,
-    rays: Rays,
-    view: Int[Tensor, " n"],
-    light: Light,
-    options: RenderOptions,
-    generator: Generator | None,
+def _range_of(views: slice, cameras: Cameras) -> slice:
+    """The rays of a range of views."""
+    start, stop, _ = views.indices(len(cameras))
+    pixels = cameras.height * cameras.width
+    return slice(start * pixels, stop * pixels)
+
+
+def _behind(
+    scene: Scene, rays: Rays, view: Int[Tensor, " n"], background: Float[Tensor, "b 3"] | None
+) -> Float[Tensor, "n 3"]:
+    return scene.background.colour(rays.direction) if background is None else background[view]
+
+
+def _remembering_little(
+    scene: Scene, bins: Bins, view: Int[Tensor, " n"], light: Light, options: RenderOptions
 ) -> tuple[_Sums, RaySamples]:
-    field, bins = prepared(scene.field), cut(scene, rays, options.samples, generator)
-    samples = occupied(scene, bins, options.variance)
+    """What `_march` returns, with no more than `options.recompute` rays of its memory at a time."""
+    size = options.recompute
+    if size == 0 or not torch.is_grad_enabled():
+        return _march(scene, bins, view, light, options)
+    pieces = [bins[start : start + size] for start in range(0, len(bins.t), size)] or [bins]
+    marched = [recomputed(lambda piece=piece: _march(scene, piece, view, light, options)) for piece in pieces]
+    return _joined([sums for sums, _ in marched]), _joined_samples([along for _, along in marched])
+
+
+def _march(
+    scene: Scene, bins: Bins, view: Int[Tensor, " n"], light: Light, options: RenderOptions
+) -> tuple[_Sums, RaySamples]:
+    """Along the rays of the table; `view` is that of all rays."""
+    field = prepared(scene.field)
+    bins, proposals = proposed(scene, bins, options.samples)
+    samples = occupied(scene, bins)
     if options.weight_threshold > 0:
         with torch.no_grad():
             composition = _composed(bins, samples, field.density(samples.at))
@@ -176,16 +210,17 @@ def _march(
         weights = learning(_composed(bins, samples, matter.density), samples.index, matter.density)
     row = coloured.index // options.samples
     along = RaySamples(
-        rays=len(rays),
+        rays=len(view),
         weights=weights,
         t=bins.t,
         row=row,
         weight=weights.flatten()[coloured.index],
         direction=bins.rays.direction[row],
         normal=matter.normal,
+        proposals=proposals,
     )
     colour = lambert(matter, coloured.at.mean, light, view[bins.number[row]])
-    return _summed(along, colour, bins.number), along
+    return _summed(along, colour), along
 
 
 def _composed(bins: Bins, samples: Samples, density: Float[Tensor, " m"]) -> Composition:
@@ -200,19 +235,18 @@ def _matter(field: Field, at: Gaussians, with_normals: bool) -> Matter:
     return field.matter(at)
 
 
-def _summed(along: RaySamples, colour: Float[Tensor, "m 3"], number: Int[Tensor, " r"]) -> _Sums:
+def _summed(along: RaySamples, colour: Float[Tensor, "m 3"]) -> _Sums:
     opacity = along.weights.sum(-1)
     middle = 0.5 * (along.t[:, 1:] + along.t[:, :-1])
     depth = (along.weights * middle).sum(-1) / opacity.clamp(min=CLEAR)
     # The coloured samples stand for the whole ray.
     packed = torch.zeros_like(opacity).index_add(0, along.row, along.weight)
     share = torch.where(packed > 0, opacity / packed.clamp(min=torch.finfo(packed.dtype).tiny), 1.0)
-    normal = None if along.normal is None else _all_rays(along, number, _per_ray(along, along.normal) * share[:, None])
     return _Sums(
-        colour=_all_rays(along, number, _per_ray(along, colour) * share[:, None]),
-        opacity=_all_rays(along, number, opacity),
-        depth=_all_rays(along, number, depth),
-        normal=normal,
+        colour=_per_ray(along, colour) * share[:, None],
+        opacity=opacity,
+        depth=depth,
+        normal=None if along.normal is None else _per_ray(along, along.normal) * share[:, None],
     )
 
 
@@ -222,19 +256,20 @@ def _per_ray(along: RaySamples, values: Float[Tensor, "m c"]) -> Float[Tensor, "
     return weighted.new_zeros(len(along.t), values.shape[1]).index_add(0, along.row, weighted)
 
 
-def _all_rays(along: RaySamples, number: Int[Tensor, " r"], values: Float[Tensor, "r *c"]) -> Float[Tensor, "n *c"]:
-    """The table's rays among all rays; zero for those that pass by."""
-    return values.new_zeros(along.rays, *values.shape[1:]).index_copy(0, number, values)
+def _picture(sums: _Sums, number: Int[Tensor, " r"], behind: Float[Tensor, "n 3"], cameras: Cameras) -> Picture:
+    """Pixels of all rays; those that are not in the table, by their `number`, show the background alone."""
 
+    def spread(values: Float[Tensor, "r *c"]) -> Float[Tensor, "n *c"]:
+        return values.new_zeros(len(behind), *values.shape[1:]).index_copy(0, number, values)
 
-def _picture(sums: _Sums, behind: Float[Tensor, "n 3"], cameras: Cameras) -> Picture:
     shape = (len(cameras), cameras.height, cameras.width)
-    rgb = sums.colour + (1 - sums.opacity)[:, None] * behind
+    opacity = spread(sums.opacity)
+    rgb = spread(sums.colour) + (1 - opacity)[:, None] * behind
     return Picture(
         rgb=rgb.view(*shape, 3),
-        opacity=sums.opacity.view(shape),
-        depth=sums.depth.view(shape),
-        normal=None if sums.normal is None else sums.normal.view(*shape, 3),
+        opacity=opacity.view(shape),
+        depth=spread(sums.depth).view(shape),
+        normal=None if sums.normal is None else spread(sums.normal).view(*shape, 3),
     )
 
 
@@ -245,4 +280,23 @@ def _joined(parts: list[_Sums]) -> _Sums:
         opacity=torch.cat([part.opacity for part in parts]),
         depth=torch.cat([part.depth for part in parts]),
         normal=torch.cat(normals) if normals else None,
+    )
+
+
+def _joined_samples(parts: list[RaySamples]) -> RaySamples:
+    """The samples of all rays of the table, of which each part has some, in order."""
+    first = list(accumulate((len(part.t) for part in parts), initial=0))
+    normals = [part.normal for part in parts if part.normal is not None]
+    return RaySamples(
+        rays=parts[0].rays,
+        weights=torch.cat([part.weights for part in parts]),
+        t=torch.cat([part.t for part in parts]),
+        row=torch.cat([part.row + start for part, start in zip(parts, first, strict=False)]),
+        weight=torch.cat([part.weight for part in parts]),
+        direction=torch.cat([part.direction for part in parts]),
+        normal=torch.cat(normals) if normals else None,
+        proposals=tuple(
+            Histogram(torch.cat([each.t for each in rounds]), torch.cat([each.weights for each in rounds]))
+            for rounds in zip(*(part.proposals for part in parts), strict=True)
+        ),
     )
