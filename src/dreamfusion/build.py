@@ -18,8 +18,10 @@ from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.lights import LightSampler
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.proposals import Proposal, ProposalOptions
 from dreamfusion.render import RenderOptions
 from dreamfusion.scene import Scene
+from dreamfusion.shampoo import Shampoo, ShampooOptions
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,31 @@ def scene(config: c.SceneConfig, generator: Generator) -> Scene:
     cells = config.occupancy
     options = OccupancyOptions(cells=cells.cells, threshold=cells.threshold, decay=cells.decay, margin=cells.margin)
     field, background = _field(config, generator), _background(config.background, generator)
-    return Scene(field, background, Occupancy(options, config.radius), config.radius)
+    proposal = _proposal(config, generator) if config.proposal.rounds else None
+    return Scene(field, background, Occupancy(options, config.radius), config.radius, proposal)
 
 
-def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Adam:
-    """Adam with one group per kind of parameter; each group remembers its own learning rate as `base`."""
+def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
+    """The optimiser, one group per kind of parameter; each group remembers its own learning rate as `base`."""
     rates = {"grid": config.grid, "network": config.network, "background": config.background}
     groups = [
         {"params": parameters, "lr": rates[name], "base": rates[name]}
         for name, parameters in scene.parameter_groups().items()
     ]
+    if config.method == "shampoo":
+        own = config.shampoo
+        return Shampoo(
+            groups,
+            ShampooOptions(
+                betas=config.betas,
+                epsilon=config.epsilon,
+                exponent=own.exponent,
+                block=own.block,
+                averaged=own.averaged,
+                nesterov=own.nesterov,
+                every=own.every,
+            ),
+        )
     fused = scene.occupancy.density.device.type in ("cpu", "cuda")
     return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
 
@@ -82,6 +99,7 @@ def device_of(name: str) -> torch.device:
 
 
 def _cameras(config: c.CameraConfig) -> OrbitSampler:
+    spread = math.sqrt if config.jitter_is == "variance" else float
     return OrbitSampler(
         elevation=_radians(config.elevation_deg),
         elevation_uniform_in_angle=config.elevation_uniform_in_angle,
@@ -89,8 +107,8 @@ def _cameras(config: c.CameraConfig) -> OrbitSampler:
         distance=config.distance,
         fov_y=_radians(config.fov_deg),
         position_jitter=config.position_jitter,
-        look_at_jitter=config.look_at_jitter,
-        up_jitter=config.up_jitter,
+        look_at_jitter=spread(config.look_at_jitter),
+        up_jitter=spread(config.up_jitter),
         stratified=config.stratified,
     )
 
@@ -114,6 +132,7 @@ def _look(config: c.RenderConfig) -> RenderOptions:
         weight_threshold=config.weight_threshold,
         colour_threshold=config.colour_threshold,
         normals=config.normals,
+        recompute=config.recompute,
     )
 
 
@@ -130,9 +149,14 @@ def _sds(config: c.SdsConfig) -> Sds:
     )
 
 
-def _field(config: c.SceneConfig, generator: Generator) -> Field:
+def _law(config: c.SceneConfig) -> DensityLaw:
     activations: dict[str, Activation] = {"exp": Exp(config.shift, config.limit), "softplus": Softplus(config.shift)}
-    activation, blob = activations[config.activation], GaussianBlob(config.blob.height, config.blob.width)
+    blob = GaussianBlob(config.blob.height, config.blob.width)
+    return DensityLaw(activations[config.activation], blob, config.blob.on)
+
+
+def _field(config: c.SceneConfig, generator: Generator) -> Field:
+    law = _law(config)
     match config.field:
         case c.GridField() as grid:
             sizes = GridFieldOptions(
@@ -142,13 +166,27 @@ def _field(config: c.SceneConfig, generator: Generator) -> Field:
                 colour_cells=grid.colour_cells,
                 features=grid.features,
                 hidden=grid.hidden,
-                activation=activation,
-                blob=blob,
+                activation=law.activation,
+                blob=law.blob,
             )
             return GridField(sizes, generator)
-        case c.MlpField(levels, blocks, width):
-            options = MipMlpOptions(levels=levels, blocks=blocks, width=width, law=DensityLaw(activation, blob))
+        case c.MlpField(levels, blocks, width, order):
+            options = MipMlpOptions(levels=levels, blocks=blocks, width=width, order=order, law=law)
             return MipMlp(options, generator)
+
+
+def _proposal(config: c.SceneConfig, generator: Generator) -> Proposal:
+    own = config.proposal
+    options = ProposalOptions(
+        rounds=own.rounds,
+        levels=own.levels,
+        layers=own.layers,
+        width=own.width,
+        dilation=own.dilation,
+        slope=own.slope,
+        law=_law(config),
+    )
+    return Proposal(options, generator)
 
 
 def _background(config: c.BackgroundConfig, generator: Generator) -> Background:

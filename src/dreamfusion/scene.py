@@ -15,7 +15,12 @@ class Scene(nn.Module):
     """
 
     def __init__(
-        self, field: Field, background: Background, occupancy: Occupancy, radius: float, proposal: Proposal | None = None
+        self,
+        field: Field,
+        background: Background,
+        occupancy: Occupancy,
+        radius: float,
+        proposal: Proposal | None = None,
     ) -> None:
         super().__init__()
         self.field = field
