@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run. Degrees become radians here, names become types; nothing is decided."""
 
 import math
+import os
 from dataclasses import dataclass
 
 import torch
@@ -80,13 +81,14 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
 
 
 def device_of(name: str) -> torch.device:
-    """The device that `--device` means; "auto" is CUDA where there is one, else the CPU.
+    """The device that `--device` means; "auto" is CUDA where there is one (under torchrun the process' own), or the CPU.
 
     Raises UserError if it is not there, or if the name means none.
     """
     require_device_name(name)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = os.environ.get("LOCAL_RANK")  # torchrun's number of the process on this machine
+        return torch.device(("cuda" if own is None else f"cuda:{own}") if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     there = {
         "cpu": True,

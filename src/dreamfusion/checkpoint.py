@@ -1,8 +1,8 @@
 """Checkpoints: everything of a run on disk, whole at every moment.
 
 A checkpoint folder holds `checkpoint.json` (configuration, step, and the name and SHA-256 of the tensor file) and that
-`tensors-*.safetensors` (scene, Adam's moments, the generator's state). Tensors are written first, under a name of their
-own; the rename of `checkpoint.json` is the moment from which the new state counts; only then the old tensors go.
+`tensors-*.safetensors` (scene, state of the optimiser and of the generator). Tensors are written first, under a name of
+their own; the rename of `checkpoint.json` is the moment from which the new state counts; only then the old tensors go.
 Nothing is pickled.
 """
 
@@ -26,7 +26,7 @@ from dreamfusion.config_text import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, start
 
-FORMAT = 2
+FORMAT = 3
 HEAD = "checkpoint.json"
 
 
@@ -68,19 +68,19 @@ def load(folder: Path, device: torch.device) -> Run:
 def _tensors(run: Run) -> dict[str, Tensor]:
     """All state, under flat names."""
     scene = {f"scene.{name}": tensor for name, tensor in run.scene.state_dict().items()}
-    moments = {
-        f"adam.{index}.{name}": tensor
+    memory = {
+        f"optimiser.{index}.{name}": tensor
         for index, state in run.optimiser.state_dict()["state"].items()
         for name, tensor in state.items()
     }
-    everything = scene | moments | {"generator": run.generator.get_state()}
+    everything = scene | memory | {"generator": run.generator.get_state()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in everything.items()}
 
 
 def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
     run.scene.load_state_dict(_under("scene.", tensors))
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under("adam.", tensors).items():
+    for name, tensor in _under("optimiser.", tensors).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})

@@ -36,7 +36,7 @@ class MlpField:
     width: int = 128
     """hidden units"""
     order: Literal["norm-first", "norm-last"] = "norm-first"
-    """where a block normalises: at its entry, which leaves a way past all blocks, or its sum; the paper says: between them"""
+    """where a block normalises: what enters it (a way past all blocks stays open), or its sum; paper: "between" them"""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,11 @@ class Team:
         if self.size > 1:
             dist.barrier()
 
+    def part(self) -> None:
+        """No more is exchanged."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
 
 ALONE = Team()
 
@@ -69,8 +74,9 @@ def joined(device: torch.device) -> Team:
     """The team that torchrun's variables name, ready to talk over nccl on GPUs, else gloo; `ALONE` without them."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Team(dist.get_rank(), dist.get_world_size())
 
 
