@@ -68,7 +68,7 @@ class Proposal(nn.Module):
         return self.options.law(self.to_density(x)[:, 0], at.mean)
 
     def edges(
-        self, rays: Rays, ends: Float[Tensor, "r 2"], bins: int, offset: Float[Tensor, "r rounds+1"]
+        self, rays: Rays, ends: Float[Tensor, "r 2"], bins: int, offset: Float[Tensor, "r levels"]
     ) -> tuple[Float[Tensor, "r {bins}+1"], tuple[Histogram, ...]]:
         """The edges of the field's `bins` bins between the two ends of each ray, and what each round saw on the way.
 
@@ -83,14 +83,14 @@ class Proposal(nn.Module):
             t, mass = self._widened(seen[-1], ends, expected)
         return resampled(t, mass, bins, offset[:, -1]), tuple(seen)
 
-    def _weights(self, rays: Rays, t: Float[Tensor, "r s+1"]) -> Float[Tensor, "r s"]:
+    def _weights(self, rays: Rays, t: Float[Tensor, "r edges"]) -> Float[Tensor, "r bins"]:
         place = means(rays, t)
         return composite(self.density(isotropic(place.view(-1, 3), 0.0)).view(place.shape[:2]), t)
 
     @torch.no_grad()
     def _widened(
         self, seen: Histogram, ends: Float[Tensor, "r 2"], expected: int
-    ) -> tuple[Float[Tensor, "r e"], Float[Tensor, "r e-1"]]:
+    ) -> tuple[Float[Tensor, "r wide"], Float[Tensor, "r parts"]]:
         """Edges and masses to draw the next bins by."""
         in_bins, in_rays = self.options.dilation
         t, weights = dilated(seen.t, seen.weights, (in_bins / expected + in_rays) * (ends[:, 1] - ends[:, 0]))

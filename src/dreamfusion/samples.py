@@ -26,7 +26,7 @@ class Bins:
     """among all rays"""
     rays: Rays
     t: Float[Tensor, "r edges"]
-    offset: Float[Tensor, "r rounds+1"] | None = None
+    offset: Float[Tensor, "r levels"] | None = None
     """where proposals will cut further: how their bins are shifted, see `Proposal.edges`; `t` are then the two ends"""
 
     def __getitem__(self, rows: slice | Int[Tensor, " k"]) -> "Bins":

@@ -15,12 +15,12 @@ from torch import Tensor
 class Histogram:
     """What r rays of s bins see where."""
 
-    t: Float[Tensor, "r s+1"]
-    weights: Float[Tensor, "r s"]
+    t: Float[Tensor, "r edges"]
+    weights: Float[Tensor, "r bins"]
 
 
 def inverse_cdf(
-    t: Float[Tensor, "r s+1"], mass: Float[Tensor, "r s"], share: Float[Tensor, "r k"]
+    t: Float[Tensor, "r edges"], mass: Float[Tensor, "r bins"], share: Float[Tensor, "r k"]
 ) -> Float[Tensor, "r k"]:
     """Where the given shares, in [0, 1), of a ray's mass lie before; mass is spread evenly within a bin.
 
@@ -36,7 +36,7 @@ def inverse_cdf(
 
 
 def resampled(
-    t: Float[Tensor, "r s+1"], mass: Float[Tensor, "r s"], bins: int, offset: Float[Tensor, " r"]
+    t: Float[Tensor, "r edges"], mass: Float[Tensor, "r bins"], bins: int, offset: Float[Tensor, " r"]
 ) -> Float[Tensor, "r {bins}+1"]:
     """Edges of `bins` new bins, about equal shares of each ray's mass; they cover the same way or less, and ascend.
 
@@ -54,8 +54,8 @@ def resampled(
 
 
 def dilated(
-    t: Float[Tensor, "r s+1"], weights: Float[Tensor, "r s"], by: Float[Tensor, " r"]
-) -> tuple[Float[Tensor, "r e"], Float[Tensor, "r e-1"]]:
+    t: Float[Tensor, "r edges"], weights: Float[Tensor, "r bins"], by: Float[Tensor, " r"]
+) -> tuple[Float[Tensor, "r wide"], Float[Tensor, "r parts"]]:
     """The least histogram whose density is everywhere at least that of all places up to `by` away.
 
     It forgives a proposal that is a little off, and a ray that moved a little since. The ends of the ray stay. Its mass
@@ -69,7 +69,7 @@ def dilated(
     return edges, torch.where(near, density[:, None], 0.0).amax(-1) * edges.diff(dim=-1)
 
 
-def outer(t: Float[Tensor, "r n+1"], histogram: Histogram) -> Float[Tensor, "r n"]:
+def outer(t: Float[Tensor, "r cuts"], histogram: Histogram) -> Float[Tensor, "r bins"]:
     """For each bin between neighbouring `t`, the weight of all bins of the histogram that overlap it.
 
     That is the most that the histogram can have in that bin; differentiable in its weights.
