@@ -65,10 +65,9 @@ def test_blocks_are_preconditioned_each_by_itself():
     options = replace(PAPER, block=3, betas=(0.0, 0.9))
     found, _ = descended(start, slope, options, 1)
     parts = [
-        descended(block, lambda w, row=row: slope(start)[3 * row : 3 * row + 3].split(3, dim=1)[column], options, 1)[0]
-        - block
-        for row, rows in enumerate(start.split(3))
-        for column, block in enumerate(rows.split(3, dim=1))
+        descended(block, lambda w, here=gradient: here, options, 1)[0] - block
+        for rows, gradients in zip(start.split(3), slope(start).split(3), strict=True)
+        for block, gradient in zip(rows.split(3, dim=1), gradients.split(3, dim=1), strict=True)
     ]
     # Alone, each block is grafted to its own size; together they share the graft of the whole.
     moved = [block for rows in (found - start).split(3) for block in rows.split(3, dim=1)]
@@ -78,8 +77,8 @@ def test_blocks_are_preconditioned_each_by_itself():
 
 
 def test_the_step_has_the_length_of_the_graft_whatever_the_gradient():
+    start, slope = quadratic()
     for scale in (1e-12, 1.0, 1e6):
-        start, slope = quadratic()
         found, _ = descended(start, lambda w, scale=scale: scale * slope(w), replace(PAPER, betas=(0.0, 0.9)), 1)
         assert (found - start).norm() == pytest.approx(1e-2 * start.numel() ** 0.5)
 

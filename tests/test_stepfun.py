@@ -37,7 +37,9 @@ def test_samples_by_random_shares_have_the_histograms_law():
     t, mass = histogram()
     share = torch.rand(RAYS, 40_000, generator=seeded(7), dtype=torch.float64)
     place = inverse_cdf(t, mass, share)
-    counts = torch.stack([((place >= a[:, None]) & (place < b[:, None])).double().mean(-1) for a, b in _bins(t)], dim=-1)
+    counts = torch.stack(
+        [((place >= a[:, None]) & (place < b[:, None])).double().mean(-1) for a, b in _bins(t)], dim=-1
+    )
     assert (counts - mass).abs().max() < 4 * 0.5 / 200
 
 

@@ -81,7 +81,7 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
 
 
 def device_of(name: str) -> torch.device:
-    """The device that `--device` means; "auto" is CUDA where there is one (with torchrun, the process' own), or the CPU.
+    """The device that `--device` means; "auto" is CUDA where there is one (under torchrun: its own), or the CPU.
 
     Raises UserError if it is not there, or if the name means none.
     """

@@ -1,5 +1,7 @@
 """The algebra of histograms along one ray, one bin at a time, on lists of numbers."""
 
+from itertools import pairwise
+
 
 def inverse_cdf(t, mass, share):
     """Where a share of the mass lies before."""
@@ -13,7 +15,7 @@ def inverse_cdf(t, mass, share):
 
 def resampled(t, mass, bins, offset):
     centres = [inverse_cdf(t, mass, (i + offset) / bins) for i in range(bins)]
-    inner = [(a + b) / 2 for a, b in zip(centres, centres[1:], strict=False)]
+    inner = [(a + b) / 2 for a, b in pairwise(centres)]
     first, last = 2 * centres[0] - inner[0], 2 * centres[-1] - inner[-1]
     return [max(first, t[0]), *inner, min(last, t[-1])]
 
@@ -35,7 +37,7 @@ def outer(t, other, weights):
     """Per bin of t, the weights of all bins of the other histogram that share some length with it."""
     return [
         sum(w for a, b, w in zip(other, other[1:], weights, strict=False) if a < high and b > low)
-        for low, high in zip(t, t[1:], strict=False)
+        for low, high in pairwise(t)
     ]
 
 
