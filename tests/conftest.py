@@ -77,7 +77,7 @@ def small_paper() -> Config:
             background=LearnedBackground(levels=2, layers=1, width=8),
             occupancy=replace(PAPER.scene.occupancy, cells=8),
         ),
-        render=replace(PAPER.render, samples=4, recompute=100),
+        render=replace(PAPER.render, samples=4, recompute=600),
         optimise=replace(PAPER.optimise, shampoo=replace(PAPER.optimise.shampoo, block=12)),
         output=OutputConfig(samples=8, frames=3, frame_size=32, sheet_size=16, mesh_resolution=16),
     )
