@@ -2,7 +2,7 @@
 
     python benchmarks/step.py [--steps 100] [--threads 2]        the middle of a run of the fast preset, made on the way
     python benchmarks/step.py --run FOLDER                       the last checkpoint of a run
-    python benchmarks/step.py --preset paper --views 1 --size 32 --warm-steps 0 --steps 3       another preset, from its start
+    python benchmarks/step.py --preset paper --views 1 --size 32 --warm-steps 0       another preset, from its start
     python benchmarks/step.py --profile --memory                 also: where the time goes, what fills the memory
 
 Prints JSON: milliseconds (medians; the mean too, since memory of empty space is refreshed in few steps only), the

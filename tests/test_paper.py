@@ -19,7 +19,7 @@ from dreamfusion.optimise import optimise, prompt_table, start
 from dreamfusion.presets import PAPER
 from dreamfusion.proposals import Proposal
 from dreamfusion.schedules import Constant, Schedule
-from dreamfusion.video import contact_sheet
+from dreamfusion.video import Shot, contact_sheet
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
@@ -178,8 +178,8 @@ def test_losses_are_those_of_the_paper_over_all_pixels(tiny_paper, disc_prior):
 def test_pictures_and_mesh_come_of_it(tiny_paper, disc_prior, tmp_path):
     dense = replace(tiny_paper.scene, shift=-3.0, blob=replace(tiny_paper.scene.blob, height=8.0))
     run, _ = go(replace(tiny_paper, scene=dense), disc_prior, 1)
-    sheet = contact_sheet(run.scene, run.recipe.show)
-    assert sheet[:144, :144].std() > 5  # a blob, not plain
+    sheet = contact_sheet(run.scene, run.recipe.show, Shot(size=16))
+    assert sheet[:16, :16].std() > 5  # a blob, not plain
     write_mesh(run, tmp_path / "mesh.glb", 24)
     assert (tmp_path / "mesh.glb").stat().st_size > 1000
 

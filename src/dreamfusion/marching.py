@@ -155,6 +155,7 @@ def _per_ray(along: RaySamples, values: Float[Tensor, "m c"]) -> Float[Tensor, "
 
 
 def joined(parts: list[Sums]) -> Sums:
+    """The sums of all rays, of which each part has some, in order."""
     normals = [part.normal for part in parts if part.normal is not None]
     return Sums(
         colour=torch.cat([part.colour for part in parts]),
