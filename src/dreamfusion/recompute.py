@@ -41,13 +41,10 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx, *gradients: Tensor | None) -> tuple[None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         with torch.enable_grad():
             again = ctx.compute()
-        asked = [
-            (tensor, gradient)
-            for tensor, gradient in zip(again, gradients, strict=True)
-            if gradient is not None and tensor.requires_grad
-        ]
+        pairs = zip(again, gradients, strict=True)
+        asked = [(tensor, given) for tensor, given in pairs if given is not None and tensor.requires_grad]
         if asked:
-            torch.autograd.backward(*map(list, zip(*asked, strict=True)))
+            torch.autograd.backward([tensor for tensor, _ in asked], [given for _, given in asked])
         return (None,) * (2 + len(gradients))
 
 

@@ -53,7 +53,7 @@ class Shampoo(torch.optim.Optimizer):
         self.options = options
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One update. Takes no `closure`."""
         if closure is not None:
             raise ValueError("Shampoo asks for no loss: call backward before step")
