@@ -18,6 +18,7 @@ from dreamfusion.background import RandomSolid
 from dreamfusion.build import device_of
 from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.fields import Gaussians, Matter, surface
+from dreamfusion.fields.density import DensityLaw
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.lights import albedo_only

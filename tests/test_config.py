@@ -15,6 +15,7 @@ from dreamfusion import build
 from dreamfusion import config as c
 from dreamfusion.config import Config, GridField, LearnedBackground, MlpField, SceneConfig, SolidBackground
 from dreamfusion.config_check import validate
+from dreamfusion.config_distill import IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.config_text import from_json, schedule_from_text, schedule_text, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.presets import PRESETS, preset
@@ -93,8 +94,8 @@ def test_json_names_every_field():
             r"scene\.field must be .*GridField or MlpField",
         ),
         ({"scene": {"kind": "SceneConfig", "activation": "relu"}}, r"activation must be exp or softplus"),
-        ({"sds": {"kind": "SdsConfig", "t_min": None}}, r"sds\.t_min must be a schedule"),
-        ({"sds": 3}, "sds must be an object"),
+        ({"distill": {"kind": "DistillConfig", "t_min": None}}, r"distill\.t_min must be a schedule"),
+        ({"distill": 3}, "distill must be an object"),
     ],
 )
 def test_wrong_json_is_named(change, message):
@@ -118,13 +119,20 @@ BAD = {
     "threads": ({"threads": -1}, "--threads"),
     "device": ({"device": "tpu"}, "--device"),
     "checkpoints": ({"checkpoint_every": 0}, "--checkpoint-every"),
-    "guidance": ({"sds": c.SdsConfig(guidance_scale=float("nan"))}, "--sds.guidance-scale"),
+    "guidance": ({"distill": c.DistillConfig(guidance_scale=float("nan"))}, "--distill.guidance-scale"),
     "rate": ({"optimise": c.OptimiseConfig(grid=float("inf"))}, "--optimise.grid"),
     "radius": ({"scene": SceneConfig(radius=0.0)}, "--scene.radius"),
     "cells": ({"scene": SceneConfig(field=GridField(cells=(16, 20)))}, "--scene.field.cells"),
     "no cells": ({"scene": SceneConfig(field=GridField(colour_cells=()))}, "--scene.field.colour-cells"),
     "features": ({"scene": SceneConfig(field=GridField(features=0))}, "--scene.field.features"),
-    "noise": ({"sds": c.SdsConfig(t_max=Ramp(0.98, 0.01))}, "--sds.t-min"),
+    "noise": ({"distill": c.DistillConfig(t_max=Ramp(0.98, 0.01))}, "--distill.t-min"),
+    "clean below": ({"distill": c.DistillConfig(NfsdLaw(1.5))}, "--distill.law.clean-below"),
+    "inversions": ({"distill": c.DistillConfig(IsmLaw(inversions=0))}, "--distill.law.inversions"),
+    "gap": ({"distill": c.DistillConfig(IsmLaw(gap=0.0))}, "--distill.law.gap"),
+    "rank": ({"distill": c.DistillConfig(VsdLaw(rank=0))}, "--distill.law.rank"),
+    "adapter": ({"distill": c.DistillConfig(VsdLaw(rate=-1.0))}, "--distill.law.rate"),
+    "away from nothing": ({"perp_neg": 1.0, "view_words": False}, "--perp-neg"),
+    "towards": ({"perp_neg": -1.0}, "--perp-neg"),
     "odd": ({"output": c.OutputConfig(frame_size=33)}, "--output.frame-size must be even"),
     "no letter": ({"prompt": "!!! _"}, "prompt is empty"),
     "infinite shift": ({"scene": SceneConfig(shift=float("inf"))}, "--scene.shift"),

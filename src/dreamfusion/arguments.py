@@ -12,6 +12,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from dreamfusion import config as c
 from dreamfusion.config import OutputConfig
+from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.config_text import from_json, schedule_from_text, schedule_text
 from dreamfusion.errors import UserError
 from dreamfusion.presets import preset
@@ -24,6 +25,13 @@ BACKGROUNDS: dict[str, type[c.BackgroundConfig]] = {
     "solid": c.SolidBackground,
     "random": c.RandomBackground,
     "learned": c.LearnedBackground,
+}
+LAWS: dict[str, type[LawConfig]] = {
+    "sds": SdsLaw,
+    "csd": CsdLaw,
+    "nfsd": NfsdLaw,
+    "ism": IsmLaw,
+    "vsd": VsdLaw,
 }
 
 
@@ -44,6 +52,8 @@ class Generate:
     """kind of field, if not the preset's"""
     background: Literal["solid", "random", "learned"] | None = None
     """kind of background, if not the preset's"""
+    distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
+    """law of distillation, if not the preset's"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,16 @@ class MakeVideo:
     """of the turntable, pixels"""
     device: str | None = None
     """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Place finished objects in one scene."""
+
+    scene: Positional[Path]
+    """JSON file that says which objects, and where (docs/viewer.md)"""
+    out: Path | None = None
+    """folder to make; runs/NAME if not given, NAME being that of the JSON file"""
 
 
 @dataclass(frozen=True)
@@ -155,7 +175,7 @@ def read(kind: type[Arguments], command: str, given: list[str], default: Argumen
 def read_generate(given: list[str]) -> Generate:
     """The arguments of `generate`: those that choose defaults first, then all of them. Raises UserError."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--config", "--field", "--background"):
+    for name in ("--preset", "--config", "--field", "--background", "--distill"):
         chooser.add_argument(name)
     try:
         chosen, _ = chooser.parse_known_args(given)
@@ -169,7 +189,10 @@ def read_generate(given: list[str]) -> Generate:
         scene = replace(scene, field=FIELDS[chosen.field]())
     if chosen.background in BACKGROUNDS and not isinstance(scene.background, BACKGROUNDS[chosen.background]):
         scene = replace(scene, background=BACKGROUNDS[chosen.background]())
-    return read(Generate, "generate", given, Generate(replace(base, scene=scene)))
+    distill = base.distill
+    if chosen.distill in LAWS and not isinstance(distill.law, LAWS[chosen.distill]):
+        distill = replace(distill, law=LAWS[chosen.distill]())
+    return read(Generate, "generate", given, Generate(replace(base, scene=scene, distill=distill)))
 
 
 def _registry() -> ConstructorRegistry:

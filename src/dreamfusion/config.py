@@ -4,10 +4,11 @@ The string under a field is its help text. Angles are degrees here, and only her
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
+from dreamfusion.config_distill import DistillConfig
 from dreamfusion.config_scene import (
     BackgroundConfig,
     BlobConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "CameraConfig",
     "Colour",
     "Config",
+    "DistillConfig",
     "FieldConfig",
     "GridField",
     "LearnedBackground",
@@ -44,7 +46,6 @@ __all__ = [
     "RegulariseConfig",
     "RenderConfig",
     "SceneConfig",
-    "SdsConfig",
     "ShampooConfig",
     "SolidBackground",
     "Span",
@@ -113,26 +114,6 @@ class RenderConfig:
     """rays at once in previews and videos; bounds memory"""
     recompute: int = 0
     """rays at once in steps, rendered again for their gradients; bounds memory, costs time; 0: all, once"""
-
-
-@dataclass(frozen=True)
-class SdsConfig:
-    """Score distillation."""
-
-    guidance_scale: Annotated[float, arg(aliases=["--guidance-scale"])] = 101.0
-    """1 follows the caption, more exaggerates it; the paper's omega + 1"""
-    t_min: Schedule = Constant(0.02)
-    """least noise, as a fraction of the prior's timesteps"""
-    t_max: Schedule = Constant(0.98)
-    """most noise"""
-    weighting: Literal["sigma2", "uniform", "alpha-sigma"] = "sigma2"
-    """what each noise level counts"""
-    draws: int = 1
-    """noisy copies per picture"""
-    max_norm: float = 0.0
-    """longest gradient per picture; 0 for no limit"""
-    rescale: float = 0.0
-    """share of guidance's extra contrast that is taken back, 0..1"""
 
 
 @dataclass(frozen=True)
@@ -239,6 +220,10 @@ class Config:
     """tell the prior camera, background and light where it can use them, not words alone"""
     view_words: bool = True
     """append 'front view' and the like to the prompt"""
+    blend_views: bool = False
+    """blend the captions of neighbouring views instead of taking the nearest one"""
+    perp_neg: float = 0.0
+    """steer away from other views' captions (Perp-Neg): factor on the usual weights, 0 for not at all"""
     checkpoint_every: int = 100
     """steps"""
     preview_every: float = 5.0
@@ -247,7 +232,7 @@ class Config:
     camera: CameraConfig = CameraConfig()
     light: LightConfig = LightConfig()
     render: RenderConfig = RenderConfig()
-    sds: SdsConfig = SdsConfig()
+    distill: DistillConfig = DistillConfig()
     regularise: RegulariseConfig = RegulariseConfig()
     optimise: OptimiseConfig = OptimiseConfig()
     output: OutputConfig = OutputConfig()

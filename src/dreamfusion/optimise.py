@@ -12,12 +12,12 @@ from torch import Generator, Tensor
 from dreamfusion import build, regularise
 from dreamfusion.config import Config
 from dreamfusion.config_check import validate
-from dreamfusion.distill import surrogate
+from dreamfusion.distill import Distillation, Vsd, surrogate
 from dreamfusion.errors import UserError
 from dreamfusion.fields.grid import GridField
 from dreamfusion.priors import Prior, require_known
 from dreamfusion.processes import ALONE, Team, require_equal_shares
-from dreamfusion.prompts import PromptTable
+from dreamfusion.prompts import PromptTable, Wording
 from dreamfusion.render import Render, render
 from dreamfusion.scene import Scene
 from dreamfusion.schedules import Schedule
@@ -34,6 +34,8 @@ class Run:
     config: Config
     recipe: build.Recipe
     scene: Scene
+    distillation: Distillation
+    """holds parameters if its law learns (VSD): then `optimiser` moves them too, from the first step on"""
     optimiser: torch.optim.Optimizer
     generator: Generator
     """on the CPU, on every machine: draws are moved to the device"""
@@ -59,13 +61,13 @@ class Metrics:
     step: int
     """steps done, this one included"""
     losses: dict[str, float]
-    """weighted parts; "sds" is the mean norm of the distillation gradient per picture, as its value means nothing"""
+    """weighted parts; "distillation" is the mean norm of its gradient per picture, as its value means nothing"""
     opacity: float
     """mean over the pixels, in [0, 1]"""
     occupied: float
     """share of the cells that were searched for matter"""
     gradient_norm: float
-    """over all parameters"""
+    """over all parameters of the scene"""
     seconds: dict[str, float]
     """wall time by stage: render, prior, backward, update (on a GPU, where work is queued, only the sum counts)"""
 
@@ -84,14 +86,18 @@ def start(config: Config, device: torch.device, team: Team = ALONE) -> Run:
     scene.focus(config.scene.variance(0.0), 0.0)
     if config.scene.occupancy.every:
         scene.occupancy.update(scene.field, generator)
-    return Run(config, build.recipe(config), scene, build.optimiser(config.optimise, scene), generator, team=team)
+    distillation, optimiser = build.distillation(config.distill), build.optimiser(config.optimise, scene)
+    if isinstance(distillation.law, Vsd) and team.size > 1:
+        raise UserError("vsd learns from all views at once: run it in one process, without torchrun")
+    return Run(config, build.recipe(config), scene, distillation, optimiser, generator, team=team)
 
 
 def prompt_table(config: Config, prior: Prior) -> PromptTable:
     """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
     require_known(prior, config.prompt)
     require_known(prior, config.negative)
-    return PromptTable(prior, config.prompt, config.negative, config.view_words, config.conditions)
+    wording = Wording(config.negative, config.view_words, config.conditions, config.blend_views, config.perp_neg)
+    return PromptTable(prior, config.prompt, wording)
 
 
 def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterator[Metrics]:
@@ -105,6 +111,8 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     config, recipe, scene, generator, progress = run.config, run.recipe, run.scene, run.generator, run.progress
     team, own, watch = run.team, run.team.share(config.views), _Stopwatch()
     scene.focus(config.scene.variance(progress), progress)
+    if isinstance(run.distillation.law, Vsd) and run.distillation.law.meet(prior, generator):
+        build.learn(run.optimiser, run.distillation.law)
 
     cameras = recipe.cameras(config.views, config.size, generator).to(run.device)
     light = recipe.lights(cameras, progress, generator)
@@ -114,10 +122,11 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
 
     x = prior.encode(picture.rgb)
     given = prompts(cameras, light, background)
-    gradient = recipe.sds(team.gathered(x), given, team.sharing(prior), progress, generator)
+    gradient = run.distillation(team.gathered(x), given, team.sharing(prior), progress, generator)
+    lessons = run.distillation.lessons(x, given, prior, progress, generator)
     watch.lap("prior")
 
-    penalties = _penalties(run, picture, progress)
+    penalties = _penalties(run, picture, progress) | lessons
     loss = torch.stack([surrogate(x, gradient if own is None else gradient[own]), *penalties.values()]).sum()
     run.optimiser.zero_grad()
     loss.backward()
@@ -134,7 +143,7 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     watch.lap("update")
 
     norm, pull, opacity, occupied, *parts = numbers
-    losses = {"sds": pull, **dict(zip(penalties, parts, strict=True))}
+    losses = {"distillation": pull, **dict(zip(penalties, parts, strict=True))}
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
 
 

@@ -6,6 +6,7 @@ from dreamfusion.config import (
     BlobConfig,
     CameraConfig,
     Config,
+    DistillConfig,
     LearnedBackground,
     LightConfig,
     MlpField,
@@ -16,7 +17,6 @@ from dreamfusion.config import (
     RegulariseConfig,
     RenderConfig,
     SceneConfig,
-    SdsConfig,
 )
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Ramp, WarmupCosine
@@ -46,7 +46,7 @@ FAST = Config(
     light=LightConfig(albedo_until=0.2, shaded=0.6, textureless=0.35, ambient=0.3, diffuse=0.7, distance=(2.5, 4.0)),
     # A prior that is told camera, background and light leaves little to guess: more guidance only burns the colours.
     # Late in the run only small corrections.
-    sds=SdsConfig(guidance_scale=2.0, t_max=Ramp(0.98, 0.5)),
+    distill=DistillConfig(guidance_scale=2.0, t_max=Ramp(0.98, 0.5)),
     # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers.
     regularise=RegulariseConfig(
         opacity=Constant(20.0),
@@ -80,7 +80,7 @@ PAPER = Config(
     light=LightConfig(),
     render=RenderConfig(samples=32, weight_threshold=0.0, normals=True, recompute=256),
     output=OutputConfig(samples=32),
-    sds=SdsConfig(guidance_scale=101.0, t_min=Constant(0.02), t_max=Constant(0.98), weighting="sigma2"),
+    distill=DistillConfig(guidance_scale=101.0, t_min=Constant(0.02), t_max=Constant(0.98)),
     regularise=RegulariseConfig(
         opacity=Constant(1e-3), orientation=Ramp(1e-4, 1e-2, 0.0, 5000 / 15000), over_pixels="sum"
     ),
