@@ -81,7 +81,7 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
 
 
-def learn(optimiser: torch.optim.Adam, law: distill.Vsd) -> None:
+def learn(optimiser: torch.optim.Optimizer, law: distill.Vsd) -> None:
     """Let the optimiser move the parameters of a law that learns."""
     optimiser.add_param_group({"params": list(law.parameters()), "lr": law.rate, "base": law.rate})
 
@@ -176,14 +176,14 @@ def _law(config: LawConfig) -> distill.Law:
             return distill.Vsd(rank, rate)
 
 
-def _law(config: c.SceneConfig) -> DensityLaw:
+def _density_law(config: c.SceneConfig) -> DensityLaw:
     activations: dict[str, Activation] = {"exp": Exp(config.shift, config.limit), "softplus": Softplus(config.shift)}
     blob = GaussianBlob(config.blob.height, config.blob.width)
     return DensityLaw(activations[config.activation], blob, config.blob.on)
 
 
 def _field(config: c.SceneConfig, generator: Generator) -> Field:
-    law = _law(config)
+    law = _density_law(config)
     match config.field:
         case c.GridField() as grid:
             sizes = GridFieldOptions(
@@ -211,7 +211,7 @@ def _proposal(config: c.SceneConfig, generator: Generator) -> Proposal:
         width=own.width,
         dilation=own.dilation,
         slope=own.slope,
-        law=_law(config),
+        law=_density_law(config),
     )
     return Proposal(options, generator)
 
