@@ -168,7 +168,7 @@ def test_a_run_trains_field_proposals_and_surroundings_and_continues_exactly(tin
 
 def test_losses_are_those_of_the_paper_over_all_pixels(tiny_paper, disc_prior):
     _, (told,) = go(replace(tiny_paper, steps=1), disc_prior, 1)
-    assert set(told["losses"]) == {"sds", "opacity", "orientation", "interlevel"}
+    assert set(told["losses"]) == {"distillation", "opacity", "orientation", "interlevel"}
     mean = replace(tiny_paper, steps=1, regularise=replace(tiny_paper.regularise, over_pixels="mean"))
     _, (other,) = go(mean, disc_prior, 1)
     for name in ("opacity", "orientation"):
