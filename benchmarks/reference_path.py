@@ -34,6 +34,7 @@ from dreamfusion.build import device_of
 from dreamfusion.config import Config
 from dreamfusion.distill import surrogate
 from dreamfusion.fields import Field, Gaussians
+from dreamfusion.fields.density import DensityLaw
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.generate import settle
@@ -216,7 +217,7 @@ def _field(name: str) -> SomeField:
     makers: dict[str, Callable[[], SomeField]] = {
         "hash": hash_field,
         "grid": lambda: GridField(GridFieldOptions(activation=ACTIVATION, blob=BLOB), Generator().manual_seed(0)),
-        "mlp": lambda: MipMlp(MipMlpOptions(activation=ACTIVATION, blob=BLOB), Generator().manual_seed(0)),
+        "mlp": lambda: MipMlp(MipMlpOptions(law=DensityLaw(ACTIVATION, BLOB)), Generator().manual_seed(0)),
     }
     return makers[name]()
 

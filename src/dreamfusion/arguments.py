@@ -40,7 +40,7 @@ class Generate:
     """Turn a sentence into a 3D object.
 
     A SCHEDULE is a number that may change over the run: 0.5, or 0:1 (from:to), or 0:1@0.2:0.6 (from:to@begin:until, as
-    fractions of the run), or 1,0.5@0.3 (steps).
+    fractions of the run), or 1,0.5@0.3 (steps), or 0:1~0.1@0.2 (a line from:to, from this fraction on a cosine down).
     """
 
     settings: Annotated[c.Config, arg(name="")]

@@ -1,9 +1,9 @@
 """Checkpoints: everything of a run on disk, whole at every moment.
 
 A checkpoint folder holds `checkpoint.json` (configuration, step, and the name and SHA-256 of the tensor file) and that
-`tensors-*.safetensors` (scene, what the law of distillation has learnt, Adam's moments, the generator's state). Tensors
-are written first, under a name of their own; the rename of `checkpoint.json` is the moment from which the new state
-counts; only then the old tensors go. Nothing is pickled.
+`tensors-*.safetensors` (scene, what the law of distillation has learnt, state of the optimiser and of the generator).
+Tensors are written first, under a name of their own; the rename of `checkpoint.json` is the moment from which the new
+state counts; only then the old tensors go. Nothing is pickled.
 """
 
 import errno
@@ -70,12 +70,12 @@ def load(folder: Path, device: torch.device) -> Run:
 def _tensors(run: Run) -> dict[str, Tensor]:
     """All state, under flat names."""
     scene = {f"scene.{name}": tensor for name, tensor in run.scene.state_dict().items()}
-    moments = {
-        f"adam.{index}.{name}": tensor
+    memory = {
+        f"optimiser.{index}.{name}": tensor
         for index, state in run.optimiser.state_dict()["state"].items()
         for name, tensor in state.items()
     }
-    everything = scene | _learnt(run) | moments | {"generator": run.generator.get_state()}
+    everything = scene | _learnt(run) | memory | {"generator": run.generator.get_state()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in everything.items()}
 
 
@@ -91,7 +91,7 @@ def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
         law.adapter.adopt(learnt, run.device)
         build.learn(run.optimiser, law)
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under("adam.", tensors).items():
+    for name, tensor in _under("optimiser.", tensors).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})

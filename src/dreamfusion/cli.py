@@ -18,6 +18,7 @@ from dreamfusion.runs import default_folder, refuse_occupied, replacing, require
 
 if TYPE_CHECKING:
     from dreamfusion.generate import Job
+    from dreamfusion.optimise import Run
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it"""
@@ -91,11 +92,17 @@ def _generate(name: str, given: list[str]) -> int:
     arguments = a.read_generate(given)
     validate(arguments.settings)
     from dreamfusion import generate
+    from dreamfusion.build import device_of
+    from dreamfusion.optimise import start
+    from dreamfusion.processes import joined
 
     config = arguments.settings
     generate.settle(config.threads, config.device)
-    job = generate.begin(config, arguments.out or default_folder(config.prompt, config.seed))
-    return _work(job)
+    device = device_of(config.device)
+    team = joined(device)
+    if not team.leads:
+        return _follow(start(config, device, team))
+    return _work(generate.begin(config, arguments.out or default_folder(config.prompt, config.seed), team))
 
 
 def _resume(name: str, given: list[str]) -> int:
@@ -103,9 +110,28 @@ def _resume(name: str, given: list[str]) -> int:
     if arguments.steps is not None:
         require("steps", arguments.steps, 1)
     from dreamfusion import generate
+    from dreamfusion.build import device_of
+    from dreamfusion.processes import joined
 
     device = _settle_as(arguments.run, arguments.device)
-    return _work(generate.reopen(arguments.run, device, arguments.steps))
+    team = joined(device_of(device))
+    if not team.leads:
+        team.wait()  # until the folder is as the leader wants it
+        run = generate.open_run(arguments.run, device)[1]
+        return _follow(replace(run, team=team))
+    job = generate.reopen(arguments.run, device, arguments.steps, team)
+    team.wait()
+    return _work(job)
+
+
+def _follow(run: "Run") -> int:
+    """Take part in a run that another process leads; that one decides what Ctrl-C means."""
+    from dreamfusion import generate
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    generate.follow(run)
+    run.team.part()
+    return 0
 
 
 def _settle_as(run: Path, device: str | None) -> str:
@@ -132,6 +158,8 @@ def _work(job: "Job") -> int:
                 line.show(metrics)
                 if stop.is_set():
                     break
+        if run.step == config.steps:
+            run.team.part()
         files = generate.finish(run, folder, line.say, stop.is_set)
     if folder.index not in files:
         print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)

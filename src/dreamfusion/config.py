@@ -9,122 +9,47 @@ from typing import Literal
 from tyro.conf import Positional
 
 from dreamfusion.config_distill import DistillConfig
+from dreamfusion.config_scene import (
+    BackgroundConfig,
+    BlobConfig,
+    Colour,
+    FieldConfig,
+    GridField,
+    LearnedBackground,
+    MlpField,
+    OccupancyConfig,
+    ProposalConfig,
+    RandomBackground,
+    SceneConfig,
+    SolidBackground,
+    Span,
+)
 from dreamfusion.schedules import Constant, Ramp, Schedule
 
-Span = tuple[float, float]
-Colour = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class GridField:
-    """The fast field: nested dense grids, a tiny network for the colours."""
-
-    cells: tuple[int, ...] = (16, 32, 64)
-    """cells per side of the density grids, coarse to fine, each a multiple of the one before"""
-    detail: float = 0.5
-    """what each finer density grid counts, relative to the one before"""
-    colour_cells: tuple[int, ...] = (16, 64)
-    """the same for colour"""
-    features: int = 4
-    """numbers per vertex of a colour grid"""
-    hidden: int = 16
-    """width of the colour network"""
-
-
-@dataclass(frozen=True)
-class MlpField:
-    """The paper's field: a residual network on integrated positional encodings."""
-
-    levels: int = 8
-    """frequencies of the encoding"""
-    blocks: int = 5
-    """residual blocks"""
-    width: int = 128
-    """hidden units"""
-
-
-@dataclass(frozen=True)
-class SolidBackground:
-    """One plain colour."""
-
-    colour: Colour = (1.0, 1.0, 1.0)
-    """red, green, blue in 0..1"""
-
-
-@dataclass(frozen=True)
-class RandomBackground:
-    """A new plain colour for every view."""
-
-    low: Colour = (0.0, 0.0, 0.0)
-    """darkest red, green, blue"""
-    high: Colour = (1.0, 1.0, 1.0)
-    """brightest red, green, blue"""
-    grey: bool = False
-    """greys only"""
-
-
-@dataclass(frozen=True)
-class LearnedBackground:
-    """A network by direction: the paper's environment map."""
-
-    levels: int = 4
-    """frequencies of the encoded direction"""
-    layers: int = 3
-    """hidden layers"""
-    width: int = 64
-    """hidden units"""
-
-
-FieldConfig = GridField | MlpField
-BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
-
-
-@dataclass(frozen=True)
-class BlobConfig:
-    """The matter a run begins with, added to the density logit."""
-
-    height: float = 5.0
-    """in the middle"""
-    width: float = 0.2
-    """standard deviation, world units"""
-
-
-@dataclass(frozen=True)
-class OccupancyConfig:
-    """The memory of empty space."""
-
-    cells: int = 64
-    """per side"""
-    threshold: float = 0.05
-    """density above which a cell counts as occupied"""
-    every: int = 16
-    """steps between refreshes"""
-    parts: int = 4
-    """refreshes until every cell was asked"""
-    decay: float = 0.8
-    """what a refresh leaves of the old density"""
-    margin: int = 1
-    """cells by which occupied space is widened"""
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """What is optimised."""
-
-    radius: float = 1.0
-    """of the ball that holds the object"""
-    field: FieldConfig = GridField()
-    """chosen with --field"""
-    activation: Literal["exp", "softplus"] = "exp"
-    """from logit to density"""
-    shift: float = 0.0
-    """added to the logit: empty space begins at activation(shift)"""
-    limit: float = 15.0
-    """shifted logit above which exp goes on as a straight line"""
-    blob: BlobConfig = BlobConfig()
-    background: BackgroundConfig = RandomBackground()
-    """chosen with --background"""
-    occupancy: OccupancyConfig = OccupancyConfig()
+__all__ = [
+    "BackgroundConfig",
+    "BlobConfig",
+    "CameraConfig",
+    "Colour",
+    "Config",
+    "DistillConfig",
+    "FieldConfig",
+    "GridField",
+    "LearnedBackground",
+    "LightConfig",
+    "MlpField",
+    "OccupancyConfig",
+    "OptimiseConfig",
+    "OutputConfig",
+    "ProposalConfig",
+    "RandomBackground",
+    "RegulariseConfig",
+    "RenderConfig",
+    "SceneConfig",
+    "ShampooConfig",
+    "SolidBackground",
+    "Span",
+]
 
 
 @dataclass(frozen=True)
@@ -147,6 +72,8 @@ class CameraConfig:
     """standard deviation of the point looked at"""
     up_jitter: float = 0.02
     """standard deviation of the up vector"""
+    jitter_is: Literal["deviation", "variance"] = "deviation"
+    """what the two numbers above are; the paper's N(0, 0.2 I) can be read as both, and ports read deviations"""
     stratified: bool = False
     """one view in each sector of the azimuth"""
 
@@ -185,6 +112,8 @@ class RenderConfig:
     """compute normals for unlit views too, so that the orientation weight acts there"""
     chunk: int = 16384
     """rays at once in previews and videos; bounds memory"""
+    recompute: int = 0
+    """rays at once in steps, rendered again for their gradients; bounds memory, costs time; 0: all, once"""
 
 
 @dataclass(frozen=True)
@@ -201,24 +130,48 @@ class RegulariseConfig:
     """against matter spread along a ray"""
     smoothness: Schedule = Constant(0.0)
     """against rough density (grid field only)"""
+    interlevel: Schedule = Constant(1.0)
+    """makes proposals follow the field; trains nothing else"""
+    over_pixels: Literal["mean", "sum"] = "mean"
+    """how the first four count a picture's pixels; score distillation is a sum over them, and the paper says nothing"""
+
+
+@dataclass(frozen=True)
+class ShampooConfig:
+    """What only Shampoo needs. What the paper leaves open is as in the original implementation's defaults."""
+
+    exponent: float = 2.0
+    """override of the inverse root: both sides of a gradient get their statistics to the power -1/exponent"""
+    block: int = 128
+    """greatest side of a preconditioned block"""
+    averaged: bool = False
+    """take the mean of past updates as momentum, not their sum: steps of a tenth of the size"""
+    nesterov: bool = True
+    """let the momentum look one update ahead"""
+    every: int = 1
+    """steps between new inverse roots"""
 
 
 @dataclass(frozen=True)
 class OptimiseConfig:
-    """Adam."""
+    """How the scene is updated."""
+
+    method: Literal["adam", "shampoo"] = "adam"
+    """distributed Shampoo, grafted to steps of length sqrt(N), is the paper's"""
 
     grid: float = 0.02
     """learning rate of grids"""
     network: float = 5e-3
-    """learning rate of the field's network"""
+    """learning rate of the field's network and of proposals"""
     background: float = 1e-3
     """learning rate of a learned background"""
     betas: Span = (0.9, 0.99)
     """memory of the gradient and of its square"""
     epsilon: float = 1e-15
-    """added to the root of the mean square"""
+    """added to the root of the mean square (Adam), or to the statistics relative to their greatest value (Shampoo)"""
     rate: Schedule = Constant(1.0)
     """factor on all learning rates: warm-up and decay"""
+    shampoo: ShampooConfig = ShampooConfig()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dreamfusion.config import (
     LearnedBackground,
     MlpField,
     RandomBackground,
+    SceneConfig,
     SolidBackground,
 )
 from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
@@ -27,12 +28,15 @@ LONGEST_PROMPT = 300
 
 _LEAST: dict[str, float] = {
     "steps": 1, "views": 1, "threads": 0, "checkpoint_every": 1, "preview_every": 0,
-    "scene.occupancy.cells": 8, "scene.occupancy.every": 1, "scene.occupancy.parts": 1,
+    "scene.occupancy.cells": 8, "scene.occupancy.every": 0, "scene.occupancy.parts": 1,
     "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
     "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
     "distill.draws": 1, "distill.max_norm": 0, "perp_neg": 0,
     "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
     "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
+    "render.recompute": 0, "camera.look_at_jitter": 0, "camera.up_jitter": 0, "scene.proposal.layers": 1,
+    "scene.proposal.width": 1, "scene.proposal.levels": 1, "scene.proposal.slope": 1, "optimise.shampoo.exponent": 1,
+    "optimise.shampoo.block": 1, "optimise.shampoo.every": 1,
 }  # fmt: skip
 _BETWEEN: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1), "size": (8, 1024), "scene.radius": (0.01, 100),
@@ -56,6 +60,7 @@ def validate(config: Config) -> None:
         raise UserError("--perp-neg steers away from view words: leave --no-view-words away, or --perp-neg")
     require_device_name(config.device)
     _validate_background(config.scene.background)
+    _validate_paper_parts(config.scene)
     match config.scene.field:
         case GridField() as grid:
             _validate_grid(grid)
@@ -102,6 +107,18 @@ def _validate_numbers(config: Config) -> None:
         raise UserError(f"--optimise.betas must be at least 0 and below 1, not {adam.betas}")
     if adam.epsilon <= 0:
         raise UserError(f"--optimise.epsilon must be above 0, not {adam.epsilon}")
+
+
+def _validate_paper_parts(scene: SceneConfig) -> None:
+    """What the networks on blurred places need, if there are any."""
+    for bins in scene.proposal.rounds:
+        require("scene.proposal.rounds", bins, 2)
+    for reach in scene.proposal.dilation:
+        require("scene.proposal.dilation", reach, 0)
+    if not all(scene.variance(part / 100) > 0 for part in range(101)):
+        raise UserError("--scene.variance must be above 0 all along the run")
+    if scene.blob.on == "density" and isinstance(scene.field, GridField):
+        raise UserError("--scene.blob.on must be logit with --field grid, whose first grid holds the blob")
 
 
 def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:

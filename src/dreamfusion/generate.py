@@ -18,6 +18,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.priors import Prior, open_prior
+from dreamfusion.processes import ALONE, Team, require_equal_shares
 from dreamfusion.prompts import PromptTable
 from dreamfusion.runs import RunFolder, write_json
 
@@ -76,7 +77,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def begin(config: Config, path: Path) -> Job:
+def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
     """A new run in a new folder. Everything that can be wrong with the configuration is said before the folder is made.
 
     Raises UserError.
@@ -85,18 +86,20 @@ def begin(config: Config, path: Path) -> Job:
     device = device_of(config.device)
     prior = _open_prior(config, device)
     prompts = prompt_table(config, prior)
-    run = start(config, device)
+    run = start(config, device, team)
     folder = RunFolder.create(path, to_json(config))
     checkpoint.save(run, folder.checkpoint)
     return Job(run, prior, prompts, folder)
 
 
-def reopen(path: Path, device: str, steps: int | None = None) -> Job:
+def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE) -> Job:
     """An interrupted run, at its last checkpoint; `steps` is a new total.
 
     Raises UserError, and then nothing is changed.
     """
     folder, run = open_run(path, device)
+    require_equal_shares(run.config.views, team)
+    run.team = team
     if steps is not None:
         if steps < run.step:
             raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
@@ -109,6 +112,13 @@ def reopen(path: Path, device: str, steps: int | None = None) -> Job:
         checkpoint.save(run, folder.checkpoint)  # before the config: it is what counts, and what may not fit on a disk
         write_json(folder.config, to_json(run.config))
     return Job(run, prior, prompts, folder)
+
+
+def follow(run: Run) -> None:
+    """Do all steps of a run whose files another process writes. Raises Diverged, like that one."""
+    prior = _open_prior(run.config, run.device)
+    for _ in optimise(run, prior, prompt_table(run.config, prior), run.config.steps):
+        pass
 
 
 def config_of(path: Path) -> Config:

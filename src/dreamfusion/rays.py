@@ -28,8 +28,8 @@ class Rays:
     def __len__(self) -> int:
         return len(self.origin)
 
-    def __getitem__(self, rows: slice) -> "Rays":
-        """A sub-range of the rays."""
+    def __getitem__(self, rows: slice | Int[Tensor, " k"]) -> "Rays":
+        """Some of the rays."""
         return Rays(self.origin[rows], self.direction[rows], self.radius[rows])
 
 
