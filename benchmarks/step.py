@@ -23,7 +23,7 @@ from dreamfusion.build import device_of
 from dreamfusion.generate import open_run, settle
 from dreamfusion.optimise import Run, advance, prompt_table
 from dreamfusion.presets import preset
-from dreamfusion.priors import Known, Prior, open_prior
+from dreamfusion.priors import Known, Prior, PriorOptions, open_prior
 from machine import as_json, machine, peak_memory
 from measure import Step, middle_of_run, standing, timed_steps, two_evaluations
 from self_times import SelfTimes, operators, timing
@@ -65,10 +65,10 @@ def _run_and_prior(arguments: argparse.Namespace, device: torch.device) -> tuple
     if arguments.run is not None:
         run = open_run(arguments.run, arguments.device)[1]
         run.config = replace(run.config, size=arguments.size or run.config.size)
-        return run, open_prior(run.config.prior, device)
+        return run, open_prior(run.config.prior, PriorOptions(device=device))
     config = replace(preset("fast"), prompt=arguments.prompt)
     config = replace(config, size=arguments.size or config.size)
-    prior = open_prior(config.prior, device)
+    prior = open_prior(config.prior, PriorOptions(device=device))
     return middle_of_run(config, device, prior, arguments.warm_steps), prior
 
 

@@ -38,6 +38,7 @@ LAYER = {
     "config": LOOP,
     "config_check": LOOP,
     "config_text": LOOP,
+    "memory": LOOP,
     "optimise": LOOP,
     "presets": LOOP,
     "embedded": PRODUCT,

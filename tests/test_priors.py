@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from dreamfusion.priors.pixel import PixelPrior
 from torch.nn import functional as F
 
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
 from dreamfusion.priors import Known, Prediction, Prior, open_prior, require_known, unknown_words, words_of
 from dreamfusion.priors.card import Card
-from dreamfusion.priors.pixel import PixelPrior
 from dreamfusion.views import ViewWords
 from gaussian_prior import GaussianPrior, cosine_schedule
 

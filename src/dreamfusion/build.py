@@ -18,6 +18,7 @@ from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.lights import LightSampler
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.priors import PriorOptions
 from dreamfusion.render import RenderOptions
 from dreamfusion.scene import Scene
 
@@ -60,6 +61,21 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Adam:
     ]
     fused = scene.occupancy.density.device.type in ("cpu", "cuda")
     return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
+
+
+def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
+    """How the prior is put into memory."""
+    memory = config.memory
+    return PriorOptions(
+        device=device,
+        dtype=None if config.half else torch.float32,
+        size=config.prior_size,
+        attention_slicing=memory.attention_slicing,
+        vae_slicing=memory.vae_slicing,
+        vae_tiling=memory.vae_tiling,
+        offload=memory.offload,
+        texts=not config.embeddings,
+    )
 
 
 def device_of(name: str) -> torch.device:

@@ -89,11 +89,19 @@ def _call(name: str, given: list[str]) -> int:
 def _generate(name: str, given: list[str]) -> int:
     arguments = a.read_generate(given)
     validate(arguments.settings)
+    if arguments.save_embeddings is not None:
+        require_new_file(arguments.save_embeddings, (".safetensors",), "--save-embeddings")
     from dreamfusion import generate
+    from dreamfusion.build import device_of
+    from dreamfusion.memory import estimated
 
     config = arguments.settings
     generate.settle(config.threads, config.device)
+    if config.prior != "embedded":
+        print(f"the prior needs about {estimated(config, device_of(config.device))}", file=sys.stderr)
     job = generate.begin(config, arguments.out or default_folder(config.prompt, config.seed))
+    if arguments.save_embeddings is not None:
+        generate.save_embeddings(config, job.prompts, arguments.save_embeddings)
     return _work(job)
 
 
@@ -121,6 +129,7 @@ def _work(job: "Job") -> int:
     """Drive a run to its end, or to the first Ctrl-C."""
     from dreamfusion import generate
     from dreamfusion.live import LiveLine
+    from dreamfusion.memory import measured
 
     run, folder = job.run, job.folder
     config = run.config
@@ -136,6 +145,7 @@ def _work(job: "Job") -> int:
         print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
         return INTERRUPTED
     _list(files)
+    print(f"peak memory: {measured(run.device)}", file=sys.stderr)
     return 0
 
 
@@ -186,9 +196,10 @@ def _prior_sample(name: str, given: list[str]) -> int:
     require_new_file(out, PICTURE_SUFFIXES)
     from dreamfusion.build import device_of
     from dreamfusion.embedded.sheet import samples, save_sheet
-    from dreamfusion.priors import open_prior, require_known
+    from dreamfusion.priors import PriorOptions, open_prior, require_known
 
-    prior = open_prior(arguments.prior, device_of(arguments.device))
+    options = PriorOptions(device=device_of(arguments.device))
+    prior = open_prior(arguments.prior, replace(options, dtype=None) if arguments.half else options)
     for caption in arguments.captions:
         require_known(prior, caption)
     pictures = samples(
@@ -223,10 +234,10 @@ def _prior_train(name: str, given: list[str]) -> int:
 
 
 def _doctor(name: str, given: list[str]) -> int:
-    a.read(a.Doctor, name, given)
+    arguments = a.read(a.Doctor, name, given)
     from dreamfusion.doctor import examine
 
-    lines, healthy = examine()
+    lines, healthy = examine(a.doctor_config(arguments))
     print("\n".join(lines))
     return 0 if healthy else 1
 

@@ -148,6 +148,8 @@ class CameraConfig:
     """standard deviation of the up vector"""
     stratified: bool = False
     """one view in each sector of the azimuth"""
+    together: int = 1
+    """views of one object from all around, equal but for the turn (multi-view priors: 4)"""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,20 @@ class OptimiseConfig:
 
 
 @dataclass(frozen=True)
+class MemoryConfig:
+    """How a large prior is made to fit (docs/priors.md)."""
+
+    attention_slicing: bool = False
+    """attention in parts (U-Nets)"""
+    vae_slicing: bool = False
+    """encode one picture at a time"""
+    vae_tiling: bool = False
+    """encode large pictures in tiles"""
+    offload: bool = False
+    """keep the denoiser's weights in main memory and fetch each layer's when it computes: slow, for small cards"""
+
+
+@dataclass(frozen=True)
 class OutputConfig:
     """The files at the end."""
 
@@ -265,7 +281,13 @@ class Config:
     negative: str = ""
     """what to keep away from"""
     prior: str = "embedded"
-    """text-to-image model: embedded, a diffusers folder, or a hub id"""
+    """text-to-image model: embedded, a diffusers folder, or a hub id (owner/name, or owner/name@revision)"""
+    prior_size: int = 0
+    """of the pictures as a latent prior sees them, in pixels; 0 for its own"""
+    embeddings: str = ""
+    """file made with --save-embeddings, in place of the text encoders"""
+    latent_until: float = 0.0
+    """fraction of the run that takes the short cut from colours to a latent prior's latents"""
     preset: str = "fast"
     """where the defaults come from"""
     steps: int = 600
@@ -297,4 +319,5 @@ class Config:
     sds: SdsConfig = SdsConfig()
     regularise: RegulariseConfig = RegulariseConfig()
     optimise: OptimiseConfig = OptimiseConfig()
+    memory: MemoryConfig = MemoryConfig()
     output: OutputConfig = OutputConfig()

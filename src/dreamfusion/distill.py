@@ -76,7 +76,8 @@ class Sds:
     ) -> Float[Tensor, "b c u v"]:
         """dL/dx for pictures x in the prior's diffusion space; no graph. `progress` in [0, 1] is that of the run."""
         schedule, copies = prior.schedule, x.repeat(self.draws, 1, 1, 1)
-        t = self.timesteps(len(x), schedule.steps, progress, generator).to(x.device)
+        t = self.timesteps(len(x) // given.together, schedule.steps, progress, generator)
+        t = t.repeat_interleave(given.together).to(x.device)
         eps = torch.randn(copies.shape, generator=generator, device=generator.device).to(x)
         noisy = schedule.add_noise(copies, eps, t)
         eps_hat = guided_noise(prior, noisy, t, given.repeated(self.draws), self.guidance_scale, self.rescale)

@@ -10,12 +10,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion import build, regularise
+from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config_check import validate
 from dreamfusion.distill import surrogate
 from dreamfusion.errors import UserError
 from dreamfusion.fields.grid import GridField
-from dreamfusion.priors import Prior, require_known
+from dreamfusion.lights import Light
+from dreamfusion.priors import Prior, Reader, RoughPrior, require_known
 from dreamfusion.prompts import PromptTable
 from dreamfusion.render import Render, render
 from dreamfusion.scene import Scene
@@ -81,11 +83,11 @@ def start(config: Config, device: torch.device) -> Run:
     return Run(config, build.recipe(config), scene, build.optimiser(config.optimise, scene), generator)
 
 
-def prompt_table(config: Config, prior: Prior) -> PromptTable:
+def prompt_table(config: Config, reader: Reader) -> PromptTable:
     """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
-    require_known(prior, config.prompt)
-    require_known(prior, config.negative)
-    return PromptTable(prior, config.prompt, config.negative, config.view_words, config.conditions)
+    require_known(reader, config.prompt)
+    require_known(reader, config.negative)
+    return PromptTable(reader, config.prompt, config.negative, config.view_words, config.conditions)
 
 
 def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterator[Metrics]:
@@ -99,13 +101,11 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     config, recipe, scene, generator, progress = run.config, run.recipe, run.scene, run.generator, run.progress
     watch = _Stopwatch()
 
-    cameras = recipe.cameras(config.views, config.size, generator).to(run.device)
-    light = recipe.lights(cameras, progress, generator)
-    background = scene.background.draw(config.views, generator)
+    cameras, light, background = _views(run, progress)
     picture = render(scene, cameras, light, recipe.look, generator, background)
     watch.lap("render")
 
-    x = prior.encode(picture.rgb)
+    x = _encoded(prior, picture.rgb, rough=progress < config.latent_until)
     gradient = recipe.sds(x, prompts(cameras, light, background), prior, progress, generator)
     watch.lap("prior")
 
@@ -125,6 +125,23 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     norm, pull, opacity, occupied, *parts = numbers
     losses = {"sds": pull, **dict(zip(penalties, parts, strict=True))}
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
+
+
+def _views(run: Run, progress: float) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
+    """Where this step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own)."""
+    recipe, generator, together = run.recipe, run.generator, run.config.camera.together
+    count = run.config.views // together
+    cameras = recipe.cameras(count, run.config.size, generator).to(run.device)
+    light = recipe.lights(cameras, progress, generator)
+    background = run.scene.background.draw(count, generator)
+    if together == 1:
+        return cameras, light, background
+    behind = None if background is None else background.repeat_interleave(together, 0)
+    return cameras.around(together), light.around(together), behind
+
+
+def _encoded(prior: Prior, image: Float[Tensor, "b h w 3"], rough: bool) -> Float[Tensor, "b c u v"]:
+    return prior.encode_roughly(image) if rough and isinstance(prior, RoughPrior) else prior.encode(image)
 
 
 def _penalties(run: Run, picture: Render, progress: float) -> dict[str, Float[Tensor, ""]]:

@@ -9,14 +9,17 @@ from torch import Tensor
 from dreamfusion.cameras import Cameras
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
-from dreamfusion.priors import Conditioning, Known, Prior
+from dreamfusion.priors import Conditioning, Known, Reader
 
 
 class PromptTable:
-    """The embeddings of a prompt with all view words of the prior, computed once; a call picks among them."""
+    """The embeddings of a prompt with all view words of the prior, computed once; a call picks among them.
+
+    It keeps nothing of the reader, whose text encoders may leave the memory.
+    """
 
     def __init__(
-        self, prior: Prior, prompt: str, negative: str = "", view_dependent: bool = True, use_conditions: bool = True
+        self, reader: Reader, prompt: str, negative: str = "", view_dependent: bool = True, use_conditions: bool = True
     ) -> None:
         """Embed all captions of `prompt` without gradient. Raises UserError if it is empty.
 
@@ -25,17 +28,17 @@ class PromptTable:
         """
         if not prompt.strip():
             raise UserError('the prompt is empty: say what to make, for example "a hamburger"')
-        self.view_words = prior.view_words
+        self.view_words = reader.view_words
         self.view_dependent = view_dependent
-        self.conditions = prior.conditions if use_conditions else frozenset[str]()
+        self.conditions = reader.conditions if use_conditions else frozenset[str]()
         views = self.view_words.words if view_dependent else ("",)
         surfaces = ("", self.view_words.textureless) if self.view_words.textureless else ("",)
-        self.captions = tuple(_caption(prompt, view, surface) for surface, view in product(surfaces, views))
+        captions = (_caption(prompt, view, surface) for surface, view in product(surfaces, views))
+        self.captions = (*captions, negative)
         # In one call, so that the prior pads all captions to one length.
         with torch.no_grad():
-            embedded = prior.embed([*self.captions, negative])
-        self.table: Float[Tensor, "c l d"] = embedded[:-1]
-        self.empty: Float[Tensor, "l d"] = embedded[-1]
+            self.embeddings: Float[Tensor, "p l d"] = reader.embed(self.captions)
+        self.table, self.empty = self.embeddings[:-1], self.embeddings[-1]
 
     def __call__(self, cameras: Cameras, light: Light, background: Float[Tensor, "b 3"] | None = None) -> Conditioning:
         """What to tell the prior about each view, for plain guidance (nothing to steer against).
@@ -54,6 +57,7 @@ class PromptTable:
             known=known,
             against=text.new_zeros(len(text), 0, *self.empty.shape),
             weight=text.new_zeros(len(text), 0),
+            together=cameras.together,
         )
 
     def _weights(self, cameras: Cameras, light: Light) -> Float[Tensor, "b c"]:
