@@ -78,11 +78,12 @@ def vae(**changes: Any) -> Any:
 def unet(**changes: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
-    settings = dict(
-        sample_size=CELLS, in_channels=4, out_channels=4, cross_attention_dim=TEXT, attention_head_dim=4,
-        layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "sample_size": CELLS, "in_channels": 4, "out_channels": 4, "cross_attention_dim": TEXT,
+        "attention_head_dim": 4, "layers_per_block": 1, "block_out_channels": (8, 8), "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }  # fmt: skip
     return UNet2DConditionModel(**{**settings, **changes}).eval()
 
 

@@ -38,6 +38,7 @@ LAYER = {
     "config": LOOP,
     "config_check": LOOP,
     "config_text": LOOP,
+    "config_views": LOOP,
     "memory": LOOP,
     "optimise": LOOP,
     "presets": LOOP,

@@ -65,16 +65,16 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Adam:
 
 def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
     """How the prior is put into memory."""
-    memory = config.memory
+    large = config.large
     return PriorOptions(
         device=device,
         dtype=None if config.half else torch.float32,
-        size=config.prior_size,
-        attention_slicing=memory.attention_slicing,
-        vae_slicing=memory.vae_slicing,
-        vae_tiling=memory.vae_tiling,
-        offload=memory.offload,
-        texts=not config.embeddings,
+        size=large.size,
+        attention_slicing=large.attention_slicing,
+        vae_slicing=large.vae_slicing,
+        vae_tiling=large.vae_tiling,
+        offload=large.offload,
+        texts=not large.embeddings,
     )
 
 

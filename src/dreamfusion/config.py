@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from dreamfusion.config_views import CameraConfig, LightConfig, Span
 from dreamfusion.schedules import Constant, Ramp, Schedule
 
-Span = tuple[float, float]
 Colour = tuple[float, float, float]
 
 
@@ -127,52 +127,6 @@ class SceneConfig:
 
 
 @dataclass(frozen=True)
-class CameraConfig:
-    """Where training views are taken from; every value is drawn from its range."""
-
-    elevation_deg: Span = (-10.0, 90.0)
-    """above the horizon"""
-    elevation_uniform_in_angle: float = 0.5
-    """probability of drawing the angle evenly, which favours the pole, instead of the area"""
-    azimuth_deg: Span = (0.0, 360.0)
-    """0 is the front"""
-    distance: Span = (1.0, 1.5)
-    """from the middle"""
-    fov_deg: Span = (40.65, 71.08)
-    """vertical field of view"""
-    position_jitter: float = 0.1
-    """half width of the box about the position"""
-    look_at_jitter: float = 0.2
-    """standard deviation of the point looked at"""
-    up_jitter: float = 0.02
-    """standard deviation of the up vector"""
-    stratified: bool = False
-    """one view in each sector of the azimuth"""
-    together: int = 1
-    """views of one object from all around, equal but for the turn (multi-view priors: 4)"""
-
-
-@dataclass(frozen=True)
-class LightConfig:
-    """How training views are lit."""
-
-    albedo_until: float = 1000 / 15000
-    """fraction of the run that shows plain colour only"""
-    shaded: float = 0.75
-    """probability of a lit view after that"""
-    textureless: float = 0.5
-    """probability that a lit view shows the shape without colour"""
-    ambient: float = 0.1
-    """light from everywhere in a lit view"""
-    diffuse: float = 0.9
-    """light from the lamp in a lit view"""
-    distance: Span = (0.8, 1.5)
-    """of the lamp from the middle"""
-    spread: float = 1.0
-    """how far the lamp strays from the camera"""
-
-
-@dataclass(frozen=True)
 class RenderConfig:
     """How rays are followed."""
 
@@ -243,17 +197,23 @@ class OptimiseConfig:
 
 
 @dataclass(frozen=True)
-class MemoryConfig:
-    """How a large prior is made to fit (docs/priors.md)."""
+class LargeConfig:
+    """What only large priors need (docs/priors.md)."""
 
+    embeddings: Annotated[str, arg(aliases=["--embeddings"])] = ""
+    """file made with --save-embeddings, in place of the text encoders"""
+    size: int = 0
+    """of the pictures as a latent prior sees them, in pixels; 0 for its own"""
+    latent_until: Annotated[float, arg(aliases=["--latent-until"])] = 0.0
+    """fraction of the run that takes the short cut from colours to latents"""
     attention_slicing: bool = False
-    """attention in parts (U-Nets)"""
+    """attention in parts (U-Nets): less memory"""
     vae_slicing: bool = False
-    """encode one picture at a time"""
+    """encode one picture at a time: less memory"""
     vae_tiling: bool = False
-    """encode large pictures in tiles"""
+    """encode large pictures in tiles: less memory"""
     offload: bool = False
-    """keep the denoiser's weights in main memory and fetch each layer's when it computes: slow, for small cards"""
+    """keep the denoiser in main memory and fetch each layer when it computes: slow, for small cards"""
 
 
 @dataclass(frozen=True)
@@ -282,12 +242,6 @@ class Config:
     """what to keep away from"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id (owner/name, or owner/name@revision)"""
-    prior_size: int = 0
-    """of the pictures as a latent prior sees them, in pixels; 0 for its own"""
-    embeddings: str = ""
-    """file made with --save-embeddings, in place of the text encoders"""
-    latent_until: float = 0.0
-    """fraction of the run that takes the short cut from colours to a latent prior's latents"""
     preset: str = "fast"
     """where the defaults come from"""
     steps: int = 600
@@ -319,5 +273,5 @@ class Config:
     sds: SdsConfig = SdsConfig()
     regularise: RegulariseConfig = RegulariseConfig()
     optimise: OptimiseConfig = OptimiseConfig()
-    memory: MemoryConfig = MemoryConfig()
+    large: LargeConfig = LargeConfig()
     output: OutputConfig = OutputConfig()

@@ -25,8 +25,7 @@ LONGEST_PROMPT = 300
 """characters; text encoders read some 77 tokens"""
 
 _LEAST: dict[str, float] = {
-    "steps": 1, "views": 1, "prior_size": 0, "threads": 0, "checkpoint_every": 1, "preview_every": 0,
-    "camera.together": 1,
+    "steps": 1, "views": 1, "large.size": 0, "threads": 0, "checkpoint_every": 1, "preview_every": 0,
     "scene.occupancy.cells": 8, "scene.occupancy.every": 1, "scene.occupancy.parts": 1,
     "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
     "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
@@ -34,7 +33,7 @@ _LEAST: dict[str, float] = {
     "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
 }  # fmt: skip
 _BETWEEN: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**63 - 1), "latent_until": (0, 1), "size": (8, 1024), "scene.radius": (0.01, 100),
+    "seed": (0, 2**63 - 1), "large.latent_until": (0, 1), "size": (8, 1024), "scene.radius": (0.01, 100),
     "scene.blob.width": (1e-3, 100), "scene.occupancy.decay": (0, 1),
     "sds.guidance_scale": (0, 1000), "sds.rescale": (0, 1),
     "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
@@ -50,8 +49,6 @@ def validate(config: Config) -> None:
             raise UserError(f"the {name} is longer than {LONGEST_PROMPT} characters: say it in fewer words")
     _validate_numbers(config)
     _validate_noise(config)
-    if config.views % config.camera.together:
-        raise UserError(f"--views must be a multiple of --camera.together, {config.camera.together}")
     require_device_name(config.device)
     _validate_background(config.scene.background)
     match config.scene.field:

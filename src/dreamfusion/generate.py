@@ -204,8 +204,8 @@ def open_parts(config: Config, device: torch.device) -> tuple[Prior, PromptTable
 
     Raises UserError, also for a prior that does not go with the rest of the configuration.
     """
-    options, saved = build.prior_options(config, device), Path(config.embeddings) if config.embeddings else None
-    prompts = prompt_table(config, open_reader(config.prior, options, saved))
+    options, saved = build.prior_options(config, device), config.large.embeddings
+    prompts = prompt_table(config, open_reader(config.prior, options, Path(saved) if saved else None))
     prior = open_prior(config.prior, options)
     if prior.together > 1:
         _require_groups(config, prior.together)
@@ -213,17 +213,17 @@ def open_parts(config: Config, device: torch.device) -> tuple[Prior, PromptTable
 
 
 def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
-    """Write what the prior's text encoders made of the prompt, for `Config.embeddings`. Raises UserError."""
+    """Write what the prior's text encoders made of the prompt, for `LargeConfig.embeddings`. Raises UserError."""
     folder = locate(config.prior)
     with replacing(path) as part:
         embeddings.save(prompts.captions, prompts.embeddings, folder, part)
 
 
 def _require_groups(config: Config, together: int) -> None:
-    if config.camera.together != together or not config.conditions:
+    if config.views % together or not config.conditions:
         raise UserError(
             f"{config.prior} draws {together} views of one object at once and is told their cameras: use --views"
-            f" {together} --camera.together {together} --conditions, as --preset mvdream does"
+            f" {together} (or a multiple of it) and --conditions, as --preset mvdream does"
         )
 
 

@@ -17,7 +17,7 @@ from dreamfusion.distill import surrogate
 from dreamfusion.errors import UserError
 from dreamfusion.fields.grid import GridField
 from dreamfusion.lights import Light
-from dreamfusion.priors import Prior, Reader, RoughPrior, require_known
+from dreamfusion.priors import MultiViewPrior, Prior, Reader, RoughPrior, require_known
 from dreamfusion.prompts import PromptTable
 from dreamfusion.render import Render, render
 from dreamfusion.scene import Scene
@@ -101,11 +101,11 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     config, recipe, scene, generator, progress = run.config, run.recipe, run.scene, run.generator, run.progress
     watch = _Stopwatch()
 
-    cameras, light, background = _views(run, progress)
+    cameras, light, background = _views(run, prior.together if isinstance(prior, MultiViewPrior) else 1)
     picture = render(scene, cameras, light, recipe.look, generator, background)
     watch.lap("render")
 
-    x = _encoded(prior, picture.rgb, rough=progress < config.latent_until)
+    x = _encoded(prior, picture.rgb, rough=progress < config.large.latent_until)
     gradient = recipe.sds(x, prompts(cameras, light, background), prior, progress, generator)
     watch.lap("prior")
 
@@ -127,12 +127,14 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
 
 
-def _views(run: Run, progress: float) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
-    """Where this step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own)."""
-    recipe, generator, together = run.recipe, run.generator, run.config.camera.together
-    count = run.config.views // together
+def _views(run: Run, together: int) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
+    """Where a step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own).
+
+    `together` views in a row are one view from all around, under one light and before one colour.
+    """
+    recipe, generator, count = run.recipe, run.generator, run.config.views // together
     cameras = recipe.cameras(count, run.config.size, generator).to(run.device)
-    light = recipe.lights(cameras, progress, generator)
+    light = recipe.lights(cameras, run.progress, generator)
     background = run.scene.background.draw(count, generator)
     if together == 1:
         return cameras, light, background

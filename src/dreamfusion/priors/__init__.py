@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamfusion.priors.options import PriorOptions
-from dreamfusion.priors.protocol import Conditioning, Known, Prior, Reader, RoughPrior
+from dreamfusion.priors.protocol import Conditioning, Known, MultiViewPrior, Prior, Reader, RoughPrior
 from dreamfusion.priors.schedule import NoiseSchedule, Prediction
 from dreamfusion.priors.vocabulary import require_known, unknown_words, words_of
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Conditioning",
     "Known",
+    "MultiViewPrior",
     "NoiseSchedule",
     "Prediction",
     "Prior",

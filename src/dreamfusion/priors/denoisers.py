@@ -5,7 +5,7 @@ besides; it returns what the network predicts, in the network's dtype, perhaps w
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ FLUX_GUIDANCE = 1.0
 """What a guidance-distilled Flux is told: the caption as it is. Exaggerating it is left to classifier-free guidance."""
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """A network and the way to call it."""
 

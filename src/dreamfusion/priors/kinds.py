@@ -70,14 +70,14 @@ KINDS: dict[str, Kind] = {
         1,
         text.pixart_alpha_text,
         lambda net, size, told: PixArtTransformer(net, size, text.PIXART_ALPHA_LENGTH),
-        "sd",
+        "sdxl",
     ),
     "PixArtSigmaPipeline": Kind(
         "transformer",
         1,
         text.pixart_sigma_text,
         lambda net, size, told: PixArtTransformer(net, size, text.PIXART_SIGMA_LENGTH),
-        "sd",
+        "sdxl",
     ),
     "MultiViewDiffusionPipeline": Kind(
         "unet", 1, text.sd_text, lambda unet, size, told: MultiViewUNet(unet), "mvdream", together=VIEWS

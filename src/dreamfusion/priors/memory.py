@@ -82,7 +82,7 @@ def empty(folder: PipelineFolder, component: str, dtype: torch.dtype) -> Any:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors made under it, for as long as they are alive."""
+    """Counts the bytes of all tensors made under it, for as long as they are alive. Views of older ones cost nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,10 +90,11 @@ class LiveBytes(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        older = {storage._cdata for storage in _storages((args, kwargs))}
         made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+        for storage in _storages(made):
+            if storage._cdata not in older:
+                self._count(storage)
         return made
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -107,6 +108,10 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 class _FlashAttention(TorchFunctionMode):

@@ -40,7 +40,7 @@ class MultiViewUNet:
         if known.pose is None:
             raise UserError("a multi-view prior must be told the cameras: leave out --no-conditions")
         if len(noisy) % VIEWS:
-            raise UserError(f"a multi-view prior takes groups of {VIEWS} views: use --camera.together {VIEWS}")
+            raise UserError(f"a multi-view prior takes groups of {VIEWS} views: use --views {VIEWS}")
         camera = camera_numbers(known.pose).to(noisy)
         return self.network(noisy, time, encoder_hidden_states=text, class_labels=camera).sample
 

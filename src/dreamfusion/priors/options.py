@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class PriorOptions:
     """Where and how finely the networks compute; the defaults are exact and need the most memory."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     dtype: torch.dtype | None = torch.float32
     """of the networks; None: the half precision that the kind of model was made for, many times slower on a CPU"""
     size: int = 0

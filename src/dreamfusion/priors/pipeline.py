@@ -47,7 +47,7 @@ class PipelineReader:
 
 @dataclass(frozen=True, eq=False)
 class PipelinePrior(PipelineReader):
-    """A `RoughPrior`."""
+    """A `RoughPrior` and a `MultiViewPrior`."""
 
     space: PixelSpace | LatentSpace
     denoiser: Denoiser

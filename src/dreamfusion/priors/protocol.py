@@ -120,6 +120,16 @@ class RoughPrior(Prior, Protocol):
         ...
 
 
+@runtime_checkable
+class MultiViewPrior(Prior, Protocol):
+    """A prior that looks at several views of one object at once, in the order of `Cameras.around`."""
+
+    @property
+    def together(self) -> int:
+        """How many; 1 is a prior like any other."""
+        ...
+
+
 def _tiled(tensor: Tensor, times: int) -> Tensor:
     return torch.cat([tensor] * times)
 

@@ -81,7 +81,7 @@ def zero_padded_text(encoders: TextEncoders, prompts: Sequence[str]) -> Float[Te
 
 
 def sdxl_text(encoders: TextEncoders, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
-    """Two CLIPs side by side, and the pooled vector of the second; zeros for the empty caption if the folder says so."""
+    """Two CLIPs side by side, the second one's pooled vector; all zeros for the empty caption if the folder says so."""
     one, two = encoders.read(prompts, 1), encoders.read(prompts, 2)
     text = packed(torch.cat([one.penultimate, two.penultimate], dim=-1), _pooled(encoders, two))
     if read_json(encoders.folder.path / "model_index.json").get("force_zeros_for_empty_prompt", True):
@@ -90,7 +90,7 @@ def sdxl_text(encoders: TextEncoders, prompts: Sequence[str]) -> Float[Tensor, "
 
 
 def sd3_text(encoders: TextEncoders, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
-    """Two CLIPs side by side, padded to T5's width; after them T5 (zeros where the folder leaves it out); both pooled."""
+    """Two CLIPs side by side, as wide as T5; then T5, or zeros where the folder does without; both pooled vectors."""
     one, two = encoders.read(prompts, 1), encoders.read(prompts, 2)
     clip = torch.cat([one.penultimate, two.penultimate], dim=-1)
     width = read_json(encoders.folder.path / "transformer" / "config.json")["joint_attention_dim"]
