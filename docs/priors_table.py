@@ -118,7 +118,9 @@ EXAMPLES: dict[str, Example] = {
         "epsilon",
     ),
     "IFPipeline": Example(
-        "DeepFloyd IF-I-XL", {"unet": (UNET, IF_UNET), "text_encoder": (T5, T5_XXL)}, "epsilon; learned variance dropped"
+        "DeepFloyd IF-I-XL",
+        {"unet": (UNET, IF_UNET), "text_encoder": (T5, T5_XXL)},
+        "epsilon; learned variance dropped",
     ),
     "StableDiffusion3Pipeline": Example(
         "Stable Diffusion 3 medium",

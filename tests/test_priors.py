@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from dreamfusion.priors.denoisers import TextUNet
 from torch.nn import functional as F
 
 from dreamfusion.errors import UserError
@@ -26,6 +25,7 @@ from dreamfusion.priors import (
     words_of,
 )
 from dreamfusion.priors.card import Card
+from dreamfusion.priors.denoisers import TextUNet
 from dreamfusion.views import ViewWords
 from gaussian_prior import GaussianPrior, cosine_schedule
 

@@ -1,0 +1,404 @@
+"""The main job with every kind of pipeline, offline; and what surrounds it: embeddings, memory, options, the hub."""
+
+import importlib.util
+import json
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import miniatures
+from dreamfusion import build, cli, generate
+from dreamfusion.config import Config, LargeConfig
+from dreamfusion.distill import Sds
+from dreamfusion.errors import UserError
+from dreamfusion.optimise import Metrics, advance, prompt_table, start
+from dreamfusion.presets import PRESETS, preset
+from dreamfusion.priors import Conditioning, Known, PriorOptions, open_prior, open_reader
+from dreamfusion.priors.kinds import KINDS
+from dreamfusion.priors.locate import locate
+from dreamfusion.priors.memory import LiveBytes, plan
+from gaussian_prior import GaussianPrior, cosine_schedule
+
+SIZE = miniatures.CELLS * miniatures.FACTOR
+SD, XL, MULTI_VIEW = "StableDiffusionPipeline", "StableDiffusionXLPipeline", "MultiViewDiffusionPipeline"
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def config_for(config: Config, folder: Path, kind: str, **large: Any) -> Config:
+    size = SIZE if KINDS[kind].latent else 0
+    views = KINDS[kind].together if KINDS[kind].together > 1 else 2
+    config = replace(config, prompt="a red ball", prior=str(folder), steps=4, views=views)
+    return replace(config, large=LargeConfig(**{"size": size, "latent_until": 0.5, **large}))
+
+
+def done(config: Config, path: Path) -> list[Metrics]:
+    job = generate.begin(config, path)
+    with closing(generate.work(job, lambda _: None)) as steps:
+        return list(steps)
+
+
+# --- the main job ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_main_job_runs_offline(miniature_folders, tiny_config, tmp_path, kind):
+    """Half of the steps by the short cut; every step moves the scene; the prior's folder stays as it is."""
+    folder = miniature_folders[kind]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    metrics = done(config_for(tiny_config, folder, kind), tmp_path / "run")
+    assert [step.step for step in metrics] == [1, 2, 3, 4]
+    assert all(step.losses["sds"] > 0 and step.gradient_norm > 0 for step in metrics)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert (tmp_path / "run" / "checkpoint" / "checkpoint.json").exists()
+
+
+def test_equal_seeds_give_equal_logs(miniature_folders, tiny_config, tmp_path):
+    config = config_for(tiny_config, miniature_folders[SD], SD)
+    logs = []
+    for name in ("one", "other"):
+        done(config, tmp_path / name)
+        logs.append((tmp_path / name / "metrics.jsonl").read_text())
+    assert logs[0] == logs[1]
+
+
+def test_views_that_belong_together_share_their_noise_level():
+    """Also among several draws; each picture's noise is its own."""
+    seen = []
+
+    class Listening(GaussianPrior):
+        def predict_noise(self, noisy, t, text, known):
+            seen.append((noisy, t))
+            return super().predict_noise(noisy, t, text, known)
+
+    prior = Listening({"": torch.zeros(3, 2, 2)}, 0.5, cosine_schedule(dtype=torch.float32), 2)
+    text = prior.embed([""]).expand(8, -1, -1)
+    given = Conditioning(text, text, Known(), text.new_zeros(8, 0, *text.shape[1:]), text.new_zeros(8, 0), together=4)
+    Sds(draws=3)(torch.zeros(8, 3, 2, 2), given, prior, 0.0, torch.Generator().manual_seed(0))
+    noisy, t = seen[0]
+    groups = t.view(2, 3, 2, 4)  # captions, draws, objects, views
+    assert torch.equal(groups, groups[..., :1].expand_as(groups))
+    assert len(groups[0, ..., 0].unique()) == 6
+    assert len(noisy[:24].flatten(1).unique(dim=0)) == 24
+
+
+def test_a_multi_view_prior_sees_one_object_from_all_around(miniature_folders, tiny_config):
+    """In a step of eight views: two objects' worth of four cameras, a quarter turn apart."""
+    config = replace(config_for(tiny_config, miniature_folders[MULTI_VIEW], MULTI_VIEW), views=8)
+    prior, prompts = generate.open_parts(config, torch.device("cpu"))
+    given = []
+
+    def note(cameras, light, background):
+        given.append((cameras, light, background))
+        return prompts(cameras, light, background)
+
+    advance(start(config, torch.device("cpu")), prior, note)  # pyright: ignore[reportArgumentType]
+    cameras, light, background = given[0]
+    assert cameras.together == 4
+    turn = (cameras.azimuth.view(2, 4) - cameras.azimuth[::4, None]).rad2deg().remainder(360)
+    torch.testing.assert_close(turn, torch.tensor([0.0, 90, 180, 270]).expand(2, 4), atol=1e-3, rtol=0)
+    assert torch.equal(background[::4].repeat_interleave(4, 0), background)
+    assert not torch.equal(background[0], background[4])
+    assert torch.equal(light.white[::4].repeat_interleave(4), light.white)
+
+
+@pytest.mark.parametrize("wrong", [{"views": 6}, {"conditions": False}])
+def test_a_multi_view_prior_wants_groups_and_cameras(miniature_folders, tiny_config, tmp_path, wrong):
+    config = replace(config_for(tiny_config, miniature_folders[MULTI_VIEW], MULTI_VIEW), **wrong)
+    with pytest.raises(UserError, match=r"4 views of one object.*--views 4.*--preset mvdream"):
+        generate.begin(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [SD, "FluxPipeline", MULTI_VIEW])
+def test_a_prior_can_be_seen_drawing(miniature_folders, tmp_path, kind, monkeypatch):
+    """`prior sample` decodes latents; a flow is followed from its noisy end, where no picture is left."""
+    if kind == "FluxPipeline":  # its kind has no size of its own, and 1024 pixels take long even in miniature
+        monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], cells=miniatures.CELLS))
+    out = tmp_path / "drawn.png"
+    given = ["prior", "sample", "a red chair", "--prior", str(miniature_folders[kind])]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*given, "--steps", "2", "--device", "cpu", "--out", str(out)])
+    assert stop.value.code == 0
+    from PIL import Image
+
+    picture = Image.open(out)
+    assert picture.size == (2 * 4 * SIZE, 2 * SIZE)
+    assert len(picture.getcolors(100_000) or []) > 10
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_main_job_runs_on_a_gpu_in_half_precision(miniature_folders, tiny_config, tmp_path, kind):
+    """The 3D half stays in single precision; offloading gives the same run; the plan holds."""
+    config = replace(config_for(tiny_config, miniature_folders[kind], kind), device="cuda", half=True)
+    job = generate.begin(config, tmp_path / "run")
+    with closing(generate.work(job, lambda _: None)) as steps:
+        metrics = list(steps)
+    assert all(step.losses["sds"] > 0 for step in metrics)
+    assert {p.dtype for p in job.run.scene.parameters()} == {torch.float32}
+    assert job.prior.denoiser.network.dtype in (torch.float16, torch.bfloat16)
+    offloaded = done(replace(config, large=replace(config.large, offload=True)), tmp_path / "offloaded")
+    assert abs(offloaded[0].losses["sds"] / metrics[0].losses["sds"] - 1) < 0.05
+
+
+# --- embeddings ------------------------------------------------------------------------------------------------------
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    names = ("metrics.jsonl", "config.json")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def test_saved_embeddings_take_the_place_of_the_text_encoders(miniature_folders, tiny_config, tmp_path, capsys):
+    """From the command line: a run that saves, one that reads with no text encoder there, and its resumption."""
+    copy = Path(shutil.copytree(miniature_folders[XL], tmp_path / "prior"))
+    config = config_for(tiny_config, copy, XL)
+    saved = tmp_path / "text.safetensors"
+    from dreamfusion.config_text import to_json
+
+    (tmp_path / "config.json").write_text(json.dumps(to_json(config)))
+    base = ["generate", "--config", str(tmp_path / "config.json")]
+
+    def call(*given: str) -> int:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(given)
+        return stop.value.code
+
+    assert call(*base, "--out", str(tmp_path / "one"), "--save-embeddings", str(saved)) == 0
+    err = capsys.readouterr().err
+    assert "the prior needs about" in err
+    assert "peak memory" in err
+    for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
+        shutil.rmtree(copy / part)
+    assert call(*base, "--out", str(tmp_path / "two"), "--embeddings", str(saved), "--steps", "2") == 0
+    assert call("resume", str(tmp_path / "two"), "--steps", "4") == 0
+    assert (
+        files(tmp_path / "one")["metrics.jsonl"].splitlines()[:2]
+        == (files(tmp_path / "two")["metrics.jsonl"].splitlines()[:2])
+    )
+    assert len(files(tmp_path / "two")["metrics.jsonl"].splitlines()) == 4
+    assert call(*base, "--out", str(tmp_path / "x"), "--save-embeddings", str(saved)) == 2
+    assert "choose another --save-embeddings" in capsys.readouterr().err
+
+
+def save(config: Config, path: Path) -> None:
+    prompts = prompt_table(config, open_reader(config.prior, build.prior_options(config, torch.device("cpu"))))
+    generate.save_embeddings(config, prompts, path)
+
+
+def test_embeddings_of_something_else_are_refused(miniature_folders, tiny_config, tmp_path):
+    config = config_for(tiny_config, miniature_folders[SD], SD)
+    saved = tmp_path / "text.safetensors"
+    save(config, saved)
+
+    def refuses(match: str, **changes: Any) -> None:
+        changed = replace(config, large=replace(config.large, embeddings=str(saved)), **changes)
+        with pytest.raises(UserError, match=match):
+            generate.begin(changed, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    refuses("no embedding of 'a blue ball.*--save-embeddings", prompt="a blue ball")
+    refuses("no embedding of 'fog'", negative="fog")
+    refuses("made for another prior .StableDiffusionPipeline.", prior=str(miniature_folders[XL]))
+    other = Path(shutil.copytree(miniature_folders[SD], tmp_path / "other"))
+    settings = json.loads((other / "unet" / "config.json").read_text())
+    (other / "unet" / "config.json").write_text(json.dumps({**settings, "layers_per_block": 2}))
+    refuses("made for another prior", prior=str(other))
+    saved.write_bytes(saved.read_bytes()[:-9])
+    refuses("holds no text embeddings")
+    saved.unlink()
+    refuses("holds no text embeddings")
+
+
+def test_copies_of_a_model_share_embeddings(miniature_folders, tiny_config, tmp_path):
+    saved = tmp_path / "text.safetensors"
+    save(config_for(tiny_config, miniature_folders[SD], SD), saved)
+    copy = Path(shutil.copytree(miniature_folders[SD], tmp_path / "moved"))
+    config = config_for(tiny_config, copy, SD, embeddings=str(saved))
+    _, prompts = generate.open_parts(config, torch.device("cpu"))
+    expected = open_reader(str(copy)).embed(prompts.captions)
+    assert torch.equal(prompts.embeddings, expected)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plan_is_what_a_step_takes(miniature_folders, kind):
+    """Bytes counted without weights and numbers equal those of the same work with them."""
+    size = SIZE if KINDS[kind].latent else 0
+    options = PriorOptions(size=size)
+    needs = plan(locate(str(miniature_folders[kind])), options, views=4, copies=2)
+    prior = open_prior(str(miniature_folders[kind]), options)
+    image = torch.rand(4, prior.image_size, prior.image_size, 3, requires_grad=True)
+    pose = torch.eye(4).repeat(8, 1, 1)
+    pose[:, 2, 3] = 3.0
+    text = prior.embed(["a red ball"]).expand(8, -1, -1).contiguous()
+    with LiveBytes() as encoding:
+        x = prior.encode(image)
+    noisy, time = x.detach().repeat(2, 1, 1, 1), torch.full((8,), 500.0)
+    with LiveBytes() as denoising, torch.no_grad():
+        prior.denoiser(noisy, time, text, Known(pose=pose))
+    weights = sum(p.nbytes for p in prior.denoiser.network.parameters())
+    if KINDS[kind].latent:
+        weights += sum(p.nbytes for p in prior.space.vae.parameters())
+        assert abs(needs.encode / encoding.now - 1) < 0.15
+    assert needs.weights == weights
+    assert abs(needs.denoise / denoising.peak - 1) < 0.3
+    assert needs.peak == max(needs.text, needs.weights + needs.encode + needs.denoise)
+
+
+def test_the_plan_follows_the_options(miniature_folders):
+    folder = locate(str(miniature_folders[SD]))
+    plain = plan(folder, PriorOptions(size=64), views=2)
+    assert plan(folder, PriorOptions(size=64), views=4).encode > 1.9 * plain.encode
+    assert plan(folder, PriorOptions(size=128), views=2).encode > 3.5 * plain.encode
+    half = plan(folder, PriorOptions(size=64, dtype=None), views=2)
+    assert half.denoise < 0.6 * plain.denoise
+    assert half.encode > 0.9 * plain.encode  # this auto-encoder stays in single precision
+    assert plan(folder, PriorOptions(size=64, offload=True), views=2).weights < plain.weights
+    assert plan(folder, PriorOptions(size=64, texts=False), views=2).text == 0
+
+
+def test_doctor_tells_the_memory_of_a_prior(miniature_folders, tmp_path, capsys):
+    def call(*given: str) -> int:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["doctor", *given])
+        return stop.value.code
+
+    call("--prior", str(miniature_folders[SD]), "--preset", "sd")
+    assert "prior: StableDiffusionPipeline, about" in capsys.readouterr().out
+    assert call("--prior", str(tmp_path)) == 1
+    assert "MISSING prior: " in capsys.readouterr().out
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def answer(folder: Path, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    prior = open_prior(str(folder), PriorOptions(size=4 * SIZE, **options))
+    image = torch.rand(2, 4 * SIZE, 4 * SIZE, 3, generator=torch.Generator().manual_seed(0))
+    x = prior.encode(image).detach()
+    text = prior.embed(["a red ball"]).expand(2, -1, -1)
+    return x, prior.predict_noise(x, torch.tensor([100, 700]), text, Known())
+
+
+@pytest.mark.parametrize("option", ["attention_slicing", "vae_slicing", "offload"])
+def test_saving_memory_changes_nothing(miniature_folders, option):
+    plain, saving = answer(miniature_folders[SD]), answer(miniature_folders[SD], **{option: True})
+    for one, other in zip(plain, saving, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_tiles_are_encoded_apart(miniature_folders):
+    """A picture four times as large as the auto-encoder's tiles is encoded tile by tile, to latents of one size."""
+    plain, tiled = answer(miniature_folders[SD])[0], answer(miniature_folders[SD], vae_tiling=True)[0]
+    assert plain.shape == tiled.shape
+    assert not torch.equal(plain, tiled)
+
+
+@pytest.mark.parametrize("kind", ["FluxPipeline", MULTI_VIEW])
+def test_what_cannot_be_sliced_says_so(miniature_folders, kind):
+    with pytest.raises(UserError, match="attention slicing is for plain U-Nets"):
+        open_prior(str(miniature_folders[kind]), PriorOptions(size=SIZE, attention_slicing=True))
+
+
+def test_sizes_that_do_not_fit_are_refused(miniature_folders):
+    with pytest.raises(UserError, match="multiple of 4 pixels, not 18"):
+        open_prior(str(miniature_folders[SD]), PriorOptions(size=18))
+    with pytest.raises(UserError, match="works on pixels: its pictures have 8 pixels, not 16"):
+        open_prior(str(miniature_folders["IFPipeline"]), PriorOptions(size=16))
+
+
+# --- the hub ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_hub_id_is_pinned_and_only_what_is_needed_is_fetched(miniature_folders, monkeypatch):
+    """The hub itself is not asked: its library is replaced by one that notes what it would be asked."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def index(name: str, file: str, **given: Any) -> str:
+        asked.append((f"{name}/{file}", given))
+        return str(miniature_folders[XL] / file)
+
+    def snapshot(name: str, **given: Any) -> str:
+        asked.append((name, given))
+        return str(miniature_folders[XL])
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", index)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert locate("somebody/some-model@refs/pr/1").pipeline == XL
+    assert asked[0] == ("somebody/some-model/model_index.json", {"revision": "refs/pr/1"})
+    name, given = asked[1]
+    assert (name, given["revision"]) == ("somebody/some-model", "refs/pr/1")
+    parts = {pattern.removesuffix("/*") for pattern in given["allow_patterns"]}
+    wanted = {"unet", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}
+    assert parts == wanted | {"model_index.json", "card.json"}
+    assert "*.bin" in given["ignore_patterns"]
+    locate("somebody/some-model", texts=False)
+    assert asked[-1][1]["revision"] is None
+    assert not any("text_encoder" in pattern for pattern in asked[-1][1]["allow_patterns"])
+
+
+def test_a_folder_never_makes_the_hub_be_asked(miniature_folders, tmp_path, monkeypatch):
+    def fail(*given: Any, **named: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    open_prior(str(miniature_folders[SD]))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(miniature_folders[SD], tmp_path / "owner" / "model@main")
+    open_reader("owner/model@main")
+    with pytest.raises(UserError, match="there is no prior"):
+        open_reader("./owner/absent/model")
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def priors_table() -> Any:
+    path = Path(__file__).parents[1] / "docs" / "priors_table.py"
+    spec = importlib.util.spec_from_file_location("priors_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["priors_table"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def cells_of(page: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+
+
+def test_the_page_has_a_row_for_every_kind(priors_table):
+    rows = cells_of(priors_table.PAGE.read_text(encoding="utf-8"))
+    assert [row[:5] for row in rows] == [priors_table.facts(name, kind) for name, kind in KINDS.items()]
+
+
+@pytest.mark.parametrize("kind", [SD, MULTI_VIEW])
+def test_the_memory_on_the_page_is_the_plans(priors_table, kind):
+    """Of two kinds; the others take the time of building some billions of parameters, even without numbers."""
+    rows = {row[0]: row for row in cells_of(priors_table.PAGE.read_text(encoding="utf-8"))}
+    assert rows[f"`{kind}`"][5:] == priors_table.memory(kind, KINDS[kind])
+
+
+def test_every_kind_has_a_preset_and_a_miniature():
+    assert {kind.preset for kind in KINDS.values()} <= set(PRESETS)
+    assert set(miniatures.BUILDERS) == set(KINDS)
+    assert preset("mvdream").views % KINDS[MULTI_VIEW].together == 0
