@@ -1,5 +1,7 @@
 """Every kind of pipeline, in miniature: what the adapter says equals what diffusers' own pipeline computes."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,16 @@ def offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def options(kind: str, **others: Any) -> PriorOptions:
-    """At the size of the miniatures, where a kind lets one choose."""
-    return PriorOptions(size=SIZE if KINDS[kind].latent else 0, **others)
+@pytest.fixture(scope="module")
+def opened(miniature_folders) -> Callable[..., PipelinePrior]:
+    """Opens a miniature at its own size; those with the same options once."""
 
+    @lru_cache
+    def open_miniature(kind: str, dtype: torch.dtype = torch.float32) -> PipelinePrior:
+        size = SIZE if KINDS[kind].latent else 0
+        return open_prior(str(miniature_folders[kind]), PriorOptions(size=size, dtype=dtype))
 
-def opened(folders, kind: str, **others: Any) -> PipelinePrior:
-    return open_prior(str(folders[kind]), options(kind, **others))
+    return open_miniature
 
 
 def pipeline_of(folders, kind: str) -> Any:
@@ -62,8 +67,8 @@ def poses(count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", OF_DIFFUSERS)
-def test_text_is_what_the_pipeline_makes_of_it(miniature_folders, kind):
-    pipeline, text = pipeline_of(miniature_folders, kind), opened(miniature_folders, kind).embed([*PROMPTS, ""])
+def test_text_is_what_the_pipeline_makes_of_it(opened, miniature_folders, kind):
+    pipeline, text = pipeline_of(miniature_folders, kind), opened(kind).embed([*PROMPTS, ""])
     match kind:
         case "StableDiffusionPipeline":
             tokens, empty = pipeline.encode_prompt(PROMPTS, "cpu", 1, True)
@@ -118,9 +123,9 @@ def recorded(pipeline: Any, kind: str) -> list[tuple[torch.Tensor, ...]]:
 
 
 @pytest.mark.parametrize("kind", OF_DIFFUSERS)
-def test_a_step_is_the_pipelines_own(miniature_folders, kind):
+def test_a_step_is_the_pipelines_own(opened, miniature_folders, kind):
     """The guided noise is that of the pipeline, and leads where its scheduler goes."""
-    pipeline, prior = pipeline_of(miniature_folders, kind), opened(miniature_folders, kind)
+    pipeline, prior = pipeline_of(miniature_folders, kind), opened(kind)
     schedule = prior.schedule
     output, time, sample, after = recorded(pipeline, kind)[1 if KINDS[kind].flow else 0]
     if kind == "FluxPipeline":
@@ -148,11 +153,11 @@ def test_a_step_is_the_pipelines_own(miniature_folders, kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].latent])
-def test_latents_are_the_auto_encoders(miniature_folders, kind):
+def test_latents_are_the_auto_encoders(opened, miniature_folders, kind):
     from diffusers import AutoencoderKL
 
     prior, vae = (
-        opened(miniature_folders, kind),
+        opened(kind),
         AutoencoderKL.from_pretrained(miniature_folders[kind], subfolder="vae"),
     )
     image = pictures(2)
@@ -169,8 +174,8 @@ def test_latents_are_the_auto_encoders(miniature_folders, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_reach_the_picture_and_never_the_prior(miniature_folders, kind):
-    prior = opened(miniature_folders, kind)
+def test_gradients_reach_the_picture_and_never_the_prior(opened, kind):
+    prior = opened(kind)
     assert isinstance(prior, Prior)
     assert isinstance(prior, RoughPrior)
     image = pictures(VIEWS, 3 * SIZE).requires_grad_()
@@ -187,13 +192,18 @@ def test_gradients_reach_the_picture_and_never_the_prior(miniature_folders, kind
     assert all(not p.requires_grad and p.grad is None for network in networks for p in network.parameters())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.15), (torch.float64, 1e-4)])
-def test_other_precisions_say_the_same(miniature_folders, kind, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("kind", "dtype", "tolerance"),
+    [
+        *((kind, torch.bfloat16, 0.15) for kind in KINDS),
+        *((kind, torch.float64, 1e-4) for kind in ("StableDiffusionXLPipeline", "FluxPipeline")),
+    ],
+)
+def test_other_precisions_say_the_same(opened, kind, dtype, tolerance):
     """Each picture's answer, in the dtype of the pictures, whatever the networks compute in."""
     x = torch.randn(VIEWS, 3 if kind == "IFPipeline" else 4, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
     t, known, said = torch.tensor([50, 300, 600, 900]), Known(pose=poses(VIEWS)), []
-    for prior in (opened(miniature_folders, kind), opened(miniature_folders, kind, dtype=dtype)):
+    for prior in (opened(kind), opened(kind, dtype=dtype)):
         text = prior.embed(PROMPTS[:1]).expand(VIEWS, -1, -1)
         said.append(prior.predict_noise(x, t, text, known))
     assert said[1].dtype == torch.float32
@@ -202,9 +212,9 @@ def test_other_precisions_say_the_same(miniature_folders, kind, dtype, tolerance
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_of_a_batch_do_not_mix(miniature_folders, kind):
+def test_pictures_of_a_batch_do_not_mix(opened, kind):
     """A batch of eight answers as two batches of four; where views belong together, a group answers for itself."""
-    prior, generator = opened(miniature_folders, kind), torch.Generator().manual_seed(0)
+    prior, generator = opened(kind), torch.Generator().manual_seed(0)
     x = torch.randn(8, 3 if kind == "IFPipeline" else 4, CELLS, CELLS, generator=generator)
     t, known = torch.randint(0, 1000, (8,), generator=generator), Known(pose=poses(8))
     text = prior.embed(PROMPTS * 4)
@@ -213,7 +223,7 @@ def test_pictures_of_a_batch_do_not_mix(miniature_folders, kind):
     torch.testing.assert_close(whole[4:], half, atol=1e-5, rtol=1e-4)
 
 
-def test_a_text_encoder_leaves_before_the_next_one_comes(miniature_folders, monkeypatch):
+def test_a_text_encoder_leaves_before_the_next_one_comes(opened, monkeypatch):
     """Three encoders of Stable Diffusion 3: never two in memory, and none afterwards."""
     import gc
     import weakref
@@ -230,7 +240,7 @@ def test_a_text_encoder_leaves_before_the_next_one_comes(miniature_folders, monk
         alive.append(weakref.ref(network))
         return network
 
-    prior = opened(miniature_folders, "StableDiffusion3Pipeline")
+    prior = opened("StableDiffusion3Pipeline")
     monkeypatch.setattr(text, "load_network", watched)
     prior.embed(PROMPTS)
     gc.collect()
@@ -278,7 +288,7 @@ def test_flux_blocks_are_the_pipelines():
     assert torch.equal(places(3, 4), FluxPipeline._prepare_latent_image_ids(2, 3, 4, "cpu", torch.float32))
 
 
-def test_the_short_cut_is_exact_for_a_linear_encoder(miniature_folders):
+def test_the_short_cut_is_exact_for_a_linear_encoder(opened):
     """An auto-encoder whose latents are affine in the mean colour of their pixels is its own short cut."""
     from dataclasses import replace
     from types import SimpleNamespace
@@ -294,16 +304,16 @@ def test_the_short_cut_is_exact_for_a_linear_encoder(miniature_folders):
             latent = torch.einsum("ci,bihw->bchw", matrix, means) + offset[:, None, None]
             return SimpleNamespace(latent_dist=SimpleNamespace(mean=latent))
 
-    space = replace(opened(miniature_folders, "StableDiffusionPipeline").space, vae=Linear())
+    space = replace(opened("StableDiffusionPipeline").space, vae=Linear())
     flat = pictures(2, CELLS).repeat_interleave(2, 1).repeat_interleave(2, 2)
     at_cells = flat[:, ::2, ::2]
     torch.testing.assert_close(space.encode_roughly(at_cells), space.encode(flat), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_short_cut_leads_to_the_same_place(miniature_folders, kind):
+def test_the_short_cut_leads_to_the_same_place(opened, kind):
     """Of the same shape as the encoder's answer, in the pictures' dtype, and with a gradient to every pixel."""
-    prior, image = opened(miniature_folders, kind), pictures(2, 3 * SIZE).requires_grad_()
+    prior, image = opened(kind), pictures(2, 3 * SIZE).requires_grad_()
     rough = prior.encode_roughly(image)
     assert rough.shape == prior.encode(image).shape
     assert rough.dtype == image.dtype
@@ -315,11 +325,11 @@ def test_the_short_cut_leads_to_the_same_place(miniature_folders, kind):
 # --- several views at once -------------------------------------------------------------------------------------------
 
 
-def test_equal_views_are_seen_as_one(miniature_folders):
+def test_equal_views_are_seen_as_one(opened, miniature_folders):
     """Attention to four copies of the same tokens is attention to one of them: then the network is the plain one."""
     from diffusers import UNet2DConditionModel
 
-    prior = opened(miniature_folders, "MultiViewDiffusionPipeline")
+    prior = opened("MultiViewDiffusionPipeline")
     plain = UNet2DConditionModel.from_pretrained(
         miniature_folders["MultiViewDiffusionPipeline"], subfolder="unet"
     ).eval()
@@ -333,8 +343,8 @@ def test_equal_views_are_seen_as_one(miniature_folders):
     torch.testing.assert_close(many, one.expand(4, -1, -1, -1), atol=1e-5, rtol=1e-4)
 
 
-def test_views_of_an_object_hear_of_each_other_in_any_order(miniature_folders):
-    prior, generator = opened(miniature_folders, "MultiViewDiffusionPipeline"), torch.Generator().manual_seed(0)
+def test_views_of_an_object_hear_of_each_other_in_any_order(opened):
+    prior, generator = opened("MultiViewDiffusionPipeline"), torch.Generator().manual_seed(0)
     x = torch.randn(8, 4, CELLS, CELLS, generator=generator)
     t, text, pose = torch.tensor([300] * 8), prior.embed(PROMPTS[:1]).expand(8, -1, -1), poses(8)
     before = prior.predict_noise(x, t, text, Known(pose=pose))
@@ -347,7 +357,7 @@ def test_views_of_an_object_hear_of_each_other_in_any_order(miniature_folders):
     assert float(change[4:].max()) < 1e-5
 
 
-def test_cameras_are_told_with_z_up_at_distance_one(miniature_folders):
+def test_cameras_are_told_with_z_up_at_distance_one(opened):
     """From the front (+z here, -y there), looking at the middle."""
     numbers = camera_numbers(poses(4)).view(4, 4, 4)
     position, forward = numbers[:, :3, 3], -numbers[:, :3, 2]
@@ -356,7 +366,7 @@ def test_cameras_are_told_with_z_up_at_distance_one(miniature_folders):
     assert position[0, 1] < -0.9
     assert position[1, 0] > 0.9  # azimuth 90 degrees is +x in both worlds
     assert bool((position[:, 2] > 0.2).all())  # above the horizon
-    prior = opened(miniature_folders, "MultiViewDiffusionPipeline")
+    prior = opened("MultiViewDiffusionPipeline")
     x, t, text = torch.zeros(4, 4, CELLS, CELLS), torch.tensor([300] * 4), prior.embed(PROMPTS[:1]).expand(4, -1, -1)
     said = [prior.predict_noise(x, t, text, Known(pose=pose)) for pose in (poses(4), poses(4).flip(0))]
     assert not torch.allclose(*said)

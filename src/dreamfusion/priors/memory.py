@@ -82,7 +82,7 @@ def empty(folder: PipelineFolder, component: str, dtype: torch.dtype) -> Any:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors made under it, for as long as they are alive. Views of older ones cost nothing."""
+    """Counts the bytes of all tensors made under it, for as long as they live. Views of older ones cost nothing."""
 
     def __init__(self) -> None:
         super().__init__()
