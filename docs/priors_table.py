@@ -55,6 +55,8 @@ class Example:
     parts: dict[str, tuple[tuple[str, str], dict[str, Any]]]
     """by folder: the class and its configuration"""
     prediction: str
+    tested: str = "text, a guided step and latents equal the pipeline's"
+    """in miniature, besides what holds for all kinds"""
 
     def write(self, kind: str, folder: Path) -> PipelineFolder:
         """The configuration files alone."""
@@ -121,6 +123,7 @@ EXAMPLES: dict[str, Example] = {
         "DeepFloyd IF-I-XL",
         {"unet": (UNET, IF_UNET), "text_encoder": (T5, T5_XXL)},
         "epsilon; learned variance dropped",
+        "text, a guided step and the estimate of the picture equal the pipeline's",
     ),
     "StableDiffusion3Pipeline": Example(
         "Stable Diffusion 3 medium",
@@ -165,11 +168,13 @@ EXAMPLES: dict[str, Example] = {
         "MVDream's U-Net (Stable Diffusion 2.1)",
         {"unet": (UNET, MVDREAM_UNET), "vae": (VAE, vae()), "text_encoder": (CLIP, CLIP_H)},
         "epsilon",
+        "no pipeline to compare with: equal views are seen as one, order does not matter, cameras do",
     ),
 }
 
 
-HEADS = ("class", "prediction", "space", "pixels", "preset", "example, 10^9 parameters", "a step of the preset",
+HEADS = ("class", "prediction", "space", "pixels", "preset", "tested in miniature",
+         "example, 10^9 parameters", "a step of the preset",
          "text, GB", "then weights + encoding + denoising, GB")  # fmt: skip
 
 
@@ -178,7 +183,7 @@ def facts(name: str, kind: Kind) -> list[str]:
     with tempfile.TemporaryDirectory() as place:
         size = image_size(EXAMPLES[name].write(name, Path(place) / "model"), kind)
     space = "latents" if kind.latent else "pixels"
-    return [f"`{name}`", EXAMPLES[name].prediction, space, f"{size}", f"`{kind.preset}`"]
+    return [f"`{name}`", EXAMPLES[name].prediction, space, f"{size}", f"`{kind.preset}`", EXAMPLES[name].tested]
 
 
 def memory(name: str, kind: Kind) -> list[str]:

@@ -379,13 +379,13 @@ def cells_of(page: str) -> list[list[str]]:
 
 def test_the_page_has_a_row_for_every_kind(priors_table):
     rows = cells_of(priors_table.PAGE.read_text(encoding="utf-8"))
-    assert [row[:5] for row in rows] == [priors_table.facts(name, kind) for name, kind in KINDS.items()]
+    assert [row[:6] for row in rows] == [priors_table.facts(name, kind) for name, kind in KINDS.items()]
 
 
 def test_the_memory_on_the_page_is_the_plans(priors_table):
     """Of one kind; together they take half a minute, for tens of billions of parameters, if without numbers."""
     rows = {row[0]: row for row in cells_of(priors_table.PAGE.read_text(encoding="utf-8"))}
-    assert rows[f"`{SD}`"][5:] == priors_table.memory(SD, KINDS[SD])
+    assert rows[f"`{SD}`"][6:] == priors_table.memory(SD, KINDS[SD])
 
 
 def test_every_kind_has_a_preset_and_a_miniature():

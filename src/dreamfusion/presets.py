@@ -107,7 +107,7 @@ SD = replace(
     # DreamFusion's guidance; less leaves Stable Diffusion undecided. Late in the run only small corrections.
     sds=SdsConfig(guidance_scale=100.0, t_max=Ramp(0.98, 0.5)),
 )
-"""Stable Diffusion 1.x and 2.x, PixArt: latents of 512 (PixArt: 1024) pixels; a card with 12 GB."""
+"""Stable Diffusion 1.x and 2.x; docs/priors.md has the memory of each."""
 
 SDXL = replace(
     SD,
@@ -118,7 +118,7 @@ SDXL = replace(
     large=LargeConfig(size=768, latent_until=0.2, vae_slicing=True),
     sds=SdsConfig(guidance_scale=50.0, t_max=Ramp(0.98, 0.5)),
 )
-"""Stable Diffusion XL; a card with 24 GB."""
+"""Stable Diffusion XL, PixArt."""
 
 IF = replace(
     _OPEN,
@@ -129,7 +129,7 @@ IF = replace(
     # Published runs use a fifth of the latent models' guidance: pixel models exaggerate more.
     sds=SdsConfig(guidance_scale=20.0, t_max=Ramp(0.98, 0.5)),
 )
-"""DeepFloyd IF's first stage; a card with 16 GB."""
+"""DeepFloyd IF's first stage."""
 
 FLUX = replace(
     _OPEN,
@@ -137,11 +137,11 @@ FLUX = replace(
     # 512 pixels: a quarter of the tokens of 1024, and the models know smaller pictures.
     size=64,
     large=LargeConfig(size=512, latent_until=0.2),
-    # Flow models are sampled with guidance 3.5 to 7; alpha sigma keeps the eps-weight finite where alpha goes to 0
-    # (docs/derivations.md), and levels are shifted towards the noise already.
+    # Flow models are sampled with guidance 3.5 to 7. alpha sigma weighs the distance to the estimate by alpha^2: their
+    # timesteps crowd near pure noise, where little of it can be trusted (docs/derivations.md).
     sds=SdsConfig(guidance_scale=10.0, t_min=Constant(0.05), t_max=Ramp(0.95, 0.5), weighting="alpha-sigma"),
 )
-"""Flow matching models (Flux, Stable Diffusion 3); a card with 40 GB for Flux, 12 GB for Stable Diffusion 3."""
+"""Flow matching models: Flux, Stable Diffusion 3."""
 
 MVDREAM = replace(
     _OPEN,
@@ -154,7 +154,7 @@ MVDREAM = replace(
     # Words for the sides would only contradict the cameras.
     view_words=False,
 )
-"""Multi-view models in MVDream's manner; a card with 16 GB."""
+"""Multi-view models in MVDream's manner."""
 
 PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX, MVDREAM)}
 
