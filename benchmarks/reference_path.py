@@ -130,6 +130,7 @@ class Reference:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.distillation = build.distillation(job.config.distill)
         self.recipe, self.prompts = build.recipe(job.config), prompt_table(job.config, job.prior)
         self.generator = Generator().manual_seed(job.config.seed)
         self.field = _field(job.field).to(job.device)
@@ -147,7 +148,7 @@ class Reference:
         x = self.job.prior.encode(colour.view(1, cameras.height, cameras.width, 3))
         before = now(self.job.device)
         given = self.prompts(cameras, light, plain)
-        gradient = self.recipe.sds(x, given, self.job.prior, PROGRESS, self.generator)
+        gradient = self.distillation(x, given, self.job.prior, PROGRESS, self.generator)
         after = now(self.job.device)
         self.optimiser.zero_grad()
         surrogate(x, gradient).backward()

@@ -9,6 +9,7 @@ import torch
 from dreamfusion.config import (
     CameraConfig,
     Config,
+    DistillConfig,
     GridField,
     LightConfig,
     OccupancyConfig,
@@ -16,7 +17,6 @@ from dreamfusion.config import (
     OutputConfig,
     RenderConfig,
     SceneConfig,
-    SdsConfig,
 )
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -45,7 +45,7 @@ def tiny_config() -> Config:
         camera=CameraConfig(distance=(3.0, 3.0), fov_deg=(40.0, 40.0)),
         light=LightConfig(albedo_until=0.25),
         render=RenderConfig(samples=12),
-        sds=SdsConfig(guidance_scale=1.0),
+        distill=DistillConfig(guidance_scale=1.0),
         optimise=OptimiseConfig(grid=0.05),
         output=OutputConfig(frames=3, frame_size=32, sheet_size=16, mesh_resolution=16),
     )

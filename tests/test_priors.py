@@ -166,7 +166,7 @@ def test_pictures_that_are_not_square_are_refused(prior):
 def test_the_prior_is_frozen(prior):
     noisy, t = batch()
     text = prior.embed(["a chair"] * 3)
-    predicted = prior.predict_noise(noisy.requires_grad_(), t, text, Known())
+    predicted = prior.predict_noise(noisy, t, text, Known())
     network = prior.denoiser.network
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not network.training

@@ -185,7 +185,7 @@ def test_gradients_reach_the_picture_and_never_the_prior(opened, kind):
     assert bool(image.grad.isfinite().all())
     assert float(image.grad.abs().min()) > 0
     text = prior.embed(PROMPTS[:1]).expand(VIEWS, -1, -1)
-    eps = prior.predict_noise(x, torch.tensor([500] * VIEWS), text, Known(pose=poses(VIEWS)))
+    eps = prior.predict_noise(x.detach(), torch.tensor([500] * VIEWS), text, Known(pose=poses(VIEWS)))
     assert not eps.requires_grad
     assert eps.shape == x.shape
     networks = [prior.denoiser.network, *([prior.space.vae] if KINDS[kind].latent else [])]

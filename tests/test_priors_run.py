@@ -17,7 +17,7 @@ import miniatures
 from dreamfusion import build, cli, generate
 from dreamfusion.config import Config, LargeConfig
 from dreamfusion.config_text import to_json
-from dreamfusion.distill import Sds
+from dreamfusion.distill import Distillation
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Metrics, advance, prompt_table, start
 from dreamfusion.presets import PRESETS, preset
@@ -61,7 +61,7 @@ def test_the_main_job_runs_offline(miniature_folders, tiny_config, tmp_path, kin
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     metrics = done(config_for(tiny_config, folder, kind), tmp_path / "run")
     assert [step.step for step in metrics] == [1, 2, 3, 4]
-    assert all(step.losses["sds"] > 0 and step.gradient_norm > 0 for step in metrics)
+    assert all(step.losses["distillation"] > 0 and step.gradient_norm > 0 for step in metrics)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert (tmp_path / "run" / "checkpoint" / "checkpoint.json").exists()
 
@@ -87,7 +87,7 @@ def test_views_that_belong_together_share_their_noise_level():
     prior = Listening({"": torch.zeros(3, 2, 2)}, 0.5, cosine_schedule(dtype=torch.float32), 2)
     text = prior.embed([""]).expand(8, -1, -1)
     given = Conditioning(text, text, Known(), text.new_zeros(8, 0, *text.shape[1:]), text.new_zeros(8, 0), together=4)
-    Sds(draws=3)(torch.zeros(8, 3, 2, 2), given, prior, 0.0, torch.Generator().manual_seed(0))
+    Distillation(draws=3)(torch.zeros(8, 3, 2, 2), given, prior, 0.0, torch.Generator().manual_seed(0))
     noisy, t = seen[0]
     groups = t.view(2, 3, 2, 4)  # captions, draws, objects, views
     assert torch.equal(groups, groups[..., :1].expand_as(groups))
@@ -150,11 +150,11 @@ def test_the_main_job_runs_on_a_gpu_in_half_precision(miniature_folders, tiny_co
     job = generate.begin(config, tmp_path / "run")
     with closing(generate.work(job, lambda _: None)) as steps:
         metrics = list(steps)
-    assert all(step.losses["sds"] > 0 for step in metrics)
+    assert all(step.losses["distillation"] > 0 for step in metrics)
     assert {p.dtype for p in job.run.scene.parameters()} == {torch.float32}
     assert job.prior.denoiser.network.dtype in (torch.float16, torch.bfloat16)
     offloaded = done(replace(config, large=replace(config.large, offload=True)), tmp_path / "offloaded")
-    assert abs(offloaded[0].losses["sds"] / metrics[0].losses["sds"] - 1) < 0.05
+    assert abs(offloaded[0].losses["distillation"] / metrics[0].losses["distillation"] - 1) < 0.05
 
 
 # --- embeddings ------------------------------------------------------------------------------------------------------

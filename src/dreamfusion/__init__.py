@@ -25,8 +25,8 @@ _HOMES = {
     "scene": ("Scene",),
     "render": ("RenderOptions", "render_views"),
     "priors": ("Conditioning", "Known", "NoiseSchedule", "Prior", "open_prior"),
-    "distill": ("Sds", "surrogate"),
-    "prompts": ("PromptTable",),
+    "distill": ("Csd", "Distillation", "Ism", "Nfsd", "Sds", "Vsd", "surrogate"),
+    "prompts": ("PromptTable", "Wording"),
     "optimise": ("Diverged", "Metrics", "Run", "advance", "prompt_table", "start"),
     "mesh": ("Mesh", "export", "extract", "paint"),
 }

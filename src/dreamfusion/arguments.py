@@ -25,6 +25,13 @@ BACKGROUNDS: dict[str, type[c.BackgroundConfig]] = {
     "random": c.RandomBackground,
     "learned": c.LearnedBackground,
 }
+LAWS: dict[str, type[c.LawConfig]] = {
+    "sds": c.SdsLaw,
+    "csd": c.CsdLaw,
+    "nfsd": c.NfsdLaw,
+    "ism": c.IsmLaw,
+    "vsd": c.VsdLaw,
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class Generate:
     """kind of background, if not the preset's"""
     save_embeddings: Path | None = None
     """new .safetensors file for the prompt's text embeddings, to be used again with --embeddings"""
+    distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
+    """law of distillation, if not the preset's"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,16 @@ class MakeVideo:
     """of the turntable, pixels"""
     device: str | None = None
     """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Place finished objects in one scene."""
+
+    scene: Positional[Path]
+    """JSON file that says which objects, and where (docs/viewer.md)"""
+    out: Path | None = None
+    """folder to make; runs/NAME if not given, NAME being that of the JSON file"""
 
 
 @dataclass(frozen=True)
@@ -174,7 +193,7 @@ def read(kind: type[Arguments], command: str, given: list[str], default: Argumen
 def read_generate(given: list[str]) -> Generate:
     """The arguments of `generate`: those that choose defaults first, then all of them. Raises UserError."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--config", "--field", "--background"):
+    for name in ("--preset", "--config", "--field", "--background", "--distill"):
         chooser.add_argument(name)
     try:
         chosen, _ = chooser.parse_known_args(given)
@@ -188,7 +207,10 @@ def read_generate(given: list[str]) -> Generate:
         scene = replace(scene, field=FIELDS[chosen.field]())
     if chosen.background in BACKGROUNDS and not isinstance(scene.background, BACKGROUNDS[chosen.background]):
         scene = replace(scene, background=BACKGROUNDS[chosen.background]())
-    return read(Generate, "generate", given, Generate(replace(base, scene=scene)))
+    distill = base.distill
+    if chosen.distill in LAWS and not isinstance(distill.law, LAWS[chosen.distill]):
+        distill = replace(distill, law=LAWS[chosen.distill]())
+    return read(Generate, "generate", given, Generate(replace(base, scene=scene, distill=distill)))
 
 
 def _registry() -> ConstructorRegistry:

@@ -7,15 +7,16 @@ import torch
 from torch import Generator
 
 from dreamfusion import config as c
+from dreamfusion import distill
 from dreamfusion.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
 from dreamfusion.cameras import OrbitSampler
 from dreamfusion.config_check import require_device_name
-from dreamfusion.distill import AlphaSigma, Sds, SigmaSquared, Uniform, Weighting
 from dreamfusion.errors import UserError
 from dreamfusion.fields import Field
 from dreamfusion.fields.density import Activation, Exp, GaussianBlob, Softplus
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.guidance import Guidance
 from dreamfusion.lights import LightSampler
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
 from dreamfusion.priors import PriorOptions
@@ -33,15 +34,14 @@ class Recipe:
     """of the steps"""
     show: RenderOptions
     """of pictures for people"""
-    sds: Sds
     weights: c.RegulariseConfig
 
 
 def recipe(config: c.Config) -> Recipe:
-    """The samplers, the renderer's options and the distillation. Raises UserError for values that they refuse."""
+    """The samplers, the renderer's options and the weights. Raises UserError for values that they refuse."""
     cameras, lights = _cameras(config.camera), _lights(config.light)
     look, show = _look(config.render), RenderOptions(samples=config.output.samples, chunk=config.render.chunk)
-    return Recipe(cameras, lights, look, show, _sds(config.sds), config.regularise)
+    return Recipe(cameras, lights, look, show, config.regularise)
 
 
 def scene(config: c.SceneConfig, generator: Generator) -> Scene:
@@ -75,6 +75,29 @@ def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
         vae_tiling=large.vae_tiling,
         offload=large.offload,
         texts=not large.embeddings,
+    )
+
+
+def learn(optimiser: torch.optim.Adam, law: distill.Vsd) -> None:
+    """Let the optimiser move the parameters of a law that learns."""
+    optimiser.add_param_group({"params": list(law.parameters()), "lr": law.rate, "base": law.rate})
+
+
+def distillation(config: c.DistillConfig) -> distill.Distillation:
+    """The gradient of a step. Raises UserError for values that it refuses."""
+    weightings: dict[str, distill.Weighting] = {
+        "sigma2": distill.SigmaSquared(),
+        "uniform": distill.Uniform(),
+        "alpha-sigma": distill.AlphaSigma(),
+    }
+    kinds: dict[str, type[distill.Levels]] = {"uniform": distill.UniformLevels, "dreamtime": distill.DreamTime}
+    return distill.Distillation(
+        law=_law(config.law),
+        guidance=Guidance(config.guidance_scale, config.rescale or None),
+        levels=kinds[config.timesteps](config.t_min, config.t_max),
+        weighting=weightings[config.weighting],
+        draws=config.draws,
+        max_norm=config.max_norm or None,
     )
 
 
@@ -133,17 +156,18 @@ def _look(config: c.RenderConfig) -> RenderOptions:
     )
 
 
-def _sds(config: c.SdsConfig) -> Sds:
-    weightings: dict[str, Weighting] = {"sigma2": SigmaSquared(), "uniform": Uniform(), "alpha-sigma": AlphaSigma()}
-    return Sds(
-        guidance_scale=config.guidance_scale,
-        t_min=config.t_min,
-        t_max=config.t_max,
-        weighting=weightings[config.weighting],
-        draws=config.draws,
-        max_norm=config.max_norm or None,
-        rescale=config.rescale or None,
-    )
+def _law(config: c.LawConfig) -> distill.Law:
+    match config:
+        case c.SdsLaw():
+            return distill.Sds()
+        case c.CsdLaw():
+            return distill.Csd()
+        case c.NfsdLaw(clean_below):
+            return distill.Nfsd(clean_below)
+        case c.IsmLaw(inversions, gap):
+            return distill.Ism(inversions, gap)
+        case c.VsdLaw(rank, rate):
+            return distill.Vsd(rank, rate)
 
 
 def _field(config: c.SceneConfig, generator: Generator) -> Field:

@@ -13,7 +13,7 @@ from dreamfusion import __version__
 from dreamfusion import arguments as a
 from dreamfusion.config_check import require, require_frame_size, validate
 from dreamfusion.errors import UserError
-from dreamfusion.runs import default_folder, replacing, require_new_file, unused
+from dreamfusion.runs import default_folder, refuse_occupied, replacing, require_new_file, unused
 
 if TYPE_CHECKING:
     from dreamfusion.generate import Job
@@ -177,6 +177,16 @@ def _video(name: str, given: list[str]) -> int:
     return 0
 
 
+def _compose(name: str, given: list[str]) -> int:
+    arguments = a.read(a.Compose, name, given)
+    out = arguments.out or unused(Path("runs") / arguments.scene.stem)
+    refuse_occupied(out)
+    from dreamfusion import compose
+
+    _list(compose.write(compose.read(arguments.scene), out))
+    return 0
+
+
 def _prior_info(name: str, given: list[str]) -> int:
     a.read(a.PriorInfo, name, given)
     from dreamfusion.embedded.card import describe
@@ -247,6 +257,7 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "resume": (a.Resume, _resume),
     "mesh": (a.MakeMesh, _mesh),
     "video": (a.MakeVideo, _video),
+    "compose": (a.Compose, _compose),
     "prior info": (a.PriorInfo, _prior_info),
     "prior sample": (a.PriorSample, _prior_sample),
     "prior train": (a.PriorTrain, _prior_train),

@@ -143,11 +143,56 @@ class RenderConfig:
 
 
 @dataclass(frozen=True)
-class SdsConfig:
-    """Score distillation."""
+class SdsLaw:
+    """Score distillation sampling: the paper's."""
 
+
+@dataclass(frozen=True)
+class CsdLaw:
+    """Classifier score distillation: guidance alone."""
+
+
+@dataclass(frozen=True)
+class NfsdLaw:
+    """Noise-free score distillation; wants a --negative prompt."""
+
+    clean_below: float = 0.2
+    """noise level from which on the negative prompt counts, as a fraction of the timesteps"""
+
+
+@dataclass(frozen=True)
+class IsmLaw:
+    """Interval score matching."""
+
+    inversions: int = 4
+    """DDIM steps from the picture up to the noise level that is compared with"""
+    gap: float = 0.05
+    """between the two noise levels, as a fraction of the timesteps"""
+
+
+@dataclass(frozen=True)
+class VsdLaw:
+    """Variational score distillation, with a low-rank adapter of the prior that learns beside the scene."""
+
+    rank: int = 4
+    """of the adapter"""
+    rate: float = 1e-3
+    """learning rate of the adapter"""
+
+
+LawConfig = SdsLaw | CsdLaw | NfsdLaw | IsmLaw | VsdLaw
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """How the prior pulls at the scene."""
+
+    law: LawConfig = SdsLaw()
+    """chosen with --distill"""
     guidance_scale: Annotated[float, arg(aliases=["--guidance-scale"])] = 101.0
     """1 follows the caption, more exaggerates it; the paper's omega + 1"""
+    timesteps: Literal["uniform", "dreamtime"] = "uniform"
+    """at random, or falling over the run as DreamTime has it"""
     t_min: Schedule = Constant(0.02)
     """least noise, as a fraction of the prior's timesteps"""
     t_max: Schedule = Constant(0.98)
@@ -262,6 +307,10 @@ class Config:
     """tell the prior camera, background and light where it can use them, not words alone"""
     view_words: bool = True
     """append 'front view' and the like to the prompt"""
+    blend_views: bool = False
+    """blend the captions of neighbouring views instead of taking the nearest one"""
+    perp_neg: float = 0.0
+    """steer away from other views' captions (Perp-Neg): factor on the usual weights, 0 for not at all"""
     checkpoint_every: int = 100
     """steps"""
     preview_every: float = 5.0
@@ -270,7 +319,7 @@ class Config:
     camera: CameraConfig = CameraConfig()
     light: LightConfig = LightConfig()
     render: RenderConfig = RenderConfig()
-    sds: SdsConfig = SdsConfig()
+    distill: DistillConfig = DistillConfig()
     regularise: RegulariseConfig = RegulariseConfig()
     optimise: OptimiseConfig = OptimiseConfig()
     large: LargeConfig = LargeConfig()

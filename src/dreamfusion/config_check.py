@@ -12,11 +12,17 @@ from dreamfusion.config import (
     BackgroundConfig,
     Colour,
     Config,
+    CsdLaw,
     GridField,
+    IsmLaw,
+    LawConfig,
     LearnedBackground,
     MlpField,
+    NfsdLaw,
     RandomBackground,
+    SdsLaw,
     SolidBackground,
+    VsdLaw,
 )
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Schedule
@@ -29,13 +35,14 @@ _LEAST: dict[str, float] = {
     "scene.occupancy.cells": 8, "scene.occupancy.every": 1, "scene.occupancy.parts": 1,
     "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
     "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
-    "sds.draws": 1, "sds.max_norm": 0, "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
+    "distill.draws": 1, "distill.max_norm": 0, "perp_neg": 0,
+    "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
     "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
 }  # fmt: skip
 _BETWEEN: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1), "large.latent_until": (0, 1), "size": (8, 1024), "scene.radius": (0.01, 100),
     "scene.blob.width": (1e-3, 100), "scene.occupancy.decay": (0, 1),
-    "sds.guidance_scale": (0, 1000), "sds.rescale": (0, 1),
+    "distill.guidance_scale": (0, 1000), "distill.rescale": (0, 1),
     "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
 }  # fmt: skip
 
@@ -49,6 +56,9 @@ def validate(config: Config) -> None:
             raise UserError(f"the {name} is longer than {LONGEST_PROMPT} characters: say it in fewer words")
     _validate_numbers(config)
     _validate_noise(config)
+    _validate_law(config.distill.law)
+    if config.perp_neg and not config.view_words:
+        raise UserError("--perp-neg steers away from view words: leave --no-view-words away, or --perp-neg")
     require_device_name(config.device)
     _validate_background(config.scene.background)
     match config.scene.field:
@@ -131,9 +141,23 @@ def _require_colour(option: str, colour: Colour) -> None:
 
 def _validate_noise(config: Config) -> None:
     """Levels are asked for at every step, and should not be refused half-way."""
-    low, high = config.sds.t_min, config.sds.t_max
+    low, high = config.distill.t_min, config.distill.t_max
     if not all(0 <= low(share) <= high(share) <= 1 for share in (part / 100 for part in range(101))):
-        raise UserError("--sds.t-min and --sds.t-max must satisfy 0 <= t-min <= t-max <= 1 all along the run")
+        raise UserError("--distill.t-min and --distill.t-max must satisfy 0 <= t-min <= t-max <= 1 all along the run")
+
+
+def _validate_law(law: LawConfig) -> None:
+    match law:
+        case NfsdLaw(clean_below):
+            require("distill.law.clean-below", clean_below, 0, 1)
+        case IsmLaw(inversions, gap):
+            require("distill.law.inversions", inversions, 1)
+            require("distill.law.gap", gap, 0.001, 0.999)
+        case VsdLaw(rank, rate):
+            require("distill.law.rank", rank, 1)
+            require("distill.law.rate", rate, 0)
+        case SdsLaw() | CsdLaw():
+            pass
 
 
 def _validate_grid(grid: GridField) -> None:

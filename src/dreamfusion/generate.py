@@ -231,4 +231,4 @@ def _facts(run: Run) -> dict[str, object]:
     """What made the object, for its files."""
     config = run.config
     facts = {"prompt": config.prompt, "negative": config.negative, "seed": config.seed, "steps": run.step}
-    return facts | {"preset": config.preset, "prior": config.prior, "guidance scale": config.sds.guidance_scale}
+    return facts | {"preset": config.preset, "prior": config.prior, "guidance scale": config.distill.guidance_scale}

@@ -15,7 +15,9 @@ GB = 1e9
 def estimated(config: Config, device: torch.device) -> str:
     """What the prior will need, in words. Raises UserError for a prior that is none, or does not take the options."""
     options = prior_options(config, device)
-    needs = plan(locate(config.prior, options.texts), options, config.views, copies=2 * config.sds.draws)
+    captions = 4 if config.perp_neg else 2
+    copies = captions * config.distill.draws
+    needs = plan(locate(config.prior, options.texts), options, config.views, copies)
     text = f"{needs.text / GB:.2f} GB while the prompt is read, then " if needs.text else ""
     parts = f"weights {needs.weights / GB:.2f}, encoding {needs.encode / GB:.2f}, denoising {needs.denoise / GB:.2f}"
     return f"{text}{(needs.weights + needs.encode + needs.denoise) / GB:.2f} GB ({parts}), and the 3D half"

@@ -13,12 +13,12 @@ from dreamfusion import build, regularise
 from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config_check import validate
-from dreamfusion.distill import surrogate
+from dreamfusion.distill import Distillation, Vsd, surrogate
 from dreamfusion.errors import UserError
 from dreamfusion.fields.grid import GridField
 from dreamfusion.lights import Light
 from dreamfusion.priors import MultiViewPrior, Prior, Reader, RoughPrior, require_known
-from dreamfusion.prompts import PromptTable
+from dreamfusion.prompts import PromptTable, Wording
 from dreamfusion.render import Render, render
 from dreamfusion.scene import Scene
 from dreamfusion.schedules import Schedule
@@ -35,6 +35,8 @@ class Run:
     config: Config
     recipe: build.Recipe
     scene: Scene
+    distillation: Distillation
+    """holds parameters if its law learns (VSD): then `optimiser` moves them too, from the first step on"""
     optimiser: torch.optim.Adam
     generator: Generator
     """on the CPU, on every machine: draws are moved to the device"""
@@ -58,13 +60,13 @@ class Metrics:
     step: int
     """steps done, this one included"""
     losses: dict[str, float]
-    """weighted parts; "sds" is the mean norm of the distillation gradient per picture, as its value means nothing"""
+    """weighted parts; "distillation" is the mean norm of its gradient per picture, as its value means nothing"""
     opacity: float
     """mean over the pixels, in [0, 1]"""
     occupied: float
     """share of the cells that were searched for matter"""
     gradient_norm: float
-    """over all parameters"""
+    """over all parameters of the scene"""
     seconds: dict[str, float]
     """wall time by stage: render, prior, backward, update (on a GPU, where work is queued, only the sum counts)"""
 
@@ -80,14 +82,16 @@ def start(config: Config, device: torch.device) -> Run:
     generator = Generator().manual_seed(config.seed)
     scene = build.scene(config.scene, generator).to(device)
     scene.occupancy.update(scene.field, generator)
-    return Run(config, build.recipe(config), scene, build.optimiser(config.optimise, scene), generator)
+    distillation, optimiser = build.distillation(config.distill), build.optimiser(config.optimise, scene)
+    return Run(config, build.recipe(config), scene, distillation, optimiser, generator)
 
 
 def prompt_table(config: Config, reader: Reader) -> PromptTable:
     """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
     require_known(reader, config.prompt)
     require_known(reader, config.negative)
-    return PromptTable(reader, config.prompt, config.negative, config.view_words, config.conditions)
+    wording = Wording(config.negative, config.view_words, config.conditions, config.blend_views, config.perp_neg)
+    return PromptTable(reader, config.prompt, wording)
 
 
 def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterator[Metrics]:
@@ -100,16 +104,20 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     """One step of score distillation. Raises Diverged, before anything is updated, if a number is not finite."""
     config, recipe, scene, generator, progress = run.config, run.recipe, run.scene, run.generator, run.progress
     watch = _Stopwatch()
+    if isinstance(run.distillation.law, Vsd) and run.distillation.law.meet(prior, generator):
+        build.learn(run.optimiser, run.distillation.law)
 
     cameras, light, background = _views(run, prior.together if isinstance(prior, MultiViewPrior) else 1)
     picture = render(scene, cameras, light, recipe.look, generator, background)
     watch.lap("render")
 
     x = _encoded(prior, picture.rgb, rough=progress < config.large.latent_until)
-    gradient = recipe.sds(x, prompts(cameras, light, background), prior, progress, generator)
+    given = prompts(cameras, light, background)
+    gradient = run.distillation(x, given, prior, progress, generator)
+    lessons = run.distillation.lessons(x, given, prior, progress, generator)
     watch.lap("prior")
 
-    penalties = _penalties(run, picture, progress)
+    penalties = _penalties(run, picture, progress) | lessons
     loss = torch.stack([surrogate(x, gradient), *penalties.values()]).sum()
     run.optimiser.zero_grad()
     loss.backward()
@@ -123,7 +131,7 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     watch.lap("update")
 
     norm, pull, opacity, occupied, *parts = numbers
-    losses = {"sds": pull, **dict(zip(penalties, parts, strict=True))}
+    losses = {"distillation": pull, **dict(zip(penalties, parts, strict=True))}
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
 
 

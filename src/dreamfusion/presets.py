@@ -6,6 +6,7 @@ from dreamfusion.config import (
     BlobConfig,
     CameraConfig,
     Config,
+    DistillConfig,
     LargeConfig,
     LearnedBackground,
     LightConfig,
@@ -16,7 +17,6 @@ from dreamfusion.config import (
     RegulariseConfig,
     RenderConfig,
     SceneConfig,
-    SdsConfig,
 )
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Ramp
@@ -43,7 +43,7 @@ FAST = Config(
     light=LightConfig(albedo_until=0.2, shaded=0.6, textureless=0.35, ambient=0.3, diffuse=0.7, distance=(2.5, 4.0)),
     # A prior that is told camera, background and light leaves little to guess: more guidance only burns the colours.
     # Late in the run only small corrections.
-    sds=SdsConfig(guidance_scale=2.0, t_max=Ramp(0.98, 0.5)),
+    distill=DistillConfig(guidance_scale=2.0, t_max=Ramp(0.98, 0.5)),
     # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers.
     regularise=RegulariseConfig(
         opacity=Constant(20.0),
@@ -67,7 +67,7 @@ PAPER = Config(
     light=LightConfig(),
     render=RenderConfig(samples=160, weight_threshold=0.0, normals=True),
     output=OutputConfig(samples=160),
-    sds=SdsConfig(guidance_scale=101.0, t_min=Constant(0.02), t_max=Constant(0.98)),
+    distill=DistillConfig(guidance_scale=101.0, t_min=Constant(0.02), t_max=Constant(0.98)),
     regularise=RegulariseConfig(opacity=Constant(1e-3), orientation=Ramp(1e-4, 1e-2, 0.0, 5000 / 15000)),
     optimise=OptimiseConfig(
         network=1e-4,
@@ -105,7 +105,7 @@ SD = replace(
     size=64,
     large=LargeConfig(latent_until=0.2),
     # DreamFusion's guidance; less leaves Stable Diffusion undecided. Late in the run only small corrections.
-    sds=SdsConfig(guidance_scale=100.0, t_max=Ramp(0.98, 0.5)),
+    distill=DistillConfig(guidance_scale=100.0, t_max=Ramp(0.98, 0.5)),
 )
 """Stable Diffusion 1.x and 2.x; docs/priors.md has the memory of each."""
 
@@ -116,7 +116,7 @@ SDXL = replace(
     # network is told; rendered in 96, one per latent.
     size=96,
     large=LargeConfig(size=768, latent_until=0.2, vae_slicing=True),
-    sds=SdsConfig(guidance_scale=50.0, t_max=Ramp(0.98, 0.5)),
+    distill=DistillConfig(guidance_scale=50.0, t_max=Ramp(0.98, 0.5)),
 )
 """Stable Diffusion XL, PixArt."""
 
@@ -127,7 +127,7 @@ IF = replace(
     size=64,
     views=4,
     # Published runs use a fifth of the latent models' guidance: pixel models exaggerate more.
-    sds=SdsConfig(guidance_scale=20.0, t_max=Ramp(0.98, 0.5)),
+    distill=DistillConfig(guidance_scale=20.0, t_max=Ramp(0.98, 0.5)),
 )
 """DeepFloyd IF's first stage."""
 
@@ -139,7 +139,7 @@ FLUX = replace(
     large=LargeConfig(size=512, latent_until=0.2),
     # Flow models are sampled with guidance 3.5 to 7. alpha sigma weighs the distance to the estimate by alpha^2: their
     # timesteps crowd near pure noise, where little of it can be trusted (docs/derivations.md).
-    sds=SdsConfig(guidance_scale=10.0, t_min=Constant(0.05), t_max=Ramp(0.95, 0.5), weighting="alpha-sigma"),
+    distill=DistillConfig(guidance_scale=10.0, t_min=Constant(0.05), t_max=Ramp(0.95, 0.5), weighting="alpha-sigma"),
 )
 """Flow matching models: Flux, Stable Diffusion 3."""
 
@@ -150,7 +150,9 @@ MVDREAM = replace(
     views=4,
     camera=replace(_OPEN.camera, elevation_deg=(0.0, 30.0), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0),
     # Arxiv 2308.16512: guidance 50, half of the added contrast taken back, noise levels that sink over the run.
-    sds=SdsConfig(guidance_scale=50.0, t_min=Ramp(0.98, 0.02, 0.0, 0.8), t_max=Ramp(0.98, 0.5, 0.0, 0.8), rescale=0.5),
+    distill=DistillConfig(
+        guidance_scale=50.0, t_min=Ramp(0.98, 0.02, 0.0, 0.8), t_max=Ramp(0.98, 0.5, 0.0, 0.8), rescale=0.5
+    ),
     # Words for the sides would only contradict the cameras.
     view_words=False,
 )

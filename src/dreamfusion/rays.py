@@ -47,8 +47,8 @@ class Gaussians:
     def __getitem__(self, rows: Int[Tensor, " k"]) -> "Gaussians":
         """Those of the given numbers."""
         # One number spread over all rows, as of points, stays that.
-        var = self.var[rows] if self.var.stride(0) else self.var[:1].expand(len(rows), -1)
-        return Gaussians(self.mean[rows], var)
+        var = self.var.index_select(0, rows) if self.var.stride(0) else self.var[:1].expand(len(rows), -1)
+        return Gaussians(self.mean.index_select(0, rows), var)
 
 
 def cast(cameras: Cameras) -> Rays:

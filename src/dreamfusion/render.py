@@ -180,7 +180,7 @@ def _march(
         weights=weights,
         t=bins.t,
         row=row,
-        weight=weights.flatten()[coloured.index],
+        weight=weights.flatten().index_select(0, coloured.index),
         direction=bins.rays.direction[row],
         normal=matter.normal,
     )

@@ -60,12 +60,12 @@ def occupied(scene: Scene, bins: Bins, variance: float | None) -> Samples:
     """One sample for each bin whose middle is in an occupied cell; `variance` replaces what a pixel sees."""
     place = means(bins.rays, bins.t)
     index = scene.occupancy.mask(place).flatten().nonzero()[:, 0]
-    mean = place.view(-1, 3)[index]
+    mean = place.view(-1, 3).index_select(0, index)
     if variance is not None:
         return Samples(index, isotropic(mean, variance))
     if not scene.field.sees_width:
         return Samples(index, isotropic(mean, 0.0))
-    return Samples(index, Gaussians(mean, variances(bins.rays, bins.t).view(-1, 3)[index]))
+    return Samples(index, Gaussians(mean, variances(bins.rays, bins.t).view(-1, 3).index_select(0, index)))
 
 
 def visible(samples: Samples, weights: Float[Tensor, "r s"], seen: float, coloured: float) -> tuple[Samples, Samples]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -62,6 +63,11 @@ class PipelinePrior(PipelineReader):
     def image_size(self) -> int:
         return self.space.size
 
+    @property
+    def network(self) -> Any:
+        """What can be adapted: the denoiser."""
+        return self.denoiser.network
+
     def encode(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
         """See `Prior.encode`: square pictures of any size."""
         return self.space.encode(image)
@@ -74,7 +80,6 @@ class PipelinePrior(PipelineReader):
         """Back to pictures in [0, 1], for people."""
         return self.space.decode(x)
 
-    @torch.no_grad()
     def predict_noise(
         self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
     ) -> Float[Tensor, "b c u v"]:
