@@ -373,18 +373,19 @@ def priors_table() -> Any:
     return module
 
 
-def cells_of(page: str) -> list[list[str]]:
+def cells_of(module: Any) -> list[list[str]]:
+    page = module.PAGE.read_text(encoding="utf-8").split(module.BEGIN)[1].split(module.END)[0]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
 
 
 def test_the_page_has_a_row_for_every_kind(priors_table):
-    rows = cells_of(priors_table.PAGE.read_text(encoding="utf-8"))
+    rows = cells_of(priors_table)
     assert [row[:6] for row in rows] == [priors_table.facts(name, kind) for name, kind in KINDS.items()]
 
 
 def test_the_memory_on_the_page_is_the_plans(priors_table):
     """Of one kind; together they take half a minute, for tens of billions of parameters, if without numbers."""
-    rows = {row[0]: row for row in cells_of(priors_table.PAGE.read_text(encoding="utf-8"))}
+    rows = {row[0]: row for row in cells_of(priors_table)}
     assert rows[f"`{SD}`"][6:] == priors_table.memory(SD, KINDS[SD])
 
 

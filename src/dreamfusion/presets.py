@@ -149,7 +149,7 @@ MVDREAM = replace(
     # Four views of one object at once; the model is told the cameras, upright ones that look at the middle.
     views=4,
     camera=replace(_OPEN.camera, elevation_deg=(0.0, 30.0), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0),
-    # Arxiv 2308.16512: guidance 50, half of the added contrast taken back, noise levels that sink over the run.
+    # arXiv 2308.16512: guidance 50, half of the added contrast taken back, noise levels that sink over the run.
     distill=DistillConfig(
         guidance_scale=50.0, t_min=Ramp(0.98, 0.02, 0.0, 0.8), t_max=Ramp(0.98, 0.5, 0.0, 0.8), rescale=0.5
     ),

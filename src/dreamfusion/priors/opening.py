@@ -1,12 +1,9 @@
 """From the name that a user gives to an open prior."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dreamfusion.errors import UserError
 from dreamfusion.priors import embeddings
@@ -18,7 +15,8 @@ from dreamfusion.priors.multiview import join_views
 from dreamfusion.priors.options import PriorOptions
 from dreamfusion.priors.pipeline import PipelinePrior, PipelineReader
 from dreamfusion.priors.protocol import Reader
-from dreamfusion.priors.schedule import NoiseSchedule, Prediction
+from dreamfusion.priors.schedule import Prediction
+from dreamfusion.priors.schedulers import prediction_of, straight_schedule, variance_preserving_schedule
 from dreamfusion.priors.spaces import LatentSpace, PixelSpace, pixels_per_latent
 from dreamfusion.priors.text import Embed, TextEncoders, zero_padded_text
 
@@ -37,11 +35,13 @@ def open_pipeline(name: str, options: PriorOptions) -> PipelinePrior:
     """See `dreamfusion.priors.open_prior`."""
     folder = locate(name, options.texts)
     kind, scheduler = kind_of(folder), load_component(folder, "scheduler")
-    prediction = Prediction.FLOW if kind.flow else _prediction(folder, scheduler)
     network = _network(folder, kind, options)
     card = _card(folder, kind)
     space = _space(folder, kind, options, card)
-    schedule = _straight(folder, scheduler, space) if kind.flow else _variance_preserving(folder, scheduler)
+    if kind.flow:
+        prediction, schedule = Prediction.FLOW, straight_schedule(folder, scheduler, space.size // space.factor)
+    else:
+        prediction, schedule = prediction_of(folder, scheduler), variance_preserving_schedule(folder, scheduler)
     return PipelinePrior(
         card=card,
         encoders=_encoders(folder, kind, options),
@@ -128,46 +128,3 @@ def _space(folder: PipelineFolder, kind: Kind, options: PriorOptions, card: Card
     if size % (2 * space.factor):  # 2: the blocks of transformers, the first halving of U-Nets
         raise UserError(f"the prior's pictures must be a multiple of {2 * space.factor} pixels, not {size}")
     return space
-
-
-def _prediction(folder: PipelineFolder, scheduler: Any) -> Prediction:
-    try:
-        return Prediction(scheduler.config.prediction_type)
-    except (AttributeError, ValueError) as error:
-        raise UserError(
-            f"{folder.path / 'scheduler'}: predictions other than epsilon, sample and v_prediction are not supported"
-        ) from error
-
-
-def _variance_preserving(folder: PipelineFolder, scheduler: Any) -> NoiseSchedule:
-    try:
-        return NoiseSchedule.variance_preserving(scheduler.alphas_cumprod)
-    except (AttributeError, ValueError) as error:
-        raise UserError(
-            f"{folder.path / 'scheduler'} has no variance preserving noise schedule, which this kind of prior needs"
-        ) from error
-
-
-def _straight(folder: PipelineFolder, scheduler: Any, space: PixelSpace | LatentSpace) -> NoiseSchedule:
-    """The noise levels at which the scheduler would sample in as many steps as it was trained with."""
-    try:
-        config = scheduler.config
-        sigmas = scheduler.sigmas[: config.num_train_timesteps].flip(0)
-        if config.use_dynamic_shifting:
-            sigmas = shifted(sigmas, dynamic_shift(config, space))
-        return NoiseSchedule.straight(sigmas)
-    except (AttributeError, ValueError) as error:
-        raise UserError(f"{folder.path / 'scheduler'} is no flow matching scheduler, which this prior needs") from error
-
-
-def shifted(sigmas: Float[Tensor, " T"], shift: float) -> Float[Tensor, " T"]:
-    """Noise levels moved towards the noise: s sigma / (1 + (s - 1) sigma) (docs/derivations.md)."""
-    return shift * sigmas / (1 + (shift - 1) * sigmas)
-
-
-def dynamic_shift(config: Any, space: PixelSpace | LatentSpace) -> float:
-    """The shift for pictures of this size: its logarithm grows linearly with the number of 2 x 2 latent blocks."""
-    tokens = (space.size // space.factor // 2) ** 2
-    share = (tokens - config.base_image_seq_len) / (config.max_image_seq_len - config.base_image_seq_len)
-    mu = config.base_shift + share * (config.max_shift - config.base_shift)
-    return math.exp(mu) if config.time_shift_type == "exponential" else mu
