@@ -17,7 +17,8 @@ import torch
 import dreamfusion
 from dreamfusion import checkpoint, cli
 from dreamfusion.arguments import read_generate
-from dreamfusion.config import GridField, IsmLaw, LearnedBackground, MlpField, VsdLaw
+from dreamfusion.config import GridField, LearnedBackground, MlpField
+from dreamfusion.config_distill import IsmLaw, VsdLaw
 from dreamfusion.config_text import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.presets import preset

@@ -15,6 +15,7 @@ from dreamfusion import build
 from dreamfusion import config as c
 from dreamfusion.config import Config, GridField, LearnedBackground, MlpField, SceneConfig, SolidBackground
 from dreamfusion.config_check import validate
+from dreamfusion.config_distill import IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.config_text import from_json, schedule_from_text, schedule_text, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.presets import PRESETS, preset
@@ -115,11 +116,11 @@ BAD = {
     "no cells": ({"scene": SceneConfig(field=GridField(colour_cells=()))}, "--scene.field.colour-cells"),
     "features": ({"scene": SceneConfig(field=GridField(features=0))}, "--scene.field.features"),
     "noise": ({"distill": c.DistillConfig(t_max=Ramp(0.98, 0.01))}, "--distill.t-min"),
-    "clean below": ({"distill": c.DistillConfig(c.NfsdLaw(1.5))}, "--distill.law.clean-below"),
-    "inversions": ({"distill": c.DistillConfig(c.IsmLaw(inversions=0))}, "--distill.law.inversions"),
-    "gap": ({"distill": c.DistillConfig(c.IsmLaw(gap=0.0))}, "--distill.law.gap"),
-    "rank": ({"distill": c.DistillConfig(c.VsdLaw(rank=0))}, "--distill.law.rank"),
-    "adapter": ({"distill": c.DistillConfig(c.VsdLaw(rate=-1.0))}, "--distill.law.rate"),
+    "clean below": ({"distill": c.DistillConfig(NfsdLaw(1.5))}, "--distill.law.clean-below"),
+    "inversions": ({"distill": c.DistillConfig(IsmLaw(inversions=0))}, "--distill.law.inversions"),
+    "gap": ({"distill": c.DistillConfig(IsmLaw(gap=0.0))}, "--distill.law.gap"),
+    "rank": ({"distill": c.DistillConfig(VsdLaw(rank=0))}, "--distill.law.rank"),
+    "adapter": ({"distill": c.DistillConfig(VsdLaw(rate=-1.0))}, "--distill.law.rate"),
     "away from nothing": ({"perp_neg": 1.0, "view_words": False}, "--perp-neg"),
     "towards": ({"perp_neg": -1.0}, "--perp-neg"),
     "odd": ({"output": c.OutputConfig(frame_size=33)}, "--output.frame-size must be even"),

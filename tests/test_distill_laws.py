@@ -78,7 +78,7 @@ def test_csd_and_a_scale_of_zero_want_nothing(prior):
 
 
 def test_perp_neg_acts_in_every_law_as_in_guidance(prior):
-    """It adds s times the weighted perpendicular part to the guided estimate, and laws subtract what they did before."""
+    """It adds s times the weighted perpendicular part to the guided estimate; what laws subtract stays as it was."""
     plain, given = conditioning(prior), conditioning(prior, against="ugly", weight=-0.7)
     x, t = random(COUNT, 3, SIZE, SIZE, seed=9), 600
     changes = [pull(prior, law, t, x, given) - pull(prior, law, t, x, plain) for law in (Sds(), Csd(), Nfsd())]
@@ -100,7 +100,7 @@ def test_nfsd_at_much_noise_leads_from_the_negative_mean_to_the_mode(prior, nega
 
 
 def test_nfsd_at_little_noise_is_sds_without_its_noise(prior):
-    """Its expectation is that of SDS, A alpha (x - mode); the noise left is A sigma eps instead of (A sigma - 1) eps."""
+    """The expectation is that of SDS, A alpha (x - mode); the noise is A sigma eps instead of (A sigma - 1) eps."""
     t, draws, x = 100, 20_000, random(COUNT, 3, SIZE, SIZE, seed=9)
     a, alpha, sigma = slope(prior, t)
     got = pull(prior, Nfsd(), t, x, conditioning(prior, "ugly"), draws=draws)

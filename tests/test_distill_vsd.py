@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dreamfusion.checkpoint import load, save
-from dreamfusion.config import DistillConfig, VsdLaw
+from dreamfusion.config_distill import DistillConfig, VsdLaw
 from dreamfusion.distill import Csd, Distillation, UniformLevels, Vsd
 from dreamfusion.distill.adapter import Adapter
 from dreamfusion.embedded.network import ToyUNet

@@ -37,6 +37,7 @@ LAYER = {
     "checkpoint": LOOP,
     "config": LOOP,
     "config_check": LOOP,
+    "config_distill": LOOP,
     "config_text": LOOP,
     "config_views": LOOP,
     "memory": LOOP,

@@ -89,7 +89,7 @@ def test_a_threshold_in_degrees_is_refused() -> None:
 
 
 def test_perp_neg_steers_away_from_what_a_view_is_not() -> None:
-    """Nothing at the very view, most at the neighbour, the front most of all, as much from the left as from the right."""
+    """Nothing at the very view, most at the neighbour, the front most of all; left and right are alike."""
     degrees = torch.tensor([0.0, 45, 90, 135, 180], dtype=torch.float64)
     words, weight = SIX.against(degrees.deg2rad(), 0 * degrees)
     named = [[SIX.words[int(row.argmax())] for row in rows] for rows in words]

@@ -12,6 +12,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from dreamfusion import config as c
 from dreamfusion.config import OutputConfig
+from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.config_text import from_json, schedule_from_text, schedule_text
 from dreamfusion.errors import UserError
 from dreamfusion.presets import preset
@@ -25,12 +26,12 @@ BACKGROUNDS: dict[str, type[c.BackgroundConfig]] = {
     "random": c.RandomBackground,
     "learned": c.LearnedBackground,
 }
-LAWS: dict[str, type[c.LawConfig]] = {
-    "sds": c.SdsLaw,
-    "csd": c.CsdLaw,
-    "nfsd": c.NfsdLaw,
-    "ism": c.IsmLaw,
-    "vsd": c.VsdLaw,
+LAWS: dict[str, type[LawConfig]] = {
+    "sds": SdsLaw,
+    "csd": CsdLaw,
+    "nfsd": NfsdLaw,
+    "ism": IsmLaw,
+    "vsd": VsdLaw,
 }
 
 

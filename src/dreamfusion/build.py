@@ -11,6 +11,7 @@ from dreamfusion import distill
 from dreamfusion.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
 from dreamfusion.cameras import OrbitSampler
 from dreamfusion.config_check import require_device_name
+from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.errors import UserError
 from dreamfusion.fields import Field
 from dreamfusion.fields.density import Activation, Exp, GaussianBlob, Softplus
@@ -156,17 +157,17 @@ def _look(config: c.RenderConfig) -> RenderOptions:
     )
 
 
-def _law(config: c.LawConfig) -> distill.Law:
+def _law(config: LawConfig) -> distill.Law:
     match config:
-        case c.SdsLaw():
+        case SdsLaw():
             return distill.Sds()
-        case c.CsdLaw():
+        case CsdLaw():
             return distill.Csd()
-        case c.NfsdLaw(clean_below):
+        case NfsdLaw(clean_below):
             return distill.Nfsd(clean_below)
-        case c.IsmLaw(inversions, gap):
+        case IsmLaw(inversions, gap):
             return distill.Ism(inversions, gap)
-        case c.VsdLaw(rank, rate):
+        case VsdLaw(rank, rate):
             return distill.Vsd(rank, rate)
 
 

@@ -12,18 +12,13 @@ from dreamfusion.config import (
     BackgroundConfig,
     Colour,
     Config,
-    CsdLaw,
     GridField,
-    IsmLaw,
-    LawConfig,
     LearnedBackground,
     MlpField,
-    NfsdLaw,
     RandomBackground,
-    SdsLaw,
     SolidBackground,
-    VsdLaw,
 )
+from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Schedule
 

@@ -42,7 +42,8 @@ function bytesOf(address) {
 // Every file is in the page once: in its own link, or in the picture that the link names.
 function offerDownloads() {
   for (const link of document.querySelectorAll("a[download]")) {
-    const address = link.dataset.of ? document.getElementById(link.dataset.of).src : link.href;
+    const { of } = link.dataset;
+    const address = of ? document.getElementById(of).getAttribute("src") : link.getAttribute("href");
     link.href = URL.createObjectURL(new Blob([bytesOf(address)], { type: "application/octet-stream" }));
     link.hidden = false;
   }
@@ -234,7 +235,7 @@ function listen() {
 }
 
 async function main() {
-  const content = bytesOf(document.getElementById("mesh").href);
+  const content = bytesOf(document.getElementById("mesh").getAttribute("href"));
   offerDownloads();
   try {
     await open(content);
