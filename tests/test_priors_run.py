@@ -16,6 +16,7 @@ import torch
 import miniatures
 from dreamfusion import build, cli, generate
 from dreamfusion.config import Config, LargeConfig
+from dreamfusion.config_distill import VsdLaw
 from dreamfusion.config_text import to_json
 from dreamfusion.distill import Distillation
 from dreamfusion.errors import UserError
@@ -73,6 +74,20 @@ def test_equal_seeds_give_equal_logs(miniature_folders, tiny_config, tmp_path):
         done(config, tmp_path / name)
         logs.append((tmp_path / name / "metrics.jsonl").read_text())
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("kind", [SD, "FluxPipeline"])
+def test_a_law_that_learns_adapts_any_network(miniature_folders, tiny_config, tmp_path, kind):
+    """Variational distillation: after a step its adapter says something else than the prior, which stays as it was."""
+    config = replace(config_for(tiny_config, miniature_folders[kind], kind), steps=2)
+    config = replace(config, distill=replace(config.distill, law=VsdLaw(rank=2)))
+    job = generate.begin(config, tmp_path / "run")
+    before = [p.clone() for p in job.prior.denoiser.network.parameters()]
+    with closing(generate.work(job, lambda _: None)) as steps:
+        assert all(metrics.losses["adapter"] > 0 for metrics in steps)
+    law = job.run.distillation.law
+    assert any(float(p.detach().abs().max()) > 0 for name, p in law.named_parameters() if "up" in name)
+    assert all(torch.equal(*pair) for pair in zip(before, job.prior.denoiser.network.parameters(), strict=True))
 
 
 def test_views_that_belong_together_share_their_noise_level():
