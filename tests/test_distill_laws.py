@@ -136,11 +136,12 @@ def ism_closed_form(prior, t: int, gap: int, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("inversions", [1, 3])
-def test_ism_of_a_sure_prior_is_exact_in_one_step(prior, inversions):
+@pytest.mark.parametrize("start", [0.0, 0.1, 0.9])
+def test_ism_of_a_sure_prior_is_exact_in_one_step(prior, inversions, start):
     """One noise leads from any level to any other, so that only guidance is left: alpha / sigma (mean - mode)."""
     sure, t, x = replace(prior, std=0.0), 300, random(COUNT, 3, SIZE, SIZE, seed=9)
     _, alpha, sigma = slope(sure, t)
-    got = pull(sure, Ism(inversions), t, x, conditioning(sure))
+    got = pull(sure, Ism(inversions, start=start), t, x, conditioning(sure))
     torch.testing.assert_close(got, (alpha / sigma * (sure.means[""] - mode(sure))).expand_as(got))
 
 
@@ -152,7 +153,23 @@ def test_ism_does_not_depend_on_luck_and_starts_at_the_first_timestep(prior):
         assert bool(one.isfinite().all())
 
 
-@pytest.mark.parametrize("make", [lambda: Ism(inversions=0), lambda: Ism(gap=1.0), lambda: Nfsd(clean_below=-0.1)])
+def test_a_path_of_ism_may_start_at_its_end_from_random_noise(prior):
+    """One draw of noise at s, of which little is left in the difference of the two estimates."""
+    x, t, gap, started = random(COUNT, 3, SIZE, SIZE, seed=9), 300, 50, Ism(start=0.9)
+    (a_s, alpha_s, sigma_s), (a_t, alpha_t, sigma_t) = slope(prior, t - gap), slope(prior, t)
+    eps_s = a_s * alpha_s * (x - prior.means[""])  # in expectation
+    x_t = alpha_t * (alpha_s * x - sigma_s * eps_s) / alpha_s + sigma_t * eps_s
+    wanted = a_t * (x_t - alpha_t * mode(prior)) - eps_s
+    draws = 5_000
+    assert (pull(prior, started, t, x, conditioning(prior), draws=draws) - wanted).abs().max() < 5 * 0.1 / draws**0.5
+    one, other = (pull(prior, started, t, x, conditioning(prior), seed) for seed in (1, 2))
+    assert 0 < (one - other).std() < 0.1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Ism(inversions=0), lambda: Ism(gap=1.0), lambda: Ism(start=1.0), lambda: Nfsd(clean_below=-0.1)],
+)
 def test_senseless_knobs_are_refused(make):
     with pytest.raises(UserError):
         make()

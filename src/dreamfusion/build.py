@@ -165,8 +165,8 @@ def _law(config: LawConfig) -> distill.Law:
             return distill.Csd()
         case NfsdLaw(clean_below):
             return distill.Nfsd(clean_below)
-        case IsmLaw(inversions, gap):
-            return distill.Ism(inversions, gap)
+        case IsmLaw(inversions, gap, start):
+            return distill.Ism(inversions, gap, start)
         case VsdLaw(rank, rate):
             return distill.Vsd(rank, rate)
 

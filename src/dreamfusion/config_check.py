@@ -145,9 +145,10 @@ def _validate_law(law: LawConfig) -> None:
     match law:
         case NfsdLaw(clean_below):
             require("distill.law.clean-below", clean_below, 0, 1)
-        case IsmLaw(inversions, gap):
+        case IsmLaw(inversions, gap, start):
             require("distill.law.inversions", inversions, 1)
             require("distill.law.gap", gap, 0.001, 0.999)
+            require("distill.law.start", start, 0, 0.999)
         case VsdLaw(rank, rate):
             require("distill.law.rank", rank, 1)
             require("distill.law.rate", rate, 0)

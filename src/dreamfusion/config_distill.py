@@ -34,6 +34,8 @@ class IsmLaw:
     """DDIM steps from the picture up to the noise level that is compared with"""
     gap: float = 0.05
     """between the two noise levels, as a fraction of the timesteps"""
+    start: float = 0.1
+    """noise level at which the path begins, likewise; 0 is the paper's, which the embedded prior cannot follow"""
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,25 @@ class Ism:
     """eps_hat(x_t; y, t) - eps(x_s; s) with s < t (Liang et al. 2023, arXiv 2311.11284, section 3.2).
 
     x_s and x_t come from x by inverting DDIM with the empty caption, so that equal pictures get equal noise: the pull
-    does not change its mind from step to step as that of SDS does. The random noise of the draw is not used.
+    does not change its mind from step to step as that of SDS does.
     """
 
     inversions: int = 4
     """calls of the network from x to x_s, at evenly spaced timesteps"""
     gap: float = 0.05
     """t - s, as a fraction of the timesteps, above 0; s ends at the least noise"""
+    start: float = 0.0
+    """where the path begins, as a fraction of the timesteps; that much of the draw's random noise is added. 0 is the
+    paper's: the picture itself, taken as that of the first timestep. A network that predicts the clean picture says
+    nothing sound of the noise there, as its error is divided by sigma."""
 
     def __post_init__(self) -> None:
         if self.inversions < 1:
             raise UserError(f"interval score matching needs at least one inversion step, not {self.inversions}")
         if not 0 < self.gap < 1:
             raise UserError(f"the gap is a fraction of the timesteps, above 0 and below 1, not {self.gap}")
+        if not 0 <= self.start < 1:
+            raise UserError(f"the start is a fraction of the timesteps, from 0 to below 1, not {self.start}")
 
     def __call__(self, at: Draw) -> Float[Tensor, "b c u v"]:
         schedule = at.prior.schedule
@@ -38,11 +44,13 @@ class Ism:
         return at.guidance(at.prior, x_t, at.t, at.given).guided - reference
 
     def inverted(self, at: Draw, s: Int[Tensor, " b"]) -> Float[Tensor, "b c u v"]:
-        """x_s: the picture x, taken as that of the first timestep, moved up to the timesteps s."""
-        noisy, t = at.x, s * 0
+        """x_s: the picture x, moved from the start of the path (or from s itself, if that is lower) up to s."""
+        schedule = at.prior.schedule
+        first = s.clamp(max=round(self.start * schedule.steps))
+        noisy, t = schedule.add_noise(at.x, at.eps, first) if self.start else at.x, first
         for step in range(1, self.inversions + 1):
-            following = s * step // self.inversions
-            noisy = moved(at.prior.schedule, noisy, empty_estimate(at, noisy, t), t, following)
+            following = first + (s - first) * step // self.inversions
+            noisy = moved(schedule, noisy, empty_estimate(at, noisy, t), t, following)
             t = following
         return noisy
 
