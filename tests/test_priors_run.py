@@ -268,6 +268,15 @@ def test_the_plan_is_what_a_step_takes(miniature_folders, kind):
     assert needs.peak == max(needs.text, needs.weights + needs.encode + needs.denoise)
 
 
+def test_the_embedded_prior_has_a_plan():
+    """Its network is this package's own, which is told the time as a whole number."""
+    needs = plan(locate("embedded"), PriorOptions(), views=1)
+    network = open_prior("embedded").denoiser.network
+    assert needs.weights == sum(p.nbytes for p in network.parameters())
+    assert needs.encode == 0
+    assert needs.denoise > 0
+
+
 def test_the_plan_follows_the_options(miniature_folders):
     folder = locate(str(miniature_folders[SD]))
     plain = plan(folder, PriorOptions(size=64), views=2)

@@ -148,7 +148,7 @@ def _encoding(vae: Any, options: PriorOptions, views: int) -> tuple[int, Tensor]
 
 @torch.no_grad()
 def _denoising(kind: Kind, network: Any, options: PriorOptions, x: Tensor) -> int:
-    time = torch.empty(len(x), device=META)
+    time = torch.empty(len(x), device=META, dtype=torch.float32 if kind.flow else torch.int64)
     known = Known(pose=torch.empty(len(x), 4, 4, device=META)) if kind.together > 1 else Known()
     denoiser = kind.denoiser(network, options.size, frozenset())
     text = torch.empty(len(x), *denoiser.text_shape, device=META, dtype=options.dtype)
