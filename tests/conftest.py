@@ -47,7 +47,7 @@ def tiny_config() -> Config:
         render=RenderConfig(samples=12),
         distill=DistillConfig(guidance_scale=1.0),
         optimise=OptimiseConfig(grid=0.05),
-        output=OutputConfig(frames=3, frame_size=32, sheet_size=16, mesh_resolution=16),
+        output=OutputConfig(frames=3, frame_size=32, sheet_size=16, mesh_resolution=16, texture_size=64),
     )
 
 

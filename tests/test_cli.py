@@ -172,7 +172,7 @@ BAD = {
     "mesh resolution": (("mesh", "./nowhere", "--resolution", "0"), "--resolution must be at least 8"),
     "mesh level": (("mesh", "./nowhere", "--level", "-1"), "--level must be at least"),
     "mesh place": (("mesh", "./nowhere", "--out", "nowhere/x.glb"), "there is no folder nowhere"),
-    "mesh suffix": (("mesh", "./nowhere", "--out", "x.doc"), ".glb, .obj, .ply"),
+    "mesh suffix": (("mesh", "./nowhere", "--out", "x.doc"), ".glb, .obj, .ply, .stl, .usdz"),
     "video frames": (("video", "./nowhere", "--frames", "0"), "--frames must be at least 2"),
     "video size": (("video", "./nowhere", "--size", "0"), "--size must lie between 16"),
     "odd video": (("video", "./nowhere", "--size", "33"), "--size must be even"),
@@ -249,6 +249,7 @@ EXPECTED = {
     "media/turntable.mp4",
     "media/turntable.webp",
     "mesh.glb",
+    "mesh.json",
     "index.html",
 }
 
@@ -396,7 +397,7 @@ def test_an_interruption_while_files_are_made_stops_after_the_current_one(tiny_s
         patch.setattr(generate, "write_video", interrupted_video)
         assert call("generate", *tiny_settings, "--out", str(out), "--steps", "2") == cli.INTERRUPTED
     assert f"dreamfusion resume {out}" in capsys.readouterr().err
-    assert set(files(whole)) - set(files(out)) == {"mesh.glb", "index.html"}
+    assert set(files(whole)) - set(files(out)) == {"mesh.glb", "mesh.json", "index.html"}
 
     def no_step(*given):
         raise AssertionError("all steps are done")

@@ -72,16 +72,28 @@ class Resume:
 
 @dataclass(frozen=True)
 class MakeMesh:
-    """Extract the coloured mesh of a run again."""
+    """Make the textured mesh of a run again, and files of it in other formats."""
 
     run: Positional[Path]
     """folder of the run"""
     out: Path | None = None
-    """new .glb, .obj or .ply file; mesh.glb in the run's folder if not given"""
-    resolution: int = OutputConfig.mesh_resolution
-    """points per side of the sampled cube"""
+    """new .glb, .obj, .ply, .stl or .usdz file; mesh.glb in the run's folder if not given"""
+    format: tuple[Literal["glb", "obj", "ply", "stl", "usdz"], ...] = ()
+    """also make these, beside that file"""
+    resolution: int | None = None
+    """points at which the density is sampled, per diameter of the scene's ball; the run's own if not given"""
     level: float | None = None
     """density of the surface; found from the renderings if not given"""
+    faces: int = 20_000
+    """most triangles"""
+    texture_size: int | None = None
+    """pixels; the run's own if not given"""
+    normal_map: bool = False
+    """add a map of the field's normals (.glb)"""
+    bake_light: bool = False
+    """put light into the texture, for viewers without any"""
+    height_mm: float = 100.0
+    """of .stl files, for printers"""
     device: str | None = None
     """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 

@@ -1,5 +1,6 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it"""
-MESH_SUFFIXES = (".glb", ".obj", ".ply")
+MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -151,18 +152,44 @@ def _work(job: "Job") -> int:
 
 def _mesh(name: str, given: list[str]) -> int:
     arguments = a.read(a.MakeMesh, name, given)
-    require("resolution", arguments.resolution, 8)
-    if arguments.level is not None:
-        require("level", arguments.level, 1e-6)
-    if arguments.out is not None:
-        require_new_file(arguments.out, MESH_SUFFIXES)
+    paths = _require_mesh(arguments)
     from dreamfusion import generate
+    from dreamfusion.mesh import MeshOptions, TextureOptions
 
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
-    path = arguments.out or folder.mesh
-    generate.write_mesh(run, path, arguments.resolution, arguments.level)
-    _list([path, *([] if arguments.out else generate.write_page(run, folder))])
+    output = run.config.output
+    size = arguments.texture_size or output.texture_size
+    texture = TextureOptions(size, arguments.normal_map, arguments.bake_light)
+    options = MeshOptions(
+        arguments.resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture
+    )
+    if paths:
+        files, report = generate.export_mesh(run, paths, options, arguments.height_mm)
+    else:
+        files, report = generate.write_mesh(run, folder, options, arguments.format, arguments.height_mm)
+        files += generate.write_page(run, folder)
+    print(report)
+    _list(files)
     return 0
+
+
+def _require_mesh(arguments: a.MakeMesh) -> list[Path]:
+    """The new files that are wanted, none for the run's own. Raises UserError for what cannot be done."""
+    limits = {"resolution": (8, math.inf), "texture_size": (64, 8192), "level": (1e-6, math.inf)}
+    limits |= {"faces": (100, math.inf), "height_mm": (1e-3, math.inf)}
+    for option, (low, high) in limits.items():
+        if (value := getattr(arguments, option)) is not None:
+            require(option, value, low, high)
+    if arguments.out is None:
+        return []
+    require_new_file(arguments.out, MESH_SUFFIXES)
+    paths = [arguments.out, *(arguments.out.with_suffix(f".{name}") for name in arguments.format)]
+    for path in paths[1:]:
+        require_new_file(path, MESH_SUFFIXES)
+    for path in (path for path in paths if path.suffix.lower() == ".obj"):
+        for beside in (".mtl", ".png"):
+            require_new_file(path.with_suffix(beside), [beside])
+    return list(dict.fromkeys(paths))
 
 
 def _video(name: str, given: list[str]) -> int:

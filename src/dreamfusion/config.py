@@ -210,7 +210,9 @@ class OutputConfig:
     sheet_size: int = 144
     """of each picture on the contact sheet, pixels"""
     mesh_resolution: int = 112
-    """points per side of the sampled cube"""
+    """points at which the density is sampled, per diameter of the scene's ball"""
+    texture_size: int = 1024
+    """of the mesh, pixels"""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ _BETWEEN: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1), "large.latent_until": (0, 1), "size": (8, 1024), "scene.radius": (0.01, 100),
     "scene.blob.width": (1e-3, 100), "scene.occupancy.decay": (0, 1),
     "distill.guidance_scale": (0, 1000), "distill.rescale": (0, 1),
-    "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
+    "output.texture_size": (64, 8192), "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
 }  # fmt: skip
 
 

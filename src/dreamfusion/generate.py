@@ -3,7 +3,7 @@
 import ctypes
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dreamfusion.config import Config, OutputConfig
 from dreamfusion.config_check import validate
 from dreamfusion.config_text import from_json, to_json
 from dreamfusion.errors import UserError
-from dreamfusion.mesh import export, extract, paint
+from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.priors import Prior, embeddings, open_prior, open_reader
 from dreamfusion.priors.locate import locate
@@ -29,6 +29,8 @@ _GLIBC = {
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: never shrink
     -2: 2**26,  # M_TOP_PAD: grow in such steps
 }
+
+_OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 
 Say = Callable[[str], None]
 """Told in a few words what is being done"""
@@ -167,11 +169,13 @@ def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = 
 
 
 def _own_mesh(run: Run, folder: RunFolder) -> list[Path]:
+    output = run.config.output
+    texture = TextureOptions(output.texture_size)
+    options = MeshOptions(output.mesh_resolution, run.config.size, faces=_OWN_FACES, texture=texture)
     try:
-        write_mesh(run, folder.mesh, run.config.output.mesh_resolution)
+        return write_mesh(run, folder, options)[0]
     except UserError as error:
         raise UserError(f"no mesh and no page were made: {error} (the pictures are in {folder.media})") from error
-    return [folder.mesh]
 
 
 def write_page(run: Run, folder: RunFolder) -> list[Path]:
@@ -194,9 +198,23 @@ def write_video(run: Run, folder: RunFolder, output: OutputConfig) -> list[Path]
     return [folder.turntable_mp4, folder.turntable_webp, folder.sheet]
 
 
-def write_mesh(run: Run, path: Path, resolution: int, level: float | None = None) -> None:
-    """The coloured mesh; the suffix of `path` says the format."""
-    export(paint(extract(run.scene, resolution, level), run.scene), path, _facts(run))
+def write_mesh(
+    run: Run, folder: RunFolder, options: MeshOptions, formats: Iterable[str] = (), height_mm: float = 100.0
+) -> tuple[list[Path], Report]:
+    """The run's mesh with its report, and beside it the same in other formats; returns the files written."""
+    others = [folder.mesh.with_suffix(f".{name}") for name in formats if name != "glb"]
+    files, report = export_mesh(run, [folder.mesh, *others], options, height_mm)
+    write_json(folder.mesh_report, report.record())
+    return [*files, folder.mesh_report], report
+
+
+def export_mesh(
+    run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0
+) -> tuple[list[Path], Report]:
+    """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is."""
+    require_formats(paths)
+    mesh, report = make_mesh(run.scene, run.recipe.show, options)
+    return [file for path in paths for file in export(mesh, path, _facts(run), height_mm)], report
 
 
 def open_parts(config: Config, device: torch.device) -> tuple[Prior, PromptTable]:

@@ -68,8 +68,13 @@ class RunFolder:
 
     @property
     def mesh(self) -> Path:
-        """The coloured mesh, binary glTF."""
+        """The textured mesh, binary glTF."""
         return self.path / "mesh.glb"
+
+    @property
+    def mesh_report(self) -> Path:
+        """What that mesh is like, and how well it agrees with the renderings, JSON."""
+        return self.path / "mesh.json"
 
     @property
     def index(self) -> Path:
