@@ -56,6 +56,7 @@ LAYER = {
     "arguments": DOOR,
     "cli": DOOR,
     "doctor": DOOR,
+    "interrupt": DOOR,
     "live": DOOR,
 }
 

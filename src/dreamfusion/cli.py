@@ -1,19 +1,18 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
 import math
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING
 
 from dreamfusion import __version__
 from dreamfusion import arguments as a
 from dreamfusion.config_check import require, require_frame_size, validate
 from dreamfusion.errors import UserError
+from dreamfusion.interrupt import interruptible
 from dreamfusion.runs import default_folder, refuse_occupied, replacing, require_new_file, unused
 
 if TYPE_CHECKING:
@@ -290,22 +289,6 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "prior train": (a.PriorTrain, _prior_train),
     "doctor": (a.Doctor, _doctor),
 }
-
-
-@contextmanager
-def interruptible() -> Iterator[Event]:
-    """The event is set by the first Ctrl-C; the second one interrupts at once."""
-    stop, before = Event(), signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _list(files: Sequence[Path]) -> None:
