@@ -293,9 +293,5 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
 
 def _list(files: Sequence[Path]) -> None:
     for path in files:
-        print(f"{path}  ({size_text(path.stat().st_size)})")
-
-
-def size_text(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+        count = path.stat().st_size
+        print(f"{path}  ({f'{count / 1e6:.1f} MB' if count >= 1e6 else f'{count / 1e3:.0f} kB'})")
