@@ -44,6 +44,8 @@ LAYER = {
     "config_distill": LOOP,
     "config_scene": LOOP,
     "config_text": LOOP,
+    "config_views": LOOP,
+    "memory": LOOP,
     "optimise": LOOP,
     "presets": LOOP,
     "processes": LOOP,
@@ -61,6 +63,7 @@ LAYER = {
     "arguments": DOOR,
     "cli": DOOR,
     "doctor": DOOR,
+    "interrupt": DOOR,
     "live": DOOR,
 }
 

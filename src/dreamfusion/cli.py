@@ -1,19 +1,18 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
 import math
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING
 
 from dreamfusion import __version__
 from dreamfusion import arguments as a
 from dreamfusion.config_check import require, require_frame_size, validate
 from dreamfusion.errors import UserError
+from dreamfusion.interrupt import interruptible
 from dreamfusion.runs import default_folder, refuse_occupied, replacing, require_new_file, unused
 
 if TYPE_CHECKING:
@@ -91,8 +90,11 @@ def _call(name: str, given: list[str]) -> int:
 def _generate(name: str, given: list[str]) -> int:
     arguments = a.read_generate(given)
     validate(arguments.settings)
+    if arguments.save_embeddings is not None:
+        require_new_file(arguments.save_embeddings, (".safetensors",), "--save-embeddings")
     from dreamfusion import generate
     from dreamfusion.build import device_of
+    from dreamfusion.memory import estimated
     from dreamfusion.optimise import start
     from dreamfusion.processes import joined
 
@@ -102,7 +104,12 @@ def _generate(name: str, given: list[str]) -> int:
     team = joined(device)
     if not team.leads:
         return _follow(start(config, device, team))
-    return _work(generate.begin(config, arguments.out or default_folder(config.prompt, config.seed), team))
+    if config.prior != "embedded":
+        print(f"the prior needs about {estimated(config, device)}", file=sys.stderr)
+    job = generate.begin(config, arguments.out or default_folder(config.prompt, config.seed), team)
+    if arguments.save_embeddings is not None:
+        generate.save_embeddings(config, job.prompts, arguments.save_embeddings)
+    return _work(job)
 
 
 def _resume(name: str, given: list[str]) -> int:
@@ -148,6 +155,7 @@ def _work(job: "Job") -> int:
     """Drive a run to its end, or to the first Ctrl-C."""
     from dreamfusion import generate
     from dreamfusion.live import LiveLine
+    from dreamfusion.memory import measured
 
     run, folder = job.run, job.folder
     config = run.config
@@ -165,6 +173,7 @@ def _work(job: "Job") -> int:
         print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
         return INTERRUPTED
     _list(files)
+    print(f"peak memory: {measured(run.device)}", file=sys.stderr)
     return 0
 
 
@@ -251,9 +260,10 @@ def _prior_sample(name: str, given: list[str]) -> int:
     require_new_file(out, PICTURE_SUFFIXES)
     from dreamfusion.build import device_of
     from dreamfusion.embedded.sheet import samples, save_sheet
-    from dreamfusion.priors import open_prior, require_known
+    from dreamfusion.priors import PriorOptions, open_prior, require_known
 
-    prior = open_prior(arguments.prior, device_of(arguments.device))
+    options = PriorOptions(device=device_of(arguments.device))
+    prior = open_prior(arguments.prior, replace(options, dtype=None) if arguments.half else options)
     for caption in arguments.captions:
         require_known(prior, caption)
     pictures = samples(
@@ -288,10 +298,10 @@ def _prior_train(name: str, given: list[str]) -> int:
 
 
 def _doctor(name: str, given: list[str]) -> int:
-    a.read(a.Doctor, name, given)
+    arguments = a.read(a.Doctor, name, given)
     from dreamfusion.doctor import examine
 
-    lines, healthy = examine()
+    lines, healthy = examine(a.doctor_config(arguments))
     print("\n".join(lines))
     return 0 if healthy else 1
 
@@ -309,27 +319,7 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
 }
 
 
-@contextmanager
-def interruptible() -> Iterator[Event]:
-    """The event is set by the first Ctrl-C; the second one interrupts at once."""
-    stop, before = Event(), signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _list(files: Sequence[Path]) -> None:
     for path in files:
-        print(f"{path}  ({size_text(path.stat().st_size)})")
-
-
-def size_text(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+        count = path.stat().st_size
+        print(f"{path}  ({f'{count / 1e6:.1f} MB' if count >= 1e6 else f'{count / 1e3:.0f} kB'})")

@@ -173,16 +173,16 @@ def unused(path: Path) -> Path:
     return free
 
 
-def require_new_file(path: Path, suffixes: Collection[str]) -> None:
+def require_new_file(path: Path, suffixes: Collection[str], option: str = "--out") -> None:
     """Raise UserError unless a file can be made at `path` that replaces none and whose suffix is one of these."""
     if path.suffix.lower() not in suffixes:
         raise UserError(f"cannot write {path}: use one of the suffixes {', '.join(suffixes)}")
     if path.exists():
-        raise UserError(f"{path} exists: choose another --out, or move it away")
+        raise UserError(f"{path} exists: choose another {option}, or move it away")
     if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}: make it, or choose another --out")
+        raise UserError(f"there is no folder {path.parent}: make it, or choose another {option}")
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"cannot write to {path.parent}: choose another --out")
+        raise UserError(f"cannot write to {path.parent}: choose another {option}")
 
 
 def refuse_occupied(path: Path) -> None:
