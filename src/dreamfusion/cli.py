@@ -1,6 +1,7 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -185,11 +186,9 @@ def _mesh(name: str, given: list[str]) -> int:
 
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
     output = run.config.output
-    size = arguments.texture_size or output.texture_size
+    size, resolution = arguments.texture_size or output.texture_size, arguments.resolution or output.mesh_resolution
     texture = TextureOptions(size, arguments.normal_map, arguments.bake_light)
-    options = MeshOptions(
-        arguments.resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture
-    )
+    options = MeshOptions(resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture)
     if paths:
         files, report = generate.export_mesh(run, paths, options, arguments.height_mm)
     else:

@@ -115,8 +115,7 @@ def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE
 
 def follow(run: Run) -> None:
     """Do all steps of a run whose files another process writes. Raises Diverged, like that one."""
-    prior = _open_prior(run.config, run.device)
-    for _ in optimise(run, prior, prompt_table(run.config, prior), run.config.steps):
+    for _ in optimise(run, *open_parts(run.config, run.device), run.config.steps):
         pass
 
 
