@@ -186,8 +186,8 @@ def _mesh(name: str, given: list[str]) -> int:
 
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
     output = run.config.output
-    size, resolution = arguments.texture_size or output.texture_size, arguments.resolution or output.mesh_resolution
-    texture = TextureOptions(size, arguments.normal_map, arguments.bake_light)
+    texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
+    resolution = arguments.resolution or output.mesh_resolution
     options = MeshOptions(resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture)
     if paths:
         files, report = generate.export_mesh(run, paths, options, arguments.height_mm)
