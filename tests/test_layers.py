@@ -62,6 +62,7 @@ LAYER = {
     "__main__": DOOR,
     "arguments": DOOR,
     "cli": DOOR,
+    "cli_prior": DOOR,
     "doctor": DOOR,
     "interrupt": DOOR,
     "live": DOOR,

@@ -1,9 +1,12 @@
-"""Ctrl-C as a request to stop at the next good moment."""
+"""Ctrl-C: the first one asks to stop, the second one interrupts."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it"""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,3 +241,12 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a whole JSON file, indented, keys in their order; NaN and infinity raise ValueError."""
     write_text(path, json.dumps(dict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def listed(files: Sequence[Path]) -> str:
+    """Paths and sizes for people, one file a line."""
+    return "\n".join(f"{path}  ({_size_text(path.stat().st_size)})" for path in files)
+
+
+def _size_text(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
