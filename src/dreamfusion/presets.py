@@ -49,11 +49,12 @@ FAST = Config(
     # A prior that is told camera, background and light leaves little to guess: more guidance only burns the colours.
     # Late in the run only small corrections.
     distill=DistillConfig(guidance_scale=2.0, t_max=Ramp(0.98, 0.5)),
-    # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers.
+    # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers. The entropy
+    # turns soft matter into surfaces, which a mesh can follow.
     regularise=RegulariseConfig(
         opacity=Constant(20.0),
         orientation=Constant(30.0),
-        entropy=Ramp(0.0, 100.0, 0.2, 1.0),
+        entropy=Ramp(0.0, 1000.0, 0.2, 1.0),
     ),
     optimise=OptimiseConfig(grid=0.06, rate=Ramp(1.0, 0.1, 0.5, 1.0)),
 )
