@@ -1,6 +1,7 @@
 """Variational score distillation: what the adapter changes, what it learns, and that a checkpoint holds it."""
 
 import copy
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -260,6 +261,18 @@ def test_n_steps_and_m_steps_are_n_plus_m_steps_bit_for_bit(config, mixing_prior
     assert told_first + gone(resumed, mixing_prior, 8) == told
     assert_same(resumed, whole)
     assert resumed.distillation.law.adapter.up["/"].abs().max() > 0
+
+
+def test_each_layer_keeps_its_own_moments_whatever_the_order_of_layers(config, mixing_prior, tmp_path):
+    """A network has its layers in any order, and so has what is read of a file."""
+    layers = OrderedDict((name, copy.deepcopy(mixing_prior.network)) for name in "zmaykbtc")
+    prior = replace(mixing_prior, network=nn.Sequential(layers))
+    whole, again = start(config, CPU), start(config, CPU)
+    gone(whole, prior, 8), gone(again, prior, 5)
+    save(again, tmp_path)
+    resumed = load(tmp_path, CPU)
+    gone(resumed, prior, 8)
+    assert_same(resumed, whole)
 
 
 def test_a_run_before_its_first_step_has_no_adapter_and_loads(config, mixing_prior, tmp_path):

@@ -35,7 +35,7 @@ class Adapter(nn.Module):
 
     def adopt(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         """Get the parameters of another adapter's `state_dict`, whatever layers they are for."""
-        for name in state:
+        for name in sorted(state):  # a file has an order of its own, and optimisers count parameters
             if name.startswith("down."):
                 key = name.removeprefix("down.")
                 self._add(key, state[name].to(device), state[f"up.{key}"].to(device))
@@ -70,7 +70,6 @@ class Adapter(nn.Module):
 
 
 def _linear_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """With names in which "/" stands for ".", which parameters may not have; the network itself is "/"."""
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Linear):
-            yield name.replace(".", "/") or "/", layer
+    """Sorted by name. In names "/" stands for ".", which parameters may not have; the network itself is "/"."""
+    layers = ((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear))
+    yield from sorted((name.replace(".", "/") or "/", layer) for name, layer in layers)
