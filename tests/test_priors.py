@@ -305,6 +305,17 @@ def test_kinds_of_pipelines(copy):
     refuses(copy, "KandinskyPipeline, which is not supported: use one of StableDiffusionPipeline, .*IFPipeline")
 
 
+def test_code_in_a_folder_is_never_run_nor_asked_about(copy):
+    """`auto_map` names a file of the folder, which transformers' Auto classes offer to run; named classes do not."""
+    ran = copy / "ran"
+    (copy / "tokenizer" / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own:\n    pass\n")
+    edit(copy / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", None]})
+    open_prior(str(copy)).embed(["a red chair"])
+    edit(copy / "model_index.json", tokenizer=["transformers", "AutoTokenizer"])
+    refuses(copy, r"leaves the class of its tokenizer open .transformers\.AutoTokenizer.")
+    assert not ran.exists()
+
+
 def test_classes_come_from_known_libraries_only(copy):
     edit(copy / "model_index.json", unet=["os", "system"])
     refuses(copy, "'os'.*allowed")

@@ -4,12 +4,16 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dreamfusion import generate
+from dreamfusion.config import LargeConfig
+from dreamfusion.config_distill import DistillConfig, VsdLaw
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
 from dreamfusion.optimise import start
@@ -52,6 +56,35 @@ def test_shares_are_equal_parts_in_order():
 def test_views_that_cannot_be_shared_are_refused(tiny_paper):
     with pytest.raises(UserError, match="--views 4 cannot be shared equally by 3"):
         start(tiny_paper, torch.device("cpu"), Team(0, 3))
+
+
+@pytest.fixture
+def learning_folder(tiny_config, tmp_path):
+    """Of a run of VSD that was begun in one process."""
+    config = replace(tiny_config, prompt="a red chair", views=2, device="cpu", distill=DistillConfig(VsdLaw()))
+    generate.begin(config, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_law_that_learns_is_refused_in_several_processes_also_when_resumed(learning_folder, tmp_path):
+    config, path = generate.config_of(learning_folder), learning_folder
+    for door in (
+        lambda: generate.begin(config, tmp_path / "other", Team(0, 2)),
+        lambda: generate.reopen(path, "cpu", team=Team(0, 2)),
+        lambda: generate.follow(replace(generate.open_run(path, "cpu")[1], team=Team(1, 2))),
+    ):
+        with pytest.raises(UserError, match="vsd learns from all views at once"):
+            door()
+    assert not (tmp_path / "other").exists()
+
+
+def test_views_of_one_object_stay_in_one_process(miniature_folders, tiny_config):
+    folder = miniature_folders["MultiViewDiffusionPipeline"]
+    config = replace(tiny_config, prompt="a red ball", prior=str(folder), views=4, large=LargeConfig(size=16))
+    generate.open_parts(config, torch.device("cpu"))
+    with pytest.raises(UserError, match="with 2 processes use --views 8"):
+        generate.open_parts(config, torch.device("cpu"), Team(0, 2))
+    generate.open_parts(replace(config, views=8), torch.device("cpu"), Team(0, 2))
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):

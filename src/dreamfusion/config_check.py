@@ -19,7 +19,7 @@ from dreamfusion.config import (
     SceneConfig,
     SolidBackground,
 )
-from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
+from dreamfusion.config_distill import CsdLaw, IsmLaw, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Schedule
 
@@ -55,7 +55,7 @@ def validate(config: Config) -> None:
             raise UserError(f"the {name} is longer than {LONGEST_PROMPT} characters: say it in fewer words")
     _validate_numbers(config)
     _validate_noise(config)
-    _validate_law(config.distill.law)
+    _validate_law(config)
     if config.perp_neg and not config.view_words:
         raise UserError("--perp-neg steers away from view words: leave --no-view-words away, or --perp-neg")
     require_device_name(config.device)
@@ -158,8 +158,8 @@ def _validate_noise(config: Config) -> None:
         raise UserError("--distill.t-min and --distill.t-max must satisfy 0 <= t-min <= t-max <= 1 all along the run")
 
 
-def _validate_law(law: LawConfig) -> None:
-    match law:
+def _validate_law(config: Config) -> None:
+    match config.distill.law:
         case NfsdLaw(clean_below):
             require("distill.law.clean-below", clean_below, 0, 1)
         case IsmLaw(inversions, gap, start):
@@ -169,7 +169,12 @@ def _validate_law(law: LawConfig) -> None:
         case VsdLaw(rank, rate):
             require("distill.law.rank", rank, 1)
             require("distill.law.rate", rate, 0)
-        case SdsLaw() | CsdLaw():
+            if config.large.offload:
+                raise UserError("--distill vsd needs the prior's weights on the way back: leave out --large.offload")
+        case CsdLaw():
+            if config.distill.rescale:
+                raise UserError("--distill csd is all guidance, none is to take back: use --distill.rescale 0")
+        case SdsLaw():
             pass
 
 

@@ -19,7 +19,7 @@ from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_m
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.priors import Prior, embeddings, open_prior, open_reader
 from dreamfusion.priors.locate import locate
-from dreamfusion.processes import ALONE, Team, require_equal_shares
+from dreamfusion.processes import ALONE, Team, require_shareable
 from dreamfusion.prompts import PromptTable
 from dreamfusion.runs import RunFolder, replacing, write_json
 
@@ -84,8 +84,9 @@ def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
     Raises UserError.
     """
     validate(config)
+    require_shareable(config, team)
     device = device_of(config.device)
-    prior, prompts = open_parts(config, device)
+    prior, prompts = open_parts(config, device, team)
     run = start(config, device, team)
     folder = RunFolder.create(path, to_json(config))
     checkpoint.save(run, folder.checkpoint)
@@ -98,14 +99,14 @@ def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE
     Raises UserError, and then nothing is changed.
     """
     folder, run = open_run(path, device)
-    require_equal_shares(run.config.views, team)
+    require_shareable(run.config, team)
     run.team = team
     if steps is not None:
         if steps < run.step:
             raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
         run.config = replace(run.config, steps=steps)
         validate(run.config)
-    prior, prompts = open_parts(run.config, run.device)
+    prior, prompts = open_parts(run.config, run.device, team)
     folder.rewind_metrics(run.step)
     if steps is not None:
         checkpoint.save(run, folder.checkpoint)  # before the config: it is what counts, and what may not fit on a disk
@@ -114,8 +115,9 @@ def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE
 
 
 def follow(run: Run) -> None:
-    """Do all steps of a run whose files another process writes. Raises Diverged, like that one."""
-    for _ in optimise(run, *open_parts(run.config, run.device), run.config.steps):
+    """Do all steps of a run whose files another process writes. Raises UserError and Diverged, like that one."""
+    require_shareable(run.config, run.team)
+    for _ in optimise(run, *open_parts(run.config, run.device, run.team), run.config.steps):
         pass
 
 
@@ -226,7 +228,7 @@ def export_mesh(
     return [file for path in paths for file in export(mesh, path, _facts(run), height_mm)], report
 
 
-def open_parts(config: Config, device: torch.device) -> tuple[Prior, PromptTable]:
+def open_parts(config: Config, device: torch.device, team: Team = ALONE) -> tuple[Prior, PromptTable]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
     Raises UserError, also for a prior that does not go with the rest of the configuration.
@@ -235,7 +237,7 @@ def open_parts(config: Config, device: torch.device) -> tuple[Prior, PromptTable
     prompts = prompt_table(config, open_reader(config.prior, options, Path(saved) if saved else None))
     prior = open_prior(config.prior, options)
     if prior.together > 1:
-        _require_groups(config, prior.together)
+        _require_groups(config, prior.together, team)
     return prior, prompts
 
 
@@ -246,11 +248,16 @@ def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
         embeddings.save(prompts.captions, prompts.embeddings, folder, part)
 
 
-def _require_groups(config: Config, together: int) -> None:
+def _require_groups(config: Config, together: int, team: Team) -> None:
     if config.views % together or not config.conditions:
         raise UserError(
             f"{config.prior} draws {together} views of one object at once and is told their cameras: use --views"
             f" {together} (or a multiple of it) and --conditions, as --preset mvdream does"
+        )
+    if config.views % (together * team.size):
+        raise UserError(
+            f"{config.prior} draws {together} views of one object at once, which one process must do: with {team.size}"
+            f" processes use --views {together * team.size} (or a multiple of it)"
         )
 
 

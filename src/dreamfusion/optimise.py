@@ -18,7 +18,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.fields.grid import GridField
 from dreamfusion.lights import Light
 from dreamfusion.priors import MultiViewPrior, Prior, Reader, RoughPrior, require_known
-from dreamfusion.processes import ALONE, Team, require_equal_shares
+from dreamfusion.processes import ALONE, Team, require_shareable
 from dreamfusion.prompts import PromptTable, Wording
 from dreamfusion.render import Render, render
 from dreamfusion.scene import Scene
@@ -82,15 +82,13 @@ class Metrics:
 def start(config: Config, device: torch.device, team: Team = ALONE) -> Run:
     """A run before its first step. Raises UserError for a configuration with which none can be."""
     validate(config)
-    require_equal_shares(config.views, team)
+    require_shareable(config, team)
     generator = Generator().manual_seed(config.seed)
     scene = build.scene(config.scene, generator).to(device)
     scene.focus(config.scene.variance(0.0), 0.0)
     if config.scene.occupancy.every:
         scene.occupancy.update(scene.field, generator)
     distillation, optimiser = build.distillation(config.distill), build.optimiser(config.optimise, scene)
-    if isinstance(distillation.law, Vsd) and team.size > 1:
-        raise UserError("vsd learns from all views at once: run it in one process, without torchrun")
     return Run(config, build.recipe(config), scene, distillation, optimiser, generator, team=team)
 
 

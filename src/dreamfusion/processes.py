@@ -13,6 +13,8 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dreamfusion.config import Config
+from dreamfusion.config_distill import VsdLaw
 from dreamfusion.errors import UserError
 from dreamfusion.priors import Known, NoiseSchedule, Prior
 from dreamfusion.views import ViewWords
@@ -80,10 +82,14 @@ def joined(device: torch.device) -> Team:
     return Team(dist.get_rank(), dist.get_world_size())
 
 
-def require_equal_shares(views: int, team: Team) -> None:
-    """Raise UserError unless each process gets the same number of views."""
-    if views % team.size:
-        raise UserError(f"--views {views} cannot be shared equally by {team.size} processes: give a multiple of them")
+def require_shareable(config: Config, team: Team) -> None:
+    """Raise UserError unless the team can share the steps of such a run."""
+    if config.views % team.size:
+        raise UserError(
+            f"--views {config.views} cannot be shared equally by {team.size} processes: give a multiple of them"
+        )
+    if isinstance(config.distill.law, VsdLaw) and team.size > 1:
+        raise UserError("vsd learns from all views at once: run it in one process, without torchrun")
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,6 +84,8 @@ def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
     for path in sorted(where.glob("*.json")):
         read_json(path)
     loader = class_of(folder, component)
+    if loader.__module__.startswith("transformers."):
+        options["trust_remote_code"] = False
     try:
         with _without_progress_bar():
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)
@@ -121,6 +123,9 @@ def class_of(folder: PipelineFolder, component: str) -> Any:
         raise UserError(
             f"{module}.{name}, the {component} of {folder.path}, does not exist: update {module}"
         ) from error
+    # Classes that choose another by the folder's files would also choose code of the folder, and ask whether to run it.
+    if name.startswith("Auto") and not name.startswith("Autoencoder"):
+        raise UserError(f"{index} leaves the class of its {component} open ({module}.{name}): name the class itself")
     if not hasattr(found, "from_pretrained"):
         raise UserError(f"{module}.{name}, the {component} of {folder.path}, cannot be loaded: restore {index.name}")
     return found
