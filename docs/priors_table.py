@@ -189,7 +189,7 @@ def facts(name: str, kind: Kind) -> list[str]:
 def memory(name: str, kind: Kind) -> list[str]:
     """The last cells: what its example needs."""
     example, config = EXAMPLES[name], preset(kind.preset)
-    options = PriorOptions(dtype=None, size=config.large.size)
+    options = PriorOptions(dtype=None, size=config.large.size, vae_slicing=config.large.vae_slicing)
     with tempfile.TemporaryDirectory() as place:
         folder = example.write(name, Path(place) / "model")
         needs, size = plan(folder, options, config.views), options.size or image_size(folder, kind)

@@ -15,7 +15,7 @@ from dreamfusion.distill.adapter import Adapter
 from dreamfusion.embedded.network import ToyUNet
 from dreamfusion.errors import UserError
 from dreamfusion.guidance import Guidance
-from dreamfusion.optimise import advance, optimise, prompt_table, start
+from dreamfusion.optimise import Diverged, advance, optimise, prompt_table, start
 from dreamfusion.priors import Conditioning, Known
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
@@ -282,6 +282,18 @@ def test_a_run_before_its_first_step_has_no_adapter_and_loads(config, mixing_pri
     assert again.distillation.law.adapter.empty
     gone(run, mixing_prior, 2), gone(again, mixing_prior, 2)
     assert_same(run, again)
+
+
+def test_a_gradient_of_the_adapter_that_is_no_number_stops_the_run(config, mixing_prior):
+    run = start(config, CPU)
+    gone(run, mixing_prior, 2)
+    run.distillation.law.adapter.up["/"].register_hook(lambda gradient: gradient * torch.inf)
+    before = everything(run)
+    with pytest.raises(Diverged, match="step 3"):
+        gone(run, mixing_prior, 3)
+    after = everything(run)
+    del before["draws"], after["draws"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_one_seed_is_one_run_and_rates_follow_the_schedule_of_all(config, mixing_prior):

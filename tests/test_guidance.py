@@ -5,7 +5,7 @@ import torch
 
 from dreamfusion.guidance import Guidance, combined, guided_noise, perpendicular, rescaled
 from dreamfusion.lights import Light
-from dreamfusion.priors import Conditioning, Known
+from dreamfusion.priors import Conditioning, Known, NoiseSchedule
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 B, SIZE = 4, 3
@@ -112,6 +112,18 @@ def test_rescaling_restores_the_contrast(prior, noisy):
     torch.testing.assert_close(rescaled(schedule, x, t, guided, text, 0.0), guided)
     half = Guidance(30.0, 0.5)(prior, x, t, given).guided
     torch.testing.assert_close(contrast(half), 0.5 * (contrast(text) + contrast(guided)))
+
+
+def test_rescaling_leaves_pure_noise_as_it_is(prior, noisy):
+    """Where alpha is 0 the estimate of the picture is no number."""
+    x, _ = noisy
+    t = torch.tensor([20, 300, 600, 999])
+    schedule = NoiseSchedule.straight(torch.linspace(0.001, 1, 1000, dtype=torch.float64))
+    guided, text = random(B, 3, SIZE, SIZE, seed=8), random(B, 3, SIZE, SIZE, seed=9)
+    got = rescaled(schedule, x, t, guided, text, 0.5)
+    assert bool(got.isfinite().all())
+    assert torch.equal(got[3], guided[3])
+    assert (got[2] - guided[2]).abs().max() > 1e-3
 
 
 def test_one_call_tells_every_picture_what_is_known_of_it(prior, noisy):

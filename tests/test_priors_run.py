@@ -325,6 +325,26 @@ def test_tiles_are_encoded_apart(miniature_folders):
     assert not torch.equal(plain, tiled)
 
 
+@pytest.mark.parametrize("option", ["vae_slicing", "vae_tiling"])
+def test_encoding_in_parts_saves_memory_on_the_way_back_too(miniature_folders, option):
+    """Bytes alive at once, until the gradient is there; it is the same, but for the seams of tiles."""
+
+    def gradient(**options: Any) -> tuple[int, torch.Tensor]:
+        prior = open_prior(str(miniature_folders[SD]), PriorOptions(size=4 * SIZE, **options))
+        image = torch.rand(2, 4 * SIZE, 4 * SIZE, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with LiveBytes() as count:
+            prior.encode(image).square().sum().backward()
+        assert image.grad is not None
+        return count.peak, image.grad
+
+    (plain, whole), (saving, in_parts) = gradient(), gradient(**{option: True})
+    assert saving < 0.6 * plain
+    if option == "vae_slicing":
+        torch.testing.assert_close(in_parts, whole, atol=1e-5, rtol=1e-4)
+    needs = plan(locate(str(miniature_folders[SD])), PriorOptions(size=4 * SIZE, **{option: True}), views=2)
+    assert 0.6 * saving < needs.encode < 1.2 * saving
+
+
 @pytest.mark.parametrize("kind", ["FluxPipeline", MULTI_VIEW])
 def test_what_cannot_be_sliced_says_so(miniature_folders, kind):
     with pytest.raises(UserError, match="attention slicing is for plain U-Nets"):

@@ -103,9 +103,10 @@ def rescaled(
 
     The idea is guidance rescaling (Lin et al. 2023, arXiv 2305.08891, section 3.4), here on the estimate of x0, as
     MVDream does for distillation (Shi et al. 2023, arXiv 2308.16512). `share` is their phi: 0 changes nothing, 1 makes
-    the standard deviation of each picture equal.
+    the standard deviation of each picture equal. In pure noise (alpha = 0) there is no picture, and nothing changes.
     """
     wanted, got = (schedule.x0_from_eps(eps, noisy, t) for eps in (text, guided))
     contrast = got.std((1, 2, 3), keepdim=True).clamp_min(torch.finfo(got.dtype).tiny)
     ratio = wanted.std((1, 2, 3), keepdim=True) / contrast
-    return schedule.eps_from_x0(got * (share * ratio + 1 - share), noisy, t)
+    eps = schedule.eps_from_x0(got * (share * ratio + 1 - share), noisy, t)
+    return torch.where(schedule.alpha(t).to(eps)[:, None, None, None] > 0, eps, guided)

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from dreamfusion import build, regularise
 from dreamfusion.cameras import Cameras
@@ -133,6 +133,8 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
 
     pull = gradient.flatten(1).norm(dim=1).mean()
     watched = [_gradient_norm(scene), pull, picture.opacity.mean(), scene.occupancy.share(), *penalties.values()]
+    if isinstance(run.distillation.law, Vsd):
+        watched.append(_gradient_norm(run.distillation.law))
     numbers = torch.stack(watched)
     team.average([numbers])
     numbers = numbers.tolist()
@@ -141,7 +143,7 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     watch.lap("update")
 
     norm, pull, opacity, occupied, *parts = numbers
-    losses = {"distillation": pull, **dict(zip(penalties, parts, strict=True))}
+    losses = {"distillation": pull, **dict(zip(penalties, parts, strict=False))}  # the last part is the law's
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
 
 
@@ -194,8 +196,8 @@ def _update(run: Run, progress: float) -> None:
         run.scene.occupancy.update(run.scene.field, run.generator, occupancy.parts)
 
 
-def _gradient_norm(scene: Scene) -> Float[Tensor, ""]:
-    return torch.nn.utils.get_total_norm([p.grad for p in scene.parameters() if p.grad is not None])
+def _gradient_norm(module: nn.Module) -> Float[Tensor, ""]:
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
 def _require_finite(run: Run, numbers: list[float]) -> None:

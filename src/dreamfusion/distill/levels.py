@@ -44,7 +44,9 @@ class DreamTime:
     """
 
     t_min: Schedule = LEAST
+    """least noise, as a fraction of the timesteps; of a schedule, the least of its ends, as the level falls by itself"""
     t_max: Schedule = MOST
+    """most noise, idem"""
     centre: float = 0.5
     """where the run stays longest, as a fraction of the timesteps, but for the factor sigma / alpha"""
     spread: float = 0.125
@@ -54,15 +56,22 @@ class DreamTime:
         self, schedule: NoiseSchedule, shape: tuple[int, int], progress: float, generator: Generator
     ) -> Int[Tensor, "d b"]:
         """Timesteps of `shape` (draws, pictures), all equal; nothing is drawn."""
-        low, high = (round(limit * (schedule.steps - 1)) for limit in limits(self.t_min, self.t_max, progress))
+        low, high = (round(limit * (schedule.steps - 1)) for limit in self._limits())
+        # Pure noise (alpha = 0, at the end of some schedules) says nothing of a picture.
+        last = int((schedule.signal > 0).sum()) - 1
+        low, high = min(low, last), min(high, last)
         t = torch.arange(low, high + 1)
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        # Pure noise (alpha = 0, at the end of some schedules) says nothing of a picture.
-        noise_to_signal = torch.where(alpha > 0, sigma / alpha, 0.0)
+        noise_to_signal = sigma / alpha
         distance = (t.to(alpha) / (schedule.steps - 1) - self.centre) / self.spread
         weight = noise_to_signal * torch.exp(-0.5 * distance**2)
         tail = weight.flip(0).cumsum(0).flip(0) / weight.sum()
         return (low + (tail - progress).abs().argmin()).expand(shape)
+
+    def _limits(self) -> tuple[float, float]:
+        """The widest of both ends of the run. Raises UserError, as `limits`."""
+        lows, highs = zip(*(limits(self.t_min, self.t_max, end) for end in (0.0, 1.0)), strict=True)
+        return min(lows), max(highs)
 
 
 Levels = UniformLevels | DreamTime

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from dreamfusion.priors.folder import PipelineFolder, class_of, read_json
 from dreamfusion.priors.kinds import Kind, kind_of
-from dreamfusion.priors.opening import dtype_of, image_size, tuned, vae_dtype_of
+from dreamfusion.priors.opening import divided, dtype_of, image_size, tuned, vae_dtype_of
 from dreamfusion.priors.options import PriorOptions
 from dreamfusion.priors.protocol import Known
 from dreamfusion.priors.spaces import LatentSpace
@@ -35,7 +35,7 @@ class MemoryPlan:
     weights: int
     """of the denoiser (with offloading: of its largest layer) and the auto-encoder"""
     encode: int
-    """that the auto-encoder keeps for the way back"""
+    """that the auto-encoder keeps for the way back; in parts, also what it computes again there"""
     denoise: int
     """of the denoiser at work, while those are kept"""
     parameters: int
@@ -56,7 +56,7 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     dtype = dtype_of(kind, options)
     options = replace(options, device=META, dtype=dtype, size=options.size or image_size(folder, kind))
     network = tuned(empty(folder, kind.network, dtype), folder, kind, options)
-    vae = empty(folder, "vae", vae_dtype_of(folder, dtype)) if kind.latent else None
+    vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
     layers = [_bytes(layer, recurse=False) for layer in network.modules()]
     weights = max(layers) if options.offload else _bytes(network)
     encode, x = _encoding(vae, options, views)
@@ -137,13 +137,24 @@ def _encoders(folder: PipelineFolder, kind: Kind, options: PriorOptions) -> list
 
 
 def _encoding(vae: Any, options: PriorOptions, views: int) -> tuple[int, Tensor]:
-    """Bytes kept after encoding `views` pictures with a gradient, and latents or pixels of the right shape."""
+    """Bytes for encoding `views` pictures with a gradient, and latents or pixels of the right shape.
+
+    They are those that are kept; where parts are computed again on the way back, the most until its end.
+    """
     if vae is None:
         return 0, torch.empty(views, 3, options.size, options.size, device=META)
     space = LatentSpace(vae, options.size, META)
     image = torch.empty(views, options.size, options.size, 3, device=META, requires_grad=True)
-    count, x = live(lambda: space.encode(image))
-    return count.now, x.detach()
+    again = options.vae_slicing or options.vae_tiling
+
+    def encoded() -> Tensor:
+        x = space.encode(image)
+        if again:
+            torch.autograd.backward(x.sum())  # a tensor's own `backward` would run outside of the modes
+        return x
+
+    count, x = live(encoded)
+    return count.peak if again else count.now, x.detach()
 
 
 @torch.no_grad()

@@ -113,6 +113,18 @@ def tuned(network: Any, folder: PipelineFolder, kind: Kind, options: PriorOption
     return network
 
 
+def divided(vae: Any, options: PriorOptions) -> Any:
+    """The same auto-encoder, working on parts of a batch as the options want it."""
+    if options.vae_slicing:
+        vae.enable_slicing()
+    if options.vae_tiling:
+        vae.enable_tiling()
+    if options.vae_slicing or options.vae_tiling:
+        # Or all parts would be kept for the way back together. There each block of a part is computed again instead.
+        vae.enable_gradient_checkpointing()
+    return vae
+
+
 def _space(folder: PipelineFolder, kind: Kind, options: PriorOptions, card: Card) -> PixelSpace | LatentSpace:
     size = options.size or card.image_size
     if not kind.latent:
@@ -120,11 +132,7 @@ def _space(folder: PipelineFolder, kind: Kind, options: PriorOptions, card: Card
             raise UserError(f"{folder.path} works on pixels: its pictures have {card.image_size} pixels, not {size}")
         return PixelSpace(size)
     vae = load_network(folder, "vae", options.device, vae_dtype_of(folder, dtype_of(kind, options)))
-    if options.vae_slicing:
-        vae.enable_slicing()
-    if options.vae_tiling:
-        vae.enable_tiling()
-    space = LatentSpace(vae, size, options.device)
+    space = LatentSpace(divided(vae, options), size, options.device)
     if size % (2 * space.factor):  # 2: the blocks of transformers, the first halving of U-Nets
         raise UserError(f"the prior's pictures must be a multiple of {2 * space.factor} pixels, not {size}")
     return space
