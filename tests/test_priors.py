@@ -218,8 +218,10 @@ def test_card_is_read(copy):
 
 
 def test_a_cards_padding_is_zero(copy, prior):
-    """Real tokens are embedded as before; the positions after them are exactly zero."""
+    """Real tokens are embedded as before; the positions after them are exactly zero, if the card says so."""
     (copy / "card.json").write_text(json.dumps(CARD))
+    assert torch.equal(open_prior(str(copy)).embed(["a red chair"]), prior.embed(["a red chair"]))
+    (copy / "card.json").write_text(json.dumps({**CARD, "zero_padding": True}))
     padded = open_prior(str(copy)).embed(["a red chair", ""])
     torch.testing.assert_close(padded[0, :3], prior.embed(["a red chair"])[0, :3])
     assert torch.equal(padded[0, 3:], torch.zeros_like(padded[0, 3:]))

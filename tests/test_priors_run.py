@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import miniatures
 from dreamfusion import build, cli, generate
@@ -224,6 +225,10 @@ def test_embeddings_of_something_else_are_refused(miniature_folders, tiny_config
     settings = json.loads((other / "unet" / "config.json").read_text())
     (other / "unet" / "config.json").write_text(json.dumps({**settings, "layers_per_block": 2}))
     refuses("made for another prior", prior=str(other))
+    for captions in ("[]", "3"):  # fewer than the file has embeddings, or none at all
+        save_file({"embeddings": torch.zeros(2, 3, 4)}, saved, metadata={"captions": captions})
+        refuses("holds no text embeddings")
+    save(config, saved)
     saved.write_bytes(saved.read_bytes()[:-9])
     refuses("holds no text embeddings")
     saved.unlink()
@@ -356,6 +361,19 @@ def test_sizes_that_do_not_fit_are_refused(miniature_folders):
         open_prior(str(miniature_folders[SD]), PriorOptions(size=18))
     with pytest.raises(UserError, match="works on pixels: its pictures have 8 pixels, not 16"):
         open_prior(str(miniature_folders["IFPipeline"]), PriorOptions(size=16))
+    with pytest.raises(UserError, match="multiple of 4 pixels, not 18"):
+        plan(locate(str(miniature_folders["FluxPipeline"])), PriorOptions(size=18), views=1)
+    with pytest.raises(UserError, match="its pictures have 8 pixels, not 16"):
+        plan(locate(str(miniature_folders["IFPipeline"])), PriorOptions(size=16), views=1)
+
+
+@pytest.mark.parametrize("damage", [{"block_out_channels": None}, {"layers_per_block": "x"}, []])
+def test_a_plan_names_a_damaged_configuration(miniature_folders, tmp_path, damage):
+    copy = Path(shutil.copytree(miniature_folders[SD], tmp_path / "prior"))
+    path = copy / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage if damage else damage))
+    with pytest.raises(UserError, match=r"unet/config\.json .*restore"):
+        plan(locate(str(copy)), PriorOptions(size=SIZE), views=1)
 
 
 # --- the hub ---------------------------------------------------------------------------------------------------------
@@ -386,6 +404,17 @@ def test_a_hub_id_is_pinned_and_only_what_is_needed_is_fetched(miniature_folders
     locate("somebody/some-model", texts=False)
     assert asked[-1][1]["revision"] is None
     assert not any("text_encoder" in pattern for pattern in asked[-1][1]["allow_patterns"])
+
+
+def test_a_hub_that_is_not_reached_is_said(monkeypatch):
+    from huggingface_hub.errors import HTTPError
+
+    def fail(*given: Any, **named: Any) -> None:
+        raise HTTPError("connection reset")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(UserError, match="the model hub did not give it .HTTPError"):
+        locate("somebody/some-model")
 
 
 def test_a_folder_never_makes_the_hub_be_asked(miniature_folders, tmp_path, monkeypatch):

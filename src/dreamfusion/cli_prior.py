@@ -33,12 +33,14 @@ def sample(name: str, given: list[str]) -> int:
     require_new_file(out, PICTURE_SUFFIXES)
     from dreamfusion.build import device_of
     from dreamfusion.embedded.sheet import samples, save_sheet
-    from dreamfusion.priors import PriorOptions, open_prior, require_known
+    from dreamfusion.priors import PriorOptions, open_prior, open_reader, require_known
 
     options = PriorOptions(device=device_of(arguments.device))
-    prior = open_prior(arguments.prior, replace(options, dtype=None) if arguments.half else options)
+    options = replace(options, dtype=None) if arguments.half else options
+    reader = open_reader(arguments.prior, options)
     for caption in arguments.captions:
-        require_known(prior, caption)
+        require_known(reader, caption)
+    prior = open_prior(arguments.prior, options)
     pictures = samples(
         prior,
         arguments.captions,

@@ -143,9 +143,9 @@ class LargeConfig:
     attention_slicing: bool = False
     """attention in parts (U-Nets): less memory"""
     vae_slicing: bool = False
-    """encode one picture at a time: less memory"""
+    """encode one picture at a time, again on the way back: less memory, more time"""
     vae_tiling: bool = False
-    """encode large pictures in tiles: less memory"""
+    """encode large pictures in tiles, again on the way back: less memory, more time"""
     offload: bool = False
     """keep the denoiser in main memory and fetch each layer when it computes: slow, for small cards"""
 

@@ -53,7 +53,7 @@ def _parsed(card: dict[str, Any]) -> Card:
         view_words=_view_words(card["view_words"], math.radians(card["overhead_above_deg"])),
         conditions=conditions,
         vocabulary=None if card["vocabulary"] is None else frozenset(card["vocabulary"]),
-        zero_padding=bool(card.get("zero_padding", True)),
+        zero_padding=bool(card.get("zero_padding", False)),
     )
 
 

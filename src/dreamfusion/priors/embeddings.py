@@ -69,15 +69,15 @@ def read(path: Path, folder: PipelineFolder, card: Card, device: torch.device) -
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             about, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
-        captions = json.loads(about["captions"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        table = dict(zip(json.loads(about["captions"]), embeddings, strict=True))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds no text embeddings ({error}): make it with --save-embeddings") from error
     if (about.get("pipeline"), about.get("denoiser")) != (folder.pipeline, fingerprint(folder)):
         raise UserError(
             f"{path} was made for another prior ({about.get('pipeline')}) than {folder.path} ({folder.pipeline}):"
             " save the embeddings again with this one"
         )
-    return SavedReader(card, path, dict(zip(captions, embeddings, strict=True)))
+    return SavedReader(card, path, table)
 
 
 def fingerprint(folder: PipelineFolder) -> str:

@@ -90,8 +90,12 @@ def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
         with _without_progress_bar():
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)
     except LOADING_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{where} cannot be loaded as {loader.__name__}: {reason}") from error
+        raise UserError(f"{where} cannot be loaded as {loader.__name__}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What a library's error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

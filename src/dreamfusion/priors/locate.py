@@ -42,13 +42,14 @@ def _path(name: str, texts: bool) -> Path:
 def _download(name: str, revision: str | None, texts: bool) -> Path:
     """A hub repository's folder in the cache, fetched if need be; its kind is checked before gigabytes come."""
     from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HTTPError
 
     try:
         index = hf_hub_download(name, "model_index.json", revision=revision)
         parts = kind_of(read_pipeline(Path(index).parent)).components(texts)
         wanted = ["model_index.json", "card.json", *(f"{part}/*" for part in parts)]
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=HUB_LEFT_OUT))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         pin = f" --revision {revision}" if revision else ""
         raise UserError(
             f"there is no folder {name!r}, and the model hub did not give it ({type(error).__name__}): check the name"

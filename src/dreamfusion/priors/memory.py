@@ -6,6 +6,7 @@ counted there, operation by operation; only a folder's configuration files are r
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
-from dreamfusion.priors.folder import PipelineFolder, class_of, read_json
+from dreamfusion.errors import UserError
+from dreamfusion.priors.folder import LOADING_ERRORS, PipelineFolder, class_of, read_json, reason
 from dreamfusion.priors.kinds import Kind, kind_of
-from dreamfusion.priors.opening import divided, dtype_of, image_size, tuned, vae_dtype_of
+from dreamfusion.priors.opening import divided, dtype_of, image_size, shown_size, tuned, vae_dtype_of
 from dreamfusion.priors.options import PriorOptions
 from dreamfusion.priors.protocol import Known
 from dreamfusion.priors.spaces import LatentSpace
@@ -54,7 +57,7 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     """
     kind = kind_of(folder)
     dtype = dtype_of(kind, options)
-    options = replace(options, device=META, dtype=dtype, size=options.size or image_size(folder, kind))
+    options = replace(options, device=META, dtype=dtype, size=shown_size(folder, kind, options, image_size(folder, kind)))
     network = tuned(empty(folder, kind.network, dtype), folder, kind, options)
     vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
     layers = [_bytes(layer, recurse=False) for layer in network.modules()]
@@ -70,13 +73,16 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
 
 
 def empty(folder: PipelineFolder, component: str, dtype: torch.dtype) -> Any:
-    """A component on the meta device, made from its configuration alone."""
-    made = class_of(folder, component)
-    config = read_json(folder.path / component / "config.json")
-    with META:
-        network = (
-            made.from_config(config) if hasattr(made, "from_config") else made(made.config_class.from_dict(config))
-        )
+    """A component on the meta device, made from its configuration alone. Raises UserError if that is damaged."""
+    made, path = class_of(folder, component), folder.path / component / "config.json"
+    config = read_json(path)
+    try:
+        with META:
+            network = (
+                made.from_config(config) if hasattr(made, "from_config") else made(made.config_class.from_dict(config))
+            )
+    except LOADING_ERRORS as error:
+        raise UserError(f"{path} describes no {made.__name__} ({reason(error)}): restore the file") from error
     # Not the networks' own `to`, which warns about layers that only matter where there are weights.
     return nn.Module.to(network, dtype=dtype).requires_grad_(False).eval()
 
@@ -146,15 +152,22 @@ def _encoding(vae: Any, options: PriorOptions, views: int) -> tuple[int, Tensor]
     space = LatentSpace(vae, options.size, META)
     image = torch.empty(views, options.size, options.size, 3, device=META, requires_grad=True)
     again = options.vae_slicing or options.vae_tiling
+    if again:
+        vae.enable_gradient_checkpointing(_computed_again)
 
     def encoded() -> Tensor:
         x = space.encode(image)
         if again:
-            torch.autograd.backward(x.sum())  # a tensor's own `backward` would run outside of the modes
+            x.sum().backward()
         return x
 
     count, x = live(encoded)
     return count.peak if again else count.now, x.detach()
+
+
+def _computed_again(block: nn.Module, *inputs: Any) -> Any:
+    """As diffusers does it, but for attention, which `live` cannot make a fused one during the way back."""
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _FlashAttention()))
 
 
 @torch.no_grad()

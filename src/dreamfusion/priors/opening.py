@@ -1,5 +1,6 @@
 """From the name that a user gives to an open prior."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def dtype_of(kind: Kind, options: PriorOptions) -> torch.dtype:
 def _card(folder: PipelineFolder, kind: Kind) -> Card:
     """The folder's card, or a plain one."""
     told = frozenset({"pose"}) if kind.together > 1 else frozenset[str]()
-    return read_card(folder.path, image_size(folder, kind), told)
+    card = read_card(folder.path, image_size(folder, kind), told)
+    return replace(card, conditions=card.conditions | told)
 
 
 def image_size(folder: PipelineFolder, kind: Kind) -> int:
@@ -125,14 +127,27 @@ def divided(vae: Any, options: PriorOptions) -> Any:
     return vae
 
 
-def _space(folder: PipelineFolder, kind: Kind, options: PriorOptions, card: Card) -> PixelSpace | LatentSpace:
-    size = options.size or card.image_size
+def shown_size(folder: PipelineFolder, kind: Kind, options: PriorOptions, own: int) -> int:
+    """Pixels per side of the pictures that the model is shown; its `own` by default. UserError for what it cannot take.
+    """
+    size = options.size or own
     if not kind.latent:
-        if size != card.image_size:
-            raise UserError(f"{folder.path} works on pixels: its pictures have {card.image_size} pixels, not {size}")
+        if size != own:
+            raise UserError(f"{folder.path} works on pixels: its pictures have {own} pixels, not {size}")
+        return size
+    path = folder.path / "vae" / "config.json"
+    try:
+        least = 2 * pixels_per_latent(read_json(path)["block_out_channels"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say how its blocks are ({error!r}): restore the file") from error
+    if size % least:  # 2: the blocks of transformers, the first halving of U-Nets
+        raise UserError(f"the prior's pictures must be a multiple of {least} pixels, not {size}")
+    return size
+
+
+def _space(folder: PipelineFolder, kind: Kind, options: PriorOptions, card: Card) -> PixelSpace | LatentSpace:
+    size = shown_size(folder, kind, options, card.image_size)
+    if not kind.latent:
         return PixelSpace(size)
     vae = load_network(folder, "vae", options.device, vae_dtype_of(folder, dtype_of(kind, options)))
-    space = LatentSpace(divided(vae, options), size, options.device)
-    if size % (2 * space.factor):  # 2: the blocks of transformers, the first halving of U-Nets
-        raise UserError(f"the prior's pictures must be a multiple of {2 * space.factor} pixels, not {size}")
-    return space
+    return LatentSpace(divided(vae, options), size, options.device)

@@ -19,9 +19,9 @@ class PriorOptions:
     attention_slicing: bool = False
     """attention in parts (U-Nets): less memory, more time"""
     vae_slicing: bool = False
-    """one picture at a time through the auto-encoder"""
+    """one picture at a time through the auto-encoder, and each block again on the way back"""
     vae_tiling: bool = False
-    """large pictures through the auto-encoder in overlapping tiles"""
+    """large pictures through the auto-encoder in overlapping tiles, and each block again on the way back"""
     offload: bool = False
     """the denoiser's weights stay in main memory; each layer's come to the device when it computes"""
     texts: bool = True
