@@ -235,6 +235,30 @@ def test_embeddings_of_something_else_are_refused(miniature_folders, tiny_config
     refuses("holds no text embeddings")
 
 
+def test_embeddings_are_found_from_another_folder(miniature_folders, tiny_config, tmp_path, monkeypatch):
+    config = config_for(tiny_config, miniature_folders[SD], SD)
+    save(config, tmp_path / "text.safetensors")
+    monkeypatch.chdir(tmp_path)
+    generate.begin(replace(config, large=replace(config.large, embeddings="text.safetensors")), tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    generate.reopen(tmp_path / "run", "cpu")
+
+
+def test_embeddings_are_saved_again_without_the_encoders(miniature_folders, tiny_config, tmp_path, monkeypatch):
+    config, asked = config_for(tiny_config, miniature_folders[SD], SD, embeddings=str(tmp_path / "one")), []
+    save(config_for(tiny_config, miniature_folders[SD], SD), tmp_path / "one")
+
+    def note(name: str, texts: bool = True) -> Any:
+        asked.append(texts)
+        return locate(name, texts)
+
+    monkeypatch.setattr(generate, "locate", note)
+    _, prompts = generate.open_parts(config, torch.device("cpu"))
+    generate.save_embeddings(config, prompts, tmp_path / "other")
+    assert asked == [False]
+    assert (tmp_path / "other").exists()
+
+
 def test_copies_of_a_model_share_embeddings(miniature_folders, tiny_config, tmp_path):
     saved = tmp_path / "text.safetensors"
     save(config_for(tiny_config, miniature_folders[SD], SD), saved)
@@ -301,6 +325,10 @@ def test_doctor_tells_the_memory_of_a_prior(miniature_folders, tmp_path, capsys)
 
     call("--prior", str(miniature_folders[SD]), "--preset", "sd")
     assert "prior: StableDiffusionPipeline, about" in capsys.readouterr().out
+    call("--prior", str(miniature_folders[MULTI_VIEW]))
+    assert "with preset mvdream" in capsys.readouterr().out
+    assert call("--prior", str(miniature_folders[SD]), "--preset", "slow") == 2
+    assert "use fast or paper" in capsys.readouterr().err
     assert call("--prior", str(tmp_path)) == 1
     assert "MISSING prior: " in capsys.readouterr().out
 
@@ -413,7 +441,7 @@ def test_a_hub_that_is_not_reached_is_said(monkeypatch):
         raise HTTPError("connection reset")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(UserError, match="the model hub did not give it .HTTPError"):
+    with pytest.raises(UserError, match=r"the model hub did not give it .HTTPError"):
         locate("somebody/some-model")
 
 

@@ -175,17 +175,18 @@ class Doctor:
 
     prior: str = ""
     """also estimate the memory that this prior needs: a diffusers folder, or a hub id"""
-    preset: str = "fast"
-    """for a run with the settings of this preset"""
+    preset: str = ""
+    """for a run with the settings of this preset, if not the one for such priors"""
     half: bool = False
     """with the prior in half precision"""
 
 
-def doctor_config(arguments: Doctor) -> c.Config | None:
-    """The run whose memory is asked for, or None. Raises UserError for an unknown preset."""
-    if not arguments.prior:
-        return None
-    base = preset(arguments.preset)
+def doctor_config(arguments: Doctor) -> c.Config:
+    """The run whose memory is asked for. Raises UserError for an unknown preset, or a prior that is none."""
+    from dreamfusion.priors.kinds import kind_of
+    from dreamfusion.priors.locate import locate
+
+    base = preset(arguments.preset or kind_of(locate(arguments.prior, texts=False)).preset)
     return replace(base, prior=arguments.prior, half=arguments.half or base.half)
 
 

@@ -6,14 +6,17 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamfusion import __version__, cli_prior
 from dreamfusion import arguments as a
 from dreamfusion.config_check import require, require_frame_size, validate
+from dreamfusion.config_distill import NfsdLaw
 from dreamfusion.errors import UserError
 from dreamfusion.interrupt import INTERRUPTED, interruptible
+from dreamfusion.presets import preset
 from dreamfusion.runs import default_folder, listed, refuse_occupied, require_new_file, unused
 
 if TYPE_CHECKING:
@@ -97,6 +100,8 @@ def _generate(name: str, given: list[str]) -> int:
     from dreamfusion.processes import joined
 
     config = arguments.settings
+    if isinstance(config.distill.law, NfsdLaw) and not config.negative:
+        print("nfsd without --negative is csd above --distill.law.clean-below", file=sys.stderr)
     generate.settle(config.threads, config.device)
     device = device_of(config.device)
     team = joined(device)
@@ -239,9 +244,11 @@ def _compose(name: str, given: list[str]) -> int:
 
 def _doctor(name: str, given: list[str]) -> int:
     arguments = a.read(a.Doctor, name, given)
+    if arguments.preset:
+        preset(arguments.preset)
     from dreamfusion.doctor import examine
 
-    lines, healthy = examine(a.doctor_config(arguments))
+    lines, healthy = examine(partial(a.doctor_config, arguments) if arguments.prior else None)
     print("\n".join(lines))
     return 0 if healthy else 1
 

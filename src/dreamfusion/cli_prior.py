@@ -32,7 +32,7 @@ def sample(name: str, given: list[str]) -> int:
     out = arguments.out or unused(Path("samples.png"))
     require_new_file(out, PICTURE_SUFFIXES)
     from dreamfusion.build import device_of
-    from dreamfusion.embedded.sheet import samples, save_sheet
+    from dreamfusion.embedded.sheet import samples, save_sheet, sides
     from dreamfusion.priors import PriorOptions, open_prior, open_reader, require_known
 
     options = PriorOptions(device=device_of(arguments.device))
@@ -40,15 +40,10 @@ def sample(name: str, given: list[str]) -> int:
     reader = open_reader(arguments.prior, options)
     for caption in arguments.captions:
         require_known(reader, caption)
-    prior = open_prior(arguments.prior, options)
-    pictures = samples(
-        prior,
-        arguments.captions,
-        conditions=arguments.conditions,
-        steps=arguments.steps,
-        guidance_scale=arguments.guidance_scale,
-        seed=arguments.seed,
-    )
+    told = sides(reader, arguments.captions, options.device, arguments.conditions)
+    prior = open_prior(arguments.prior, options)  # after its text encoders have left the memory
+    scale = arguments.guidance_scale
+    pictures = samples(prior, told, steps=arguments.steps, guidance_scale=scale, seed=arguments.seed)
     with replacing(out) as part:
         save_sheet(pictures, part)
     print(listed([out]))

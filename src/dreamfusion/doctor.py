@@ -33,9 +33,9 @@ class Finding:
     missing: bool = False
 
 
-def examine(config: Config | None = None) -> tuple[list[str], bool]:
-    """The report, and whether the main job would run. With a configuration, also the memory that its prior needs."""
-    asked = [] if config is None else [partial(_prior_memory, config)]
+def examine(chosen: Callable[[], Config] | None = None) -> tuple[list[str], bool]:
+    """The report, and whether the main job would run; also the memory that the prior of a chosen run needs."""
+    asked = [] if chosen is None else [partial(_prior_memory, chosen)]
     parts = (_software, _machine, _processors, _embedded_prior, _optional, *asked)
     findings = dict.fromkeys(finding for part in parts for finding in _tried(part))  # each told once
     healthy = not any(finding.missing for finding in findings)
@@ -96,12 +96,13 @@ def _embedded_prior() -> Iterator[Finding]:
     yield Finding("embedded prior", f"{prior.name}, {prior.image_size} x {prior.image_size} pixels, {words}; loads")
 
 
-def _prior_memory(config: Config) -> Iterator[Finding]:
+def _prior_memory(chosen: Callable[[], Config]) -> Iterator[Finding]:
     from dreamfusion.build import device_of
     from dreamfusion.memory import estimated
     from dreamfusion.priors.locate import locate
 
     try:
+        config = chosen()
         needs, folder = estimated(config, device_of(config.device)), locate(config.prior)
     except UserError as error:
         yield Finding("prior", str(error), missing=True)

@@ -85,6 +85,9 @@ def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
     """
     validate(config)
     require_shareable(config, team)
+    if config.large.embeddings:  # to be found again from any folder
+        large = replace(config.large, embeddings=str(Path(config.large.embeddings).expanduser().absolute()))
+        config = replace(config, large=large)
     device = device_of(config.device)
     prior, prompts = open_parts(config, device, team)
     run = start(config, device, team)
@@ -243,7 +246,7 @@ def open_parts(config: Config, device: torch.device, team: Team = ALONE) -> tupl
 
 def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
     """Write what the prior's text encoders made of the prompt, for `LargeConfig.embeddings`. Raises UserError."""
-    folder = locate(config.prior)
+    folder = locate(config.prior, texts=not config.large.embeddings)
     with replacing(path) as part:
         embeddings.save(prompts.captions, prompts.embeddings, folder, part)
 

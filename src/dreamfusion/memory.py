@@ -21,7 +21,11 @@ def estimated(config: Config, device: torch.device) -> str:
     needs = plan(locate(config.prior, options.texts), options, config.views, copies)
     text = f"{needs.text / GB:.2f} GB while the prompt is read, then " if needs.text else ""
     parts = f"weights {needs.weights / GB:.2f}, encoding {needs.encode / GB:.2f}, denoising {needs.denoise / GB:.2f}"
-    rest = "what vsd keeps for its own way back, and the 3D half" if isinstance(config.distill.law, VsdLaw) else "the 3D half"
+    rest = (
+        "what vsd keeps for its own way back, and the 3D half"
+        if isinstance(config.distill.law, VsdLaw)
+        else "the 3D half"
+    )
     return f"{text}{(needs.weights + needs.encode + needs.denoise) / GB:.2f} GB ({parts}), and {rest}"
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from dreamfusion.cameras import orbit
 from dreamfusion.embedded import dataset
 from dreamfusion.lights import albedo_only
-from dreamfusion.priors import Known
+from dreamfusion.priors import Conditioning, Known, Reader
 from dreamfusion.priors.pipeline import PipelinePrior
 from dreamfusion.priors.sampling import caption_conditioning, ddim
 
@@ -20,29 +20,31 @@ AZIMUTHS_DEG, ELEVATION_DEG = (0.0, 90.0, 180.0, 270.0), 20.0
 BACKGROUND = 0.8
 
 
-def samples(
-    prior: PipelinePrior, captions: Sequence[str], *, conditions: bool, steps: int, guidance_scale: float, seed: int
-) -> Float[Tensor, "c v h w 3"]:
-    """Pictures in [0, 1] of each caption from the front, left, back and right.
+def sides(reader: Reader, captions: Sequence[str], device: torch.device, conditions: bool = True) -> Conditioning:
+    """What a prior is told to draw each caption from the front, left, back and right. Needs no denoiser.
 
     The side is always in the words; with `conditions` the prior is also told what else it can be told.
     """
-    views = len(AZIMUTHS_DEG)
     azimuth = torch.tensor(AZIMUTHS_DEG).deg2rad().repeat(len(captions))
     count = len(azimuth)
     full = torch.full((count,), 1.0)
     cameras = orbit(
         azimuth, full * math.radians(ELEVATION_DEG), full * dataset.DISTANCE, full * math.radians(dataset.FOV_DEG), 64
     )
-    words = prior.view_words
+    words = reader.view_words
     texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
-    device = prior.schedule.signal.device
     cameras, behind = cameras.to(device), torch.full((count, 3), BACKGROUND, device=device)
     told = {"pose": cameras.pose, "background": behind, "light": albedo_only(count, device)}
-    known = Known(**{key: told[key] for key in prior.conditions}) if conditions else Known()
-    given = caption_conditioning(prior, texts, known)
+    known = Known(**{key: told[key] for key in reader.conditions}) if conditions else Known()
+    return caption_conditioning(reader, texts, known)
+
+
+def samples(
+    prior: PipelinePrior, given: Conditioning, *, steps: int, guidance_scale: float, seed: int
+) -> Float[Tensor, "c v h w 3"]:
+    """Pictures in [0, 1] of what `sides` says."""
     x = ddim(prior, given, steps, guidance_scale, Generator().manual_seed(seed), prior.space.limit)
-    return prior.decode(x).unflatten(0, (len(captions), views))
+    return prior.decode(x).unflatten(0, (-1, len(AZIMUTHS_DEG)))
 
 
 def save_sheet(pictures: Float[Tensor, "c v h w 3"], path: Path, zoom: int = 2) -> None:

@@ -23,7 +23,7 @@ from dreamfusion.embedded import dataset
 from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.network import GROUPS, known_features
 from dreamfusion.embedded.pipeline import Parts, new_parts, write
-from dreamfusion.embedded.sheet import samples, save_sheet
+from dreamfusion.embedded.sheet import samples, save_sheet, sides
 from dreamfusion.errors import UserError
 from dreamfusion.priors import NoiseSchedule, open_prior
 
@@ -246,7 +246,7 @@ def _sheet(training: Training, options: TrainOptions, work: Path) -> None:
     """Write the averaged weights as they are now, and what they draw for a few captions."""
     write(averaged(training), work / "weights", make_card(training.step, pictures_seen(training.step, options)))
     prior = open_prior(str(work / "weights"))
-    pictures = samples(prior, SHEET, conditions=True, steps=15, guidance_scale=4.0, seed=0)
+    pictures = samples(prior, sides(prior, SHEET, torch.device("cpu")), steps=15, guidance_scale=4.0, seed=0)
     save_sheet(pictures, work / f"samples-{training.step:06d}.png")
 
 

@@ -57,7 +57,9 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     """
     kind = kind_of(folder)
     dtype = dtype_of(kind, options)
-    options = replace(options, device=META, dtype=dtype, size=shown_size(folder, kind, options, image_size(folder, kind)))
+    options = replace(
+        options, device=META, dtype=dtype, size=shown_size(folder, kind, options, image_size(folder, kind))
+    )
     network = tuned(empty(folder, kind.network, dtype), folder, kind, options)
     vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
     layers = [_bytes(layer, recurse=False) for layer in network.modules()]

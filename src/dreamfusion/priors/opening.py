@@ -128,8 +128,7 @@ def divided(vae: Any, options: PriorOptions) -> Any:
 
 
 def shown_size(folder: PipelineFolder, kind: Kind, options: PriorOptions, own: int) -> int:
-    """Pixels per side of the pictures that the model is shown; its `own` by default. UserError for what it cannot take.
-    """
+    """Pixels per side of the pictures that the model is shown; `own` by default. UserError for what it cannot take."""
     size = options.size or own
     if not kind.latent:
         if size != own:

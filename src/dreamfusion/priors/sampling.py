@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion.guidance import guided_noise
-from dreamfusion.priors.protocol import Conditioning, Known, Prior
+from dreamfusion.priors.protocol import Conditioning, Known, Prior, Reader
 
 
-def caption_conditioning(prior: Prior, captions: Sequence[str], known: Known) -> Conditioning:
+def caption_conditioning(reader: Reader, captions: Sequence[str], known: Known) -> Conditioning:
     """Plain classifier-free guidance for one picture per caption."""
-    text = prior.embed([*captions, ""])
+    text = reader.embed([*captions, ""])
     count, length, width = len(captions), *text.shape[1:]
     empty = text[-1:].expand(count, -1, -1)
     return Conditioning(text[:-1], empty, known, text.new_zeros(count, 0, length, width), text.new_zeros(count, 0))
