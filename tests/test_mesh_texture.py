@@ -69,6 +69,20 @@ def test_what_lies_outside_and_deep_inside_does_not_colour_the_surface() -> None
     assert np.abs(mesh.colours - np.array([1, 0, 0])).max() < 0.01
 
 
+def test_what_no_rendering_shows_does_not_colour_the_surface() -> None:
+    """Green matter outside the scene's ball, and in cells that the scene knows as empty."""
+    red, green = torch.eye(3)[:2]
+
+    def hidden(points: Tensor) -> Tensor:
+        return torch.where((points.norm(dim=-1) > 1)[:, None] | (points[:, :1] > 0.5), green, red)
+
+    scene = scene_of(lambda points: torch.full_like(points[:, 0], 300.0), hidden)
+    scene.occupancy.occupied.view(8, 8, 8)[..., 6:] = False  # x above 0.5
+    mesh = paint(surface(lattice(scene, 40), 150.0), scene)
+    assert mesh.colours is not None
+    assert np.abs(mesh.colours - red.numpy()).max() < 0.01
+
+
 def test_every_point_of_the_surface_finds_its_own_colour_in_the_texture(baked: Mesh) -> None:
     assert baked.texture is not None
     assert baked.uv is not None

@@ -60,7 +60,8 @@ class Report:
                 "agreement with the rendering, from other sides than those that chose the level:",
                 f"  silhouettes {found.silhouette_iou:.3f} (intersection over union), "
                 f"depth error {found.depth_error:.3f} radii",
-                f"  colours {found.albedo_psnr_db:.1f} dB, in soft light {found.shaded_psnr_db:.1f} dB (PSNR)",
+                f"  colours {found.albedo_psnr_db:.1f} dB, in soft light {found.shaded_psnr_db:.1f} dB (PSNR); "
+                f"without the backdrop {found.albedo_object_psnr_db:.1f} and {found.shaded_object_psnr_db:.1f} dB",
             ]
         )
 

@@ -87,6 +87,16 @@ def signed_volumes(mesh: Mesh) -> Float[np.ndarray, " f"]:
     return (a * np.cross(b, c)).sum(1) / 6
 
 
+def solid_angles(mesh: Mesh, place: Float[np.ndarray, " 3"]) -> Float[np.ndarray, " f"]:
+    """What each face covers of the view from a place, in steradians; positive for faces seen from inside.
+
+    tan(angle / 2) = a . (b x c) / (1 + a . b + b . c + c . a) for unit vectors to the corners (Van Oosterom and
+    Strackee 1983). A closed part covers 4 pi of the view from inside it and 0 from outside.
+    """
+    a, b, c = (way / np.linalg.norm(way, axis=1, keepdims=True) for way in corners(mesh) - place)
+    return 2 * np.arctan2((a * np.cross(b, c)).sum(1), 1 + (a * b + b * c + c * a).sum(1))
+
+
 def corners(mesh: Mesh) -> Float[np.ndarray, "3 f 3"]:
     """The three corners of every face, in double precision."""
     return mesh.vertices.astype(np.float64)[mesh.faces].transpose(1, 0, 2)
