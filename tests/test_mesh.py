@@ -9,7 +9,8 @@ import torch
 import trimesh
 from torch import Tensor
 
-from dreamfusion.errors import UserError
+from dreamfusion.arguments import MakeMesh
+from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.mesh import (
     Mesh,
     MeshOptions,
@@ -24,7 +25,8 @@ from dreamfusion.mesh import (
 )
 from dreamfusion.mesh.agreement import shape_agreement, sides, views_of
 from dreamfusion.mesh.level import best_level, level_curve
-from dreamfusion.mesh.sample import BLUR, density_at
+from dreamfusion.mesh.sample import BLUR, Lattice, density_at
+from dreamfusion.mesh.triangles import closed
 from dreamfusion.render import RenderOptions
 from mesh_scenes import CENTRE, RADIUS, Known, ball, bell, by_place, scene_of, soft_ball, union
 
@@ -232,6 +234,39 @@ def test_a_level_above_everything_and_a_lattice_of_nothing_are_refused() -> None
         surface(lattice(scene_of(ball(0.6)), 32), 60.0)
     with pytest.raises(UserError, match="resolution"):
         lattice(scene_of(ball(0.6)), 2)
+
+
+def test_a_level_within_rounding_of_the_maximum_has_a_surface_or_is_refused() -> None:
+    refused = 0
+    for most in range(3, 60):
+        density = np.zeros((7, 7, 7), np.float32)
+        density[2:5, 2:5, 2:5] = most
+        try:
+            assert len(surface(Lattice(density, np.zeros(3), 0.1), most * (1 - 8e-8)).faces) > 0
+        except NoSurface:
+            refused += 1
+    assert 0 < refused < 57
+
+
+def test_bodies_that_share_an_edge_are_not_closed() -> None:
+    """As a mesh with vertices of their own they are, but .stl files know places alone."""
+    first, second, far = (trimesh.creation.box().apply_translation((x, x, 0)) for x in (0, 1, 3))
+
+    def joined(other: trimesh.Trimesh) -> Mesh:
+        both = trimesh.util.concatenate([first, other])
+        return Mesh(both.vertices.astype(np.float32), np.asarray(both.faces, np.int64))
+
+    assert len(joined(second).vertices) == 16
+    assert not closed(joined(second))
+    assert closed(joined(far))
+    assert not closed(Mesh(joined(far).vertices, joined(far).faces[1:]))
+    turned = joined(far).faces.copy()
+    turned[0] = turned[0, ::-1]
+    assert not closed(Mesh(joined(far).vertices, turned))
+
+
+def test_the_blur_of_the_command_line_is_that_of_meshes() -> None:
+    assert MakeMesh.blur == MeshOptions.blur == BLUR
 
 
 def test_density_outside_the_ball_is_zero() -> None:

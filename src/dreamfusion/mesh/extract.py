@@ -9,42 +9,45 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
-from dreamfusion.errors import UserError
+from dreamfusion.errors import NoSurface
 from dreamfusion.mesh.sample import Lattice
 from dreamfusion.mesh.triangles import Mesh, signed_volumes, solid_angles
 
 _SMALLEST_PART = 0.02
+_NOTHING = "empty scene: no density above {:.3g}: train longer, or give a lower --level"
 
 
 def surface(grid: Lattice, level: float) -> Mesh:
     """The closed surface where the density crosses `level` (per unit length), as it is seen from outside.
 
     Floaters go, and so do cavities with all that is in them. Beside the lattice, memory for one more of its size is
-    needed. Raises UserError where nothing is denser than the level.
+    needed. Raises NoSurface where nothing is denser than the level.
     """
-    if grid.density.max() <= level:
-        raise UserError(f"empty scene: no density above {level:.3g}: train longer, or give a lower --level")
     # Density grows by orders of magnitude within a cell, so its logarithm is what linear interpolation suits.
     logarithm = np.maximum(grid.density, level * 1e-2)
     np.log(logarithm, out=logarithm)
+    if logarithm.max() <= np.float32(np.log(level)):
+        raise NoSurface(_NOTHING.format(level))
     corners, faces, _, _ = marching_cubes(logarithm, np.log(level), gradient_direction="ascent", allow_degenerate=False)
     del logarithm
+    if len(faces) == 0:
+        raise NoSurface(_NOTHING.format(level))
     found = Mesh((corners * grid.spacing + grid.origin).astype(np.float32), faces.astype(np.int64))
     return _without_enclosed_parts(without_small_parts(found))
 
 
 def simplified(mesh: Mesh, faces: int) -> Mesh:
-    """The mesh with at most some `faces` triangles: closed, two faces at every edge, without colours.
+    """The mesh with about `faces` triangles, more if it needs more: closed, two faces at every edge, without colours.
 
     Edges are collapsed in the order of the quadric error (Garland and Heckbert 1997). Where that makes surfaces touch,
-    the vertices that they share are doubled. Raises UserError if nothing is left.
+    the vertices that they share are doubled. Raises NoSurface if nothing is left.
     """
     vertices, triangles = mesh.vertices, mesh.faces.astype(np.int32)
     if len(triangles) > faces:
         vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=faces)[:2]
     solid = manifold(Mesh(vertices.astype(np.float32), triangles.astype(np.int64)))
     if solid.is_empty():
-        raise UserError(f"no closed surface is left with {faces} faces: give more --faces, or another --level")
+        raise NoSurface(f"no closed surface is left with {faces} faces: give more --faces, or another --level")
     result = solid.to_mesh()
     whole = Mesh(np.array(result.vert_properties[:, :3]), np.array(result.tri_verts).astype(np.int64))
     return without_small_parts(whole)
