@@ -3,7 +3,8 @@
     python benchmarks/mesh_agreement.py RUNS... [--out benchmarks/results/mesh_agreement.json] [--jobs 2]
 
 Every run's mesh is made as `dreamfusion mesh RUN` makes it, but nothing is written into the run. Agreement is over 16
-sides that had no part in choosing the level. Writes JSON: the medians over the runs, the numbers of each run (seconds
+sides that had no part in choosing the level; PSNR is over whole pictures, and ("object") over the pixels of the two
+silhouettes alone. Writes JSON: the medians over the runs, the numbers of each run (seconds
 of one thread for all of it, the comparison included), the runs that have no surface with the reason, the machine.
 """
 

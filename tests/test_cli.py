@@ -169,10 +169,17 @@ BAD = {
     "not finite": (("a chair", "--scene.shift", "inf"), "--scene.shift must be a finite number"),
     "two defaults": (("a chair", "--config", "x.json", "--preset", "fast"), "one of the two"),
     "resume steps": (("resume", "./nowhere", "--steps", "0"), "--steps must be at least 1"),
-    "mesh resolution": (("mesh", "./nowhere", "--resolution", "0"), "--resolution must be at least 8"),
+    "mesh resolution": (("mesh", "./nowhere", "--resolution", "0"), "--resolution must lie between 8 and 1024"),
     "mesh level": (("mesh", "./nowhere", "--level", "-1"), "--level must be at least"),
     "mesh place": (("mesh", "./nowhere", "--out", "nowhere/x.glb"), "there is no folder nowhere"),
     "mesh suffix": (("mesh", "./nowhere", "--out", "x.doc"), ".glb, .obj, .ply, .stl, .usdz"),
+    "mesh detail": (("mesh", "./nowhere", "--resolution", "2048"), "--resolution must lie between 8 and 1024"),
+    "mesh texture": (("mesh", "./nowhere", "--texture-size", "8192"), "--texture-size must lie between 64 and 4096"),
+    "mesh blur": (("mesh", "./nowhere", "--blur", "-0.1"), "--blur must lie between 0"),
+    "own mesh": (("a chair", "--output.mesh-resolution", "2048"), "--output.mesh-resolution must lie between 8 and"),
+    "map for nothing": (("mesh", "./nowhere", "--out", "x.obj", "--normal-map"), "--normal-map would change nothing"),
+    "light for nothing": (("mesh", "./nowhere", "--out", "x.ply", "--bake-light"), "--bake-light would change"),
+    "height for nothing": (("mesh", "./nowhere", "--height-mm", "50"), "--height-mm would change nothing"),
     "video frames": (("video", "./nowhere", "--frames", "0"), "--frames must be at least 2"),
     "video size": (("video", "./nowhere", "--size", "0"), "--size must lie between 16"),
     "odd video": (("video", "./nowhere", "--size", "33"), "--size must be even"),
@@ -355,6 +362,19 @@ def test_mesh_and_video_again(tiny_settings, tmp_path, capsys):
     assert files(out) == before
 
 
+def test_a_new_mesh_leaves_no_file_of_an_older_one(tiny_settings, tmp_path):
+    out = tmp_path / "out"
+    assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
+    (out / "mesh.txt").write_text("my own notes")
+    assert call("mesh", str(out), "--format", "obj", "stl", "--height-mm", "50") == 0
+    assert {path.name for path in out.glob("mesh.*")} == {
+        f"mesh.{name}" for name in ("glb", "json", "obj", "mtl", "png", "stl", "txt")
+    }
+    assert call("mesh", str(out), "--format", "ply", "--blur", "0.06") == 0
+    assert {path.name for path in out.glob("mesh.*")} == {f"mesh.{name}" for name in ("glb", "json", "ply", "txt")}
+    assert 'download="mesh.stl"' not in (out / "index.html").read_text()
+
+
 def test_the_page_shows_what_mesh_and_video_made_last(tiny_settings, tmp_path):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
@@ -380,6 +400,12 @@ def test_an_empty_scene_leaves_its_pictures(tiny_settings, tmp_path, capsys):
     assert set(files(out / "media")) == {"preview.png", "sheet.png", "turntable.mp4", "turntable.webp"}
     assert not (out / "mesh.glb").exists()
     assert not (out / "index.html").exists()
+    for name in ("mesh.glb", "mesh.json", "mesh.stl", "index.html", "notes.txt"):
+        (out / name).write_text("of an earlier state")
+    assert call("resume", str(out)) == 2
+    assert not list(out.glob("mesh.*"))
+    assert not (out / "index.html").exists()
+    assert (out / "notes.txt").exists()
 
 
 def test_an_interruption_while_files_are_made_stops_after_the_current_one(tiny_settings, tmp_path, monkeypatch, capsys):

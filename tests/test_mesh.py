@@ -1,6 +1,7 @@
 """Meshes of bodies whose surface and volume are known; levels that agree with the rendering."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 import trimesh
 from torch import Tensor
 
-from dreamfusion.errors import UserError
+from dreamfusion.arguments import MakeMesh
+from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.mesh import (
     Mesh,
     MeshOptions,
@@ -23,9 +25,10 @@ from dreamfusion.mesh import (
 )
 from dreamfusion.mesh.agreement import shape_agreement, sides, views_of
 from dreamfusion.mesh.level import best_level, level_curve
-from dreamfusion.mesh.sample import BLUR, density_at
+from dreamfusion.mesh.sample import BLUR, Lattice, density_at
+from dreamfusion.mesh.triangles import closed
 from dreamfusion.render import RenderOptions
-from mesh_scenes import CENTRE, RADIUS, ball, bell, scene_of, soft_ball, union
+from mesh_scenes import CENTRE, RADIUS, Known, ball, bell, by_place, scene_of, soft_ball, union
 
 LOOK = RenderOptions(samples=32)
 
@@ -98,6 +101,30 @@ def test_floaters_and_cavities_go_and_large_parts_stay() -> None:
     )
 
 
+def test_what_is_in_a_cavity_goes_with_it_and_what_is_in_a_ring_stays() -> None:
+    def shell(points: Tensor) -> Tensor:
+        return ball(0.6, (0.0, 0.0, 0.0))(points) * (points.norm(dim=-1) > 0.45)
+
+    core, outer, level = ball(0.25, (0.0, 0.0, 0.0)), 4 / 3 * math.pi * 0.6**3, 25.0
+    hollow = solid(surface(lattice(scene_of(union(shell, core)), 64), level))
+    assert hollow.body_count == 1
+    assert hollow.volume == pytest.approx(outer, rel=0.03)
+
+    def ring(points: Tensor) -> Tensor:
+        return union(shell, core)(points) * ((points[:, 1].abs() < 0.2) | (points.norm(dim=-1) < 0.3))
+
+    assert solid(surface(lattice(scene_of(ring), 64), level)).body_count == 2
+
+
+def test_a_surface_needs_one_copy_of_its_lattice() -> None:
+    grid = lattice(scene_of(ball(0.3)), 128)
+    tracemalloc.start()
+    surface(grid, 25.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5 * grid.density.nbytes
+
+
 def noisy(points: Tensor) -> Tensor:
     """Lumps that touch each other in many places."""
     return 20.0 * (torch.sin(23 * points).prod(-1) + 0.3 > 0) * (points.norm(dim=-1) < 0.7)
@@ -154,6 +181,8 @@ def test_a_whole_mesh_and_what_is_said_of_it() -> None:
     assert report.agreement.silhouette_iou > 0.96
     assert report.agreement.depth_error < 0.04
     assert report.agreement.albedo_psnr_db > 24
+    assert report.agreement.albedo_object_psnr_db < report.agreement.albedo_psnr_db - 0.5
+    assert "without the backdrop" in str(report)
     assert report.record()["agreement"]["albedo_psnr_db"] == pytest.approx(report.agreement.albedo_psnr_db, rel=1e-3)
     assert "closed and manifold" in str(report)
     by_hand = simplified(surface(lattice(scene, 40), report.level), 800)
@@ -179,6 +208,27 @@ def test_a_ball_that_is_opaque_only_in_its_middle_is_fog() -> None:
         level_curve(lattice(scene, 24), views, scene.radius)
 
 
+def test_a_speck_in_thin_fog_is_fog() -> None:
+    """The speck is seen from some sides alone; that neither it nor its mesh is seen from the others proves nothing."""
+    thin = scene_of(union(ball(0.8, density=0.2), ball(0.03, (0.3, 0.2, 0.1), 5000.0)))
+    views = views_of(thin, sides(thin, 16), RenderOptions(samples=128))
+    assert 0 < views.opaque.any(2).any(1).sum() < 4
+    with pytest.raises(UserError, match="fog"):
+        level_curve(lattice(thin, 64), views, thin.radius)
+
+
+def test_the_field_is_prepared_once_for_a_lattice() -> None:
+    scene, asked = scene_of(ball(0.6)), list[int]()
+
+    def prepared() -> Known:
+        asked.append(1)
+        return Known(ball(0.6), by_place)
+
+    scene.field.prepared = prepared
+    assert lattice(scene, 16).density.max() > 25
+    assert len(asked) == 1
+
+
 def test_a_level_above_everything_and_a_lattice_of_nothing_are_refused() -> None:
     with pytest.raises(UserError, match="no density above 60"):
         surface(lattice(scene_of(ball(0.6)), 32), 60.0)
@@ -186,6 +236,39 @@ def test_a_level_above_everything_and_a_lattice_of_nothing_are_refused() -> None
         lattice(scene_of(ball(0.6)), 2)
 
 
+def test_a_level_within_rounding_of_the_maximum_has_a_surface_or_is_refused() -> None:
+    refused = 0
+    for most in range(3, 60):
+        density = np.zeros((7, 7, 7), np.float32)
+        density[2:5, 2:5, 2:5] = most
+        try:
+            assert len(surface(Lattice(density, np.zeros(3), 0.1), most * (1 - 8e-8)).faces) > 0
+        except NoSurface:
+            refused += 1
+    assert 0 < refused < 57
+
+
+def test_bodies_that_share_an_edge_are_not_closed() -> None:
+    """As a mesh with vertices of their own they are, but .stl files know places alone."""
+    first, second, far = (trimesh.creation.box().apply_translation((x, x, 0)) for x in (0, 1, 3))
+
+    def joined(other: trimesh.Trimesh) -> Mesh:
+        both = trimesh.util.concatenate([first, other])
+        return Mesh(both.vertices.astype(np.float32), np.asarray(both.faces, np.int64))
+
+    assert len(joined(second).vertices) == 16
+    assert not closed(joined(second))
+    assert closed(joined(far))
+    assert not closed(Mesh(joined(far).vertices, joined(far).faces[1:]))
+    turned = joined(far).faces.copy()
+    turned[0] = turned[0, ::-1]
+    assert not closed(Mesh(joined(far).vertices, turned))
+
+
+def test_the_blur_of_the_command_line_is_that_of_meshes() -> None:
+    assert MakeMesh.blur == MeshOptions.blur == BLUR
+
+
 def test_density_outside_the_ball_is_zero() -> None:
     scene = scene_of(lambda points: torch.ones_like(points[:, 0]))
-    assert density_at(scene, torch.tensor([[0.9, 0.0, 0.0], [0.8, 0.8, 0.0]]), 0.1).tolist() == [1.0, 0.0]
+    assert density_at(scene, scene.field, torch.tensor([[0.9, 0.0, 0.0], [0.8, 0.8, 0.0]]), 0.1).tolist() == [1.0, 0.0]

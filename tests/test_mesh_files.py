@@ -163,6 +163,19 @@ def test_obj_comes_back_with_its_material_and_texture(tmp_path: Path) -> None:
     assert all(place == normal for place, _, normal in corners)
 
 
+def test_obj_with_light_in_its_texture_asks_for_none(tmp_path: Path) -> None:
+    for lit, model in ((False, "illum 1"), (True, "illum 0")):
+        _, material, _ = export(replace(lopsided(), lit=lit), tmp_path / "thing.obj", EXTRAS)
+        assert model in material.read_text().splitlines()
+
+
+def test_obj_with_blanks_in_its_name_finds_its_material(tmp_path: Path) -> None:
+    files = export(lopsided(), tmp_path / "my  red thing.obj", EXTRAS)
+    assert [file.name for file in files] == ["my  red thing.obj", "my-red-thing.mtl", "my-red-thing.png"]
+    assert files[0].read_text().splitlines()[0] == "mtllib my-red-thing.mtl"
+    assert "map_Kd my-red-thing.png" in files[1].read_text()
+
+
 def test_ply_has_places_faces_and_display_colours(tmp_path: Path) -> None:
     """Read by the format's definition: a text header, then records of the types that it names."""
     mesh = lopsided()

@@ -10,7 +10,7 @@ from torch import Generator
 from dreamfusion.cameras import turntable
 from dreamfusion.geometry import intersect_ball
 from dreamfusion.mesh import Mesh
-from dreamfusion.mesh.agreement import overlap, silhouettes
+from dreamfusion.mesh.agreement import overlap, psnr, silhouettes
 from dreamfusion.mesh.rasterise import cover, first_hits
 from dreamfusion.rays import cast
 
@@ -98,4 +98,19 @@ def test_overlap_of_discs_is_the_ratio_of_their_areas() -> None:
     small, large = (silhouettes(ball_mesh(radius), cameras) for radius in (0.6, 0.9))
     assert math.isclose(overlap(small, large), (0.6 / 0.9) ** 2, rel_tol=0.02)
     assert overlap(large, large) == 1
-    assert overlap(large & False, large & False) == 1
+    nothing = large & False
+    assert overlap(nothing, nothing) == 0
+    seen_once = torch.tensor([True, False])[:, None, None]
+    assert overlap(small & seen_once, large & seen_once) == overlap(small[:1], large[:1])  # an empty view has no say
+    assert overlap(small & seen_once, nothing) == 0
+
+
+def test_the_error_of_some_pixels_is_not_thinned_by_the_others() -> None:
+    disc = torch.zeros(3, 8, 8, dtype=torch.bool)
+    disc[:2, 2:6, 2:6] = True  # a quarter of two pictures; the third one shows nothing
+    difference = 0.1 * disc[..., None].expand(-1, -1, -1, 3)
+    assert math.isclose(psnr(difference, disc), 20, abs_tol=1e-4)
+    frame = torch.ones_like(disc)
+    assert math.isclose(psnr(difference[:2], frame[:2]), 20 + 10 * math.log10(4), abs_tol=1e-4)
+    assert math.isclose(psnr(0 * difference, frame), 100, abs_tol=1e-4)
+    assert psnr(difference, disc & False) == 0

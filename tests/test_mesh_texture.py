@@ -21,6 +21,7 @@ from dreamfusion.mesh import (
     surface,
 )
 from dreamfusion.mesh.rasterise import cover
+from dreamfusion.mesh.texture import in_axes
 from dreamfusion.mesh.triangles import split, tangents, vertex_normals
 from dreamfusion.scene import Scene
 from mesh_scenes import ball, bell, by_place, scene_of, soft_ball
@@ -67,6 +68,20 @@ def test_what_lies_outside_and_deep_inside_does_not_colour_the_surface() -> None
     mesh = paint(surface(lattice(scene, 40), 150.0), scene)
     assert mesh.colours is not None
     assert np.abs(mesh.colours - np.array([1, 0, 0])).max() < 0.01
+
+
+def test_what_no_rendering_shows_does_not_colour_the_surface() -> None:
+    """Green matter outside the scene's ball, and in cells that the scene knows as empty."""
+    red, green = torch.eye(3)[:2]
+
+    def hidden(points: Tensor) -> Tensor:
+        return torch.where((points.norm(dim=-1) > 1)[:, None] | (points[:, :1] > 0.5), green, red)
+
+    scene = scene_of(lambda points: torch.full_like(points[:, 0], 300.0), hidden)
+    scene.occupancy.occupied.view(8, 8, 8)[..., 6:] = False  # x above 0.5
+    mesh = paint(surface(lattice(scene, 40), 150.0), scene)
+    assert mesh.colours is not None
+    assert np.abs(mesh.colours - red.numpy()).max() < 0.01
 
 
 def test_every_point_of_the_surface_finds_its_own_colour_in_the_texture(baked: Mesh) -> None:
@@ -139,6 +154,32 @@ def test_a_normal_map_holds_the_field_s_normals_not_the_mesh_s() -> None:
     cosine = found @ -way.numpy() / np.linalg.norm(found, axis=1)
     assert np.quantile(cosine, 0.05) > 0.97
     assert np.median(cosine) > 0.995
+
+
+def test_faces_that_cancel_leave_whole_frames() -> None:
+    """A triangle and its back, with vertices in common, and a vertex without a face."""
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 1], [5, 5, 5]], np.float32)
+    faces = np.array([[0, 1, 2], [0, 2, 1]])
+    mesh = Mesh(vertices, faces, uv=vertices[faces][..., [0, 2]])
+    assert np.array_equal(vertex_normals(mesh), np.tile([0, 1, 0], (4, 1)))
+    frame = tangents(mesh, split(mesh))
+    assert np.linalg.norm(frame[:, :3], axis=1) == pytest.approx(1)
+    assert np.abs(frame[:, 1]).max() < 1e-6
+
+
+def test_normals_in_axes_invert_their_sum_and_flat_is_what_has_none() -> None:
+    axes = torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0))
+    normal = torch.nn.functional.normalize(torch.randn(5, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    axes[1, :, 2] = axes[1, :, 1]
+    axes[2] = 0
+    normal[3] = 0
+    found = in_axes(axes, normal)
+    assert torch.equal(found[1:4], torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3))
+    for number in (0, 4):
+        assert torch.allclose(
+            torch.nn.functional.normalize(axes[number] @ found[number], dim=0), normal[number], atol=1e-4
+        )
+    assert torch.allclose(found.norm(dim=-1), torch.ones(5))
 
 
 def test_baked_light_comes_from_above_and_is_said_to_be_there() -> None:

@@ -395,6 +395,12 @@ def test_everything_can_be_done_from_the_keyboard(gem: Visit) -> None:
         assert gem.tab.locator("input:checked").get_attribute("value") == mode
     gem.tab.locator("input:checked").press("ArrowLeft")
     assert gem.tab.locator("input:checked").get_attribute("value") == "normals"
+    gem.canvas.press("Home")
+    before = gem.picture()
+    for key in ("ArrowLeft", "+", "2"):  # with these, the keys are the browser's
+        for held in ("ctrlKey", "altKey", "metaKey"):
+            gem.canvas.dispatch_event("keydown", {"key": key, held: True})
+    assert np.array_equal(gem.picture(), before)
     gem.canvas.press("Space")
     assert gem.tab.get_by_text("Rotate").get_attribute("aria-pressed") == "true"
     gem.canvas.press("Space")
@@ -459,6 +465,7 @@ def test_without_webgl_the_pictures_and_the_files_remain(browser: Browser, tmp_p
         assert seen.tab.get_by_text("This browser cannot show the mesh").is_visible()
         assert seen.tab.locator("img").is_visible()
         assert not seen.canvas.is_visible()
+        assert seen.tab.locator("#stage").get_attribute("aria-busy") == "false"
         assert not seen.tab.get_by_text("Reset", exact=True).is_visible()
         with seen.tab.expect_download() as waiting:
             seen.tab.get_by_role("link", name="mesh.glb", exact=True).click()

@@ -84,16 +84,18 @@ class MakeMesh:
     """points at which the density is sampled, per diameter of the scene's ball; the run's own if not given"""
     level: float | None = None
     """density of the surface; found from the renderings if not given"""
+    blur: float = 0.03
+    """of the density before its surface is taken, in radii of the scene's ball: no finer detail is left"""
     faces: int = 20_000
-    """most triangles"""
+    """triangles wanted; a shape that needs more keeps more"""
     texture_size: int | None = None
     """pixels; the run's own if not given"""
     normal_map: bool = False
     """add a map of the field's normals (.glb)"""
     bake_light: bool = False
-    """put light into the texture, for viewers without any"""
-    height_mm: float = 100.0
-    """of .stl files, for printers"""
+    """put light into the texture, for viewers without any (.glb, .obj, .usdz)"""
+    height_mm: float | None = None
+    """of .stl files, for printers; 100 if not given"""
     device: str | None = None
     """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 

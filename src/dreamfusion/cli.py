@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dreamfusion.optimise import Run
 
 MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
+MESH_USES = {"normal_map": (".glb",), "bake_light": (".glb", ".obj", ".usdz"), "height_mm": (".stl",)}
+"""Formats in which an option can be seen"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -190,11 +192,14 @@ def _mesh(name: str, given: list[str]) -> int:
     output = run.config.output
     texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
     resolution = arguments.resolution or output.mesh_resolution
-    options = MeshOptions(resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture)
+    options = MeshOptions(
+        resolution, run.config.size, arguments.blur, arguments.level, arguments.faces, texture=texture
+    )
+    height_mm = arguments.height_mm or 100.0
     if paths:
-        files, report = generate.export_mesh(run, paths, options, arguments.height_mm)
+        files, report = generate.export_mesh(run, paths, options, height_mm)
     else:
-        files, report = generate.write_mesh(run, folder, options, arguments.format, arguments.height_mm)
+        files, report = generate.write_mesh(run, folder, options, arguments.format, height_mm)
         files += generate.write_page(run, folder)
     print(report)
     print(listed(files))
@@ -203,20 +208,28 @@ def _mesh(name: str, given: list[str]) -> int:
 
 def _require_mesh(arguments: a.MakeMesh) -> list[Path]:
     """The new files that are wanted, none for the run's own. Raises UserError for what cannot be done."""
-    limits = {"resolution": (8, math.inf), "texture_size": (64, 8192), "level": (1e-6, math.inf)}
+    limits = {"resolution": (8, 1024), "texture_size": (64, 4096), "level": (1e-6, math.inf), "blur": (0, 0.2)}
     limits |= {"faces": (100, math.inf), "height_mm": (1e-3, math.inf)}
     for option, (low, high) in limits.items():
         if (value := getattr(arguments, option)) is not None:
             require(option, value, low, high)
+    first = Path("mesh.glb") if arguments.out is None else arguments.out
+    paths = [first, *(first.with_suffix(f".{name}") for name in arguments.format)]
+    if arguments.out is not None:
+        require_new_file(arguments.out, MESH_SUFFIXES)
+    for option, suffixes in MESH_USES.items():
+        if getattr(arguments, option) and not {path.suffix.lower() for path in paths} & set(suffixes):
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} would change nothing: leave it away, or make one of {', '.join(suffixes)}")
     if arguments.out is None:
         return []
-    require_new_file(arguments.out, MESH_SUFFIXES)
-    paths = [arguments.out, *(arguments.out.with_suffix(f".{name}") for name in arguments.format)]
     for path in paths[1:]:
         require_new_file(path, MESH_SUFFIXES)
     for path in (path for path in paths if path.suffix.lower() == ".obj"):
-        for beside in (".mtl", ".png"):
-            require_new_file(path.with_suffix(beside), [beside])
+        from dreamfusion.mesh.export import beside_obj
+
+        for beside in beside_obj(path):
+            require_new_file(beside, [beside.suffix])
     return list(dict.fromkeys(paths))
 
 

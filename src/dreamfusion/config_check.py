@@ -32,7 +32,7 @@ _LEAST: dict[str, float] = {
     "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
     "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
     "distill.draws": 1, "distill.max_norm": 0, "perp_neg": 0,
-    "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
+    "output.samples": 2, "output.frames": 2,
     "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
     "render.recompute": 0, "camera.look_at_jitter": 0, "camera.up_jitter": 0, "scene.proposal.layers": 1,
     "scene.proposal.width": 1, "scene.proposal.levels": 1, "scene.proposal.slope": 1, "optimise.shampoo.exponent": 1,
@@ -42,7 +42,8 @@ _BETWEEN: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1), "large.latent_until": (0, 1), "size": (8, 1024), "scene.radius": (0.01, 100),
     "scene.blob.width": (1e-3, 100), "scene.occupancy.decay": (0, 1),
     "distill.guidance_scale": (0, 1000), "distill.rescale": (0, 1),
-    "output.texture_size": (64, 8192), "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
+    "output.texture_size": (64, 4096), "output.mesh_resolution": (8, 1024),
+    "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
 }  # fmt: skip
 
 

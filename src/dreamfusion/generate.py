@@ -14,7 +14,7 @@ from dreamfusion.build import device_of
 from dreamfusion.config import Config, OutputConfig
 from dreamfusion.config_check import validate
 from dreamfusion.config_text import from_json, to_json
-from dreamfusion.errors import UserError
+from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.priors import Prior, embeddings, open_prior, open_reader
@@ -48,12 +48,15 @@ class Job:
 
 
 def settle(threads: int, device: str = "auto") -> None:
-    """Make this process ready for a run: `threads` (0: all cores), and repeatable arithmetic. Changes all of torch.
+    """Make this process ready for a run: `threads`, and repeatable arithmetic. Changes all of torch.
+
+    0 threads are all cores, shared evenly with the other processes that torchrun started on this machine.
 
     Raises UserError for a device that is not there.
     """
     _keep_memory()
-    torch.set_num_threads(threads or available_cores())
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, available_cores() // beside))
     torch.set_flush_denormal(True)
     # On a GPU sums are scattered in any order; there a seed repeats a run only up to rounding.
     torch.use_deterministic_algorithms(device_of(device).type == "cpu")
@@ -189,6 +192,9 @@ def _own_mesh(run: Run, folder: RunFolder) -> list[Path]:
     try:
         return write_mesh(run, folder, options)[0]
     except UserError as error:
+        if isinstance(error, NoSurface):  # what an earlier state of the run left shows something that is no more
+            for path in (folder.index, folder.mesh_report, folder.mesh, *folder.mesh_copies):
+                path.unlink(missing_ok=True)
         raise UserError(f"no mesh and no page were made: {error} (the pictures are in {folder.media})") from error
 
 
@@ -215,10 +221,15 @@ def write_video(run: Run, folder: RunFolder, output: OutputConfig) -> list[Path]
 def write_mesh(
     run: Run, folder: RunFolder, options: MeshOptions, formats: Iterable[str] = (), height_mm: float = 100.0
 ) -> tuple[list[Path], Report]:
-    """The run's mesh with its report, and beside it the same in other formats; returns the files written."""
+    """The run's mesh with its report, and beside it the same in other formats; returns the files written.
+
+    Other formats of an earlier mesh are removed once the new one is there.
+    """
     others = [folder.mesh.with_suffix(f".{name}") for name in formats if name != "glb"]
     files, report = export_mesh(run, [folder.mesh, *others], options, height_mm)
     write_json(folder.mesh_report, report.record())
+    for path in set(folder.mesh_copies) - set(files):
+        path.unlink(missing_ok=True)
     return [*files, folder.mesh_report], report
 
 

@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "mesh.glb"
 
     @property
+    def mesh_copies(self) -> list[Path]:
+        """The same mesh in other formats, and the files beside those."""
+        return [self.mesh.with_suffix(f".{name}") for name in ("obj", "mtl", "png", "ply", "stl", "usdz")]
+
+    @property
     def mesh_report(self) -> Path:
         """What that mesh is like, and how well it agrees with the renderings, JSON."""
         return self.path / "mesh.json"

@@ -44,7 +44,7 @@ class Shape:
     """How the outlines and the places of a mesh agree with the rendering, over all views."""
 
     silhouette_iou: float
-    """pixels in both silhouettes, as a share of those in either; mean over the views"""
+    """pixels in both silhouettes, as a share of those in either; mean over the views that show either, 0 if none"""
     depth_error: float
     """mean difference of the distances from the camera where both have something, in radii of the scene's ball; 0 where
     nothing is in both"""
@@ -55,8 +55,12 @@ class Agreement(Shape):
     """The same and how the pictures agree, before the backdrop of the run's own pictures."""
 
     albedo_psnr_db: float
-    """mean over the views, peak 1"""
+    """of whole pictures, of which much is the shared backdrop; mean over the views, peak 1"""
     shaded_psnr_db: float
+    """the same in soft light"""
+    albedo_object_psnr_db: float
+    """of the pixels in one of the silhouettes alone; mean over the views that have some, 0 if none has"""
+    shaded_object_psnr_db: float
     """the same in soft light"""
 
 
@@ -89,12 +93,17 @@ def agreement(mesh: Mesh, scene: Scene, views: Views, look: RenderOptions) -> Ag
     seen, distance = first_hits(mesh, cameras)
     shape = _shape(seen, distance, views, scene.radius)
     lamp = soft_light(cameras)
-    plain = albedo_only(len(cameras), cameras.pose.device)
+    unlit = _picture(mesh, seen, cameras, albedo_only(len(cameras), cameras.pose.device)) - views.picture.rgb
+    shaded = _picture(mesh, seen, cameras, lamp) - _SHOT.render(scene, cameras, lamp, look).rgb
+    either = _covered(seen, cameras) | views.opaque
+    frame = torch.ones_like(either)
     return Agreement(
         shape.silhouette_iou,
         shape.depth_error,
-        _psnr(_picture(mesh, seen, cameras, plain), views.picture.rgb),
-        _psnr(_picture(mesh, seen, cameras, lamp), _SHOT.render(scene, cameras, lamp, look).rgb),
+        albedo_psnr_db=psnr(unlit, frame),
+        shaded_psnr_db=psnr(shaded, frame),
+        albedo_object_psnr_db=psnr(unlit, either),
+        shaded_object_psnr_db=psnr(shaded, either),
     )
 
 
@@ -104,9 +113,10 @@ def silhouettes(mesh: Mesh, cameras: Cameras) -> Bool[Tensor, "b h w"]:
 
 
 def overlap(one: Bool[Tensor, "b h w"], other: Bool[Tensor, "b h w"]) -> float:
-    """Intersection over union, mean over the views; 1 for views in which both are empty."""
+    """Intersection over union, mean over the views in which one of them is; 0 if there are none."""
     either = (one | other).sum((1, 2))
-    return float(torch.where(either > 0, (one & other).sum((1, 2)) / either.clamp(min=1), 1.0).mean())
+    ratio = (one & other).sum((1, 2)) / either.clamp(min=1)  # 0 for an empty view
+    return float(ratio.sum() / (either > 0).sum().clamp(min=1))
 
 
 def _shape(seen: Fragments, distance: Float[Tensor, " m"], views: Views, radius: float) -> Shape:
@@ -145,7 +155,11 @@ def _albedo(mesh: Mesh, seen: Fragments) -> Float[Tensor, "m 3"]:
     return F.grid_sample(texture, place[None, None], padding_mode="border", align_corners=False)[0, :, 0].T
 
 
-def _psnr(one: Float[Tensor, "b h w 3"], other: Float[Tensor, "b h w 3"]) -> float:
-    """In dB, for display values; mean over the views. Equal pictures count as 100 dB."""
-    error = (one - other).square().mean((1, 2, 3)).clamp(min=1e-10)
-    return float((-10 * error.log10()).mean())
+def psnr(difference: Float[Tensor, "b h w 3"], where: Bool[Tensor, "b h w"]) -> float:
+    """In dB, for display values at some pixels; mean over the views that have any, 0 if none has.
+
+    Equal pictures count as 100 dB.
+    """
+    pixels = where.sum((1, 2))
+    error = (difference.square().mean(-1) * where).sum((1, 2))[pixels > 0] / pixels[pixels > 0]
+    return float((-10 * error.clamp(min=1e-10).log10()).sum() / max(len(error), 1))

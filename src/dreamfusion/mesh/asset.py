@@ -5,11 +5,11 @@ from typing import Any
 
 from dreamfusion.mesh.agreement import Agreement, agreement, overlap, sides, silhouettes, views_of
 from dreamfusion.mesh.colour import paint
-from dreamfusion.mesh.extract import manifold, simplified, surface
+from dreamfusion.mesh.extract import simplified, surface
 from dreamfusion.mesh.level import COARSE, Tried, best_level, level_curve
 from dreamfusion.mesh.sample import BLUR, lattice
 from dreamfusion.mesh.texture import TextureOptions, bake
-from dreamfusion.mesh.triangles import Mesh
+from dreamfusion.mesh.triangles import Mesh, closed
 from dreamfusion.render import RenderOptions
 from dreamfusion.scene import Scene
 
@@ -27,7 +27,7 @@ class MeshOptions:
     level: float | None = None
     """density of the surface; found from renderings if not given"""
     faces: int = 20_000
-    """at most"""
+    """wanted; a shape that needs more keeps more"""
     texture: TextureOptions = TextureOptions()  # noqa: RUF009  # frozen
 
 
@@ -45,7 +45,7 @@ class Report:
     vertices: int
     """without the doubles that texture seams need in most formats"""
     watertight: bool
-    """whether every edge joins two faces, wound alike"""
+    """whether every edge joins two faces, wound alike, also where vertices at one place count as one, as in `.stl`"""
     simplification_iou: float
     """overlap of the silhouettes before and after the simplification"""
     agreement: Agreement
@@ -56,11 +56,12 @@ class Report:
         return "\n".join(
             [
                 f"surface at density {self.level:.3g}, {self.faces} triangles, "
-                + ("closed and manifold" if self.watertight else "NOT closed"),
+                + ("closed and manifold" if self.watertight else "closed, but parts touch: NOT manifold as .stl"),
                 "agreement with the rendering, from other sides than those that chose the level:",
                 f"  silhouettes {found.silhouette_iou:.3f} (intersection over union), "
                 f"depth error {found.depth_error:.3f} radii",
-                f"  colours {found.albedo_psnr_db:.1f} dB, in soft light {found.shaded_psnr_db:.1f} dB (PSNR)",
+                f"  colours {found.albedo_psnr_db:.1f} dB, in soft light {found.shaded_psnr_db:.1f} dB (PSNR); "
+                f"without the backdrop {found.albedo_object_psnr_db:.1f} and {found.shaded_object_psnr_db:.1f} dB",
             ]
         )
 
@@ -86,7 +87,7 @@ def make_mesh(scene: Scene, look: RenderOptions, options: MeshOptions = MeshOpti
         faces_found=len(found.faces),
         faces=len(mesh.faces),
         vertices=len(mesh.vertices),
-        watertight=not manifold(mesh).is_empty(),
+        watertight=closed(mesh),
         simplification_iou=overlap(silhouettes(found, cameras), silhouettes(mesh, cameras)),
         agreement=agreement(mesh, scene, views_of(scene, cameras, look), look),
     )

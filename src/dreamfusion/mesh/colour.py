@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dreamfusion.compositing import composed
 from dreamfusion.fields import Field, Gaussians, Matter, prepared, surface
-from dreamfusion.mesh.sample import device_of
+from dreamfusion.mesh.sample import density_at, device_of
 from dreamfusion.mesh.triangles import Mesh, vertex_normals
 from dreamfusion.scene import Scene
 
@@ -38,7 +38,7 @@ def look_at_surface(scene: Scene, place: Float[Tensor, "n 3"], inward: Float[Ten
     t = torch.linspace(-length / 4, 3 * length / 4, _SAMPLES + 1, device=place.device)
     field = prepared(scene.field)
     parts = [
-        _composited(field, start, way, t, normals)
+        _composited(scene, field, start, way, t, normals)
         for start, way in zip(place.split(_CHUNK), inward.split(_CHUNK), strict=True)
     ]
     return Matter(
@@ -49,17 +49,22 @@ def look_at_surface(scene: Scene, place: Float[Tensor, "n 3"], inward: Float[Ten
 
 
 def _composited(
-    field: Field, start: Float[Tensor, "n 3"], way: Float[Tensor, "n 3"], t: Float[Tensor, " s1"], normals: bool
+    scene: Scene,
+    field: Field,
+    start: Float[Tensor, "n 3"],
+    way: Float[Tensor, "n 3"],
+    t: Float[Tensor, " s1"],
+    normals: bool,
 ) -> Matter:
     mean = torch.addcmul(start[:, None], way[:, None], ((t[1:] + t[:-1]) / 2)[:, None]).reshape(-1, 3)
-    var = (t[1] - t[0]).square() / 12
-    density = field.density(Gaussians(mean, torch.full_like(mean, float(var))))
+    width = float(t[1] - t[0])
+    density = density_at(scene, field, mean, width)
     weights = composed(density.view(len(start), -1), t.expand(len(start), -1)).weights
     weights = weights + 1e-6  # where nothing is dense (a vertex that was moved) the plain mean is left
     weights = weights / weights.sum(-1, keepdim=True)
     index = (weights >= weights.amax(-1, keepdim=True).clamp(max=_COUNTS)).flatten().nonzero()[:, 0]
     weight, row = weights.flatten()[index], index // weights.shape[1]
-    at = Gaussians(mean[index], torch.full_like(mean[index], float(var)))
+    at = Gaussians(mean[index], torch.full_like(mean[index], width**2 / 12))
     matter = surface(field, at, create_graph=False) if normals else field.matter(at)
 
     def per_ray(values: Float[Tensor, "m 3"]) -> Float[Tensor, "n 3"]:

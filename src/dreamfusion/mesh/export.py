@@ -63,11 +63,17 @@ def _plain(mesh: Mesh, place: Float[np.ndarray, "v 3"], colours: np.ndarray | No
     return trimesh.Trimesh(place, mesh.faces, vertex_normals=vertex_normals(mesh), vertex_colors=colours, process=False)
 
 
+def beside_obj(path: Path) -> tuple[Path, Path]:
+    """Material and picture of an `.obj` file. Blanks become `-`: readers end names there."""
+    plain = path.with_name("-".join(path.name.split()))
+    return plain.with_suffix(".mtl"), plain.with_suffix(".png")
+
+
 def _write_obj(mesh: Mesh, path: Path) -> list[Path]:
     """Wavefront: text with indices from 1, in the order place / texture / normal."""
     assert mesh.texture is not None
     cut = split(mesh)
-    material, picture = path.with_suffix(".mtl"), path.with_suffix(".png")
+    material, picture = beside_obj(path)
     corners = zip((mesh.faces + 1).tolist(), (cut.faces + 1).tolist(), strict=True)
     lines = [
         f"mtllib {material.name}",
@@ -77,7 +83,8 @@ def _write_obj(mesh: Mesh, path: Path) -> list[Path]:
         "usemtl matte",
         *("f " + " ".join(f"{v}/{t}/{v}" for v, t in zip(*face, strict=True)) for face in corners),
     ]
+    illum = 0 if mesh.lit else 1  # 0: the texture's colour, without any light
     write_bytes(picture, png_bytes(mesh.texture))
-    write_bytes(material, f"newmtl matte\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n".encode())
+    write_bytes(material, f"newmtl matte\nKd 1 1 1\nKs 0 0 0\nillum {illum}\nmap_Kd {picture.name}\n".encode())
     write_bytes(path, ("\n".join(lines) + "\n").encode())
     return [path, material, picture]

@@ -2,44 +2,52 @@
 
 import fast_simplification
 import numpy as np
+from jaxtyping import Bool, Int
 from manifold3d import Error, Manifold
 from manifold3d import Mesh as Triangles
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
-from dreamfusion.errors import UserError
+from dreamfusion.errors import NoSurface
 from dreamfusion.mesh.sample import Lattice
-from dreamfusion.mesh.triangles import Mesh, signed_volumes
+from dreamfusion.mesh.triangles import Mesh, signed_volumes, solid_angles
 
 _SMALLEST_PART = 0.02
+_NOTHING = "empty scene: no density above {:.3g}: train longer, or give a lower --level"
 
 
 def surface(grid: Lattice, level: float) -> Mesh:
-    """The closed surface where the density crosses `level` (per unit length), without floaters, cavities and colours.
+    """The closed surface where the density crosses `level` (per unit length), as it is seen from outside.
 
-    Raises UserError where nothing is denser than the level.
+    Floaters go, and so do cavities with all that is in them. Beside the lattice, memory for one more of its size is
+    needed. Raises NoSurface where nothing is denser than the level.
     """
-    if not (grid.density > level).any():
-        raise UserError(f"empty scene: no density above {level:.3g}: train longer, or give a lower --level")
     # Density grows by orders of magnitude within a cell, so its logarithm is what linear interpolation suits.
-    logarithm = np.log(np.maximum(grid.density, level * 1e-2))
+    logarithm = np.maximum(grid.density, level * 1e-2)
+    np.log(logarithm, out=logarithm)
+    if logarithm.max() <= np.float32(np.log(level)):
+        raise NoSurface(_NOTHING.format(level))
     corners, faces, _, _ = marching_cubes(logarithm, np.log(level), gradient_direction="ascent", allow_degenerate=False)
-    return without_small_parts(Mesh((corners * grid.spacing + grid.origin).astype(np.float32), faces.astype(np.int64)))
+    del logarithm
+    if len(faces) == 0:
+        raise NoSurface(_NOTHING.format(level))
+    found = Mesh((corners * grid.spacing + grid.origin).astype(np.float32), faces.astype(np.int64))
+    return _without_enclosed_parts(without_small_parts(found))
 
 
 def simplified(mesh: Mesh, faces: int) -> Mesh:
-    """The mesh with at most some `faces` triangles: closed, two faces at every edge, without colours.
+    """The mesh with about `faces` triangles, more if it needs more: closed, two faces at every edge, without colours.
 
     Edges are collapsed in the order of the quadric error (Garland and Heckbert 1997). Where that makes surfaces touch,
-    the vertices that they share are doubled. Raises UserError if nothing is left.
+    the vertices that they share are doubled. Raises NoSurface if nothing is left.
     """
     vertices, triangles = mesh.vertices, mesh.faces.astype(np.int32)
     if len(triangles) > faces:
         vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=faces)[:2]
     solid = manifold(Mesh(vertices.astype(np.float32), triangles.astype(np.int64)))
     if solid.is_empty():
-        raise UserError(f"no closed surface is left with {faces} faces: give more --faces, or another --level")
+        raise NoSurface(f"no closed surface is left with {faces} faces: give more --faces, or another --level")
     result = solid.to_mesh()
     whole = Mesh(np.array(result.vert_properties[:, :3]), np.array(result.tri_verts).astype(np.int64))
     return without_small_parts(whole)
@@ -56,11 +64,30 @@ def without_small_parts(mesh: Mesh, smallest: float = _SMALLEST_PART) -> Mesh:
 
     So the walls of cavities go too, which nobody sees: the volume in them is negative.
     """
+    part = _part_of_face(mesh)
+    volume = np.bincount(part, signed_volumes(mesh))
+    return _with_faces(mesh, (volume >= smallest * volume.max())[part])
+
+
+def _without_enclosed_parts(mesh: Mesh) -> Mesh:
+    """Keep the connected parts that are in no other one; none may touch another."""
+    part = _part_of_face(mesh)
+    names, first = np.unique(part, return_index=True)
+    free = np.ones(len(names), bool)
+    for name, place in zip(names, mesh.vertices[mesh.faces[first, 0]], strict=True):
+        others = Mesh(mesh.vertices, mesh.faces[part != name])
+        free[name] = solid_angles(others, place).sum() < 2 * np.pi  # 4 pi from inside, else 0
+    return _with_faces(mesh, free[part])
+
+
+def _part_of_face(mesh: Mesh) -> Int[np.ndarray, " f"]:
+    """The number of the connected part that each face is in."""
     edges = (np.ones(2 * len(mesh.faces)), (mesh.faces[:, :2].ravel(), mesh.faces[:, 1:].ravel()))
     graph = sparse.coo_array(edges, shape=(len(mesh.vertices), len(mesh.vertices)))
-    count, part_of_vertex = connected_components(graph, directed=False)
-    part_of_face = part_of_vertex[mesh.faces[:, 0]]
-    volume = np.bincount(part_of_face, signed_volumes(mesh), minlength=count)
-    kept = volume >= smallest * volume.max()
-    used, faces = np.unique(mesh.faces[kept[part_of_face]], return_inverse=True)
+    return connected_components(graph, directed=False)[1][mesh.faces[:, 0]]
+
+
+def _with_faces(mesh: Mesh, kept: Bool[np.ndarray, " f"]) -> Mesh:
+    """Some of the faces, with their vertices alone."""
+    used, faces = np.unique(mesh.faces[kept], return_inverse=True)
     return Mesh(mesh.vertices[used], faces.reshape(-1, 3))

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from dreamfusion.errors import UserError
+from dreamfusion.errors import NoSurface
 from dreamfusion.mesh.agreement import Shape, Views, shape_agreement
 from dreamfusion.mesh.extract import surface
 from dreamfusion.mesh.sample import Lattice
@@ -36,7 +36,7 @@ def level_curve(grid: Lattice, views: Views, radius: float) -> tuple[Tried, ...]
     """Levels, ascending, with the agreement of their surfaces in a (coarse) lattice; denser about the best.
 
     A constant density needs ln 2 / (2 radius) to be opaque along a whole diameter: no lower level can be the surface.
-    Raises UserError for scenes without a surface: empty ones, and fog.
+    Raises NoSurface for scenes without a surface: empty ones, and fog.
     """
     least, most = math.log(2) / (2 * radius), float(grid.density.max())
     _require_matter(views, most > least)
@@ -54,19 +54,19 @@ def level_curve(grid: Lattice, views: Views, radius: float) -> tuple[Tried, ...]
         known |= {place: tried(place) for place in near if 0 <= place < _FIRST and place not in known}
     curve = tuple(known[place] for place in sorted(known))
     if max(entry.silhouette_iou for entry in curve) < _FOG:
-        raise UserError(_fog(views))
+        raise NoSurface(_fog(views))
     return curve
 
 
 def _require_matter(views: Views, dense: bool) -> None:
     opacity = float(views.picture.opacity.max())
     if opacity < 0.05:
-        raise UserError(
+        raise NoSurface(
             "empty scene: nothing in it can be seen: train longer, with another --seed or --prompt, or with a lower "
             "--regularise.opacity"
         )
     if not dense or not bool(views.opaque.any()):
-        raise UserError(_fog(views))
+        raise NoSurface(_fog(views))
 
 
 def _fog(views: Views) -> str:

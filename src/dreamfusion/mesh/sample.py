@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from dreamfusion.errors import UserError
-from dreamfusion.fields import Gaussians, prepared
+from dreamfusion.fields import Field, Gaussians, prepared
 from dreamfusion.scene import Scene
 
 BLUR = 0.03
@@ -50,19 +50,22 @@ def lattice(scene: Scene, resolution: int, blur: float = BLUR) -> Lattice:
         torch.from_numpy((start + np.arange(count) * spacing).astype(np.float32)).to(device_of(scene))
         for start, count in zip(origin, size, strict=True)
     )
-    inner = slice(margin, -margin)
+    inner, field = slice(margin, -margin), prepared(scene.field)
     for number in range(margin, len(x) - margin):
         layer = torch.stack(torch.meshgrid(x[number], y[inner], z[inner], indexing="ij"), -1)
-        density[number, inner, inner] = density_at(scene, layer.reshape(-1, 3), spacing).view(layer.shape[:-1]).cpu()
+        found = density_at(scene, field, layer.reshape(-1, 3), spacing)
+        density[number, inner, inner] = found.view(layer.shape[:-1]).cpu()
     gaussian_filter(density, width, output=density, truncate=_BELL)
     return Lattice(density, origin, spacing)
 
 
 @torch.no_grad()
-def density_at(scene: Scene, points: Float[Tensor, "m 3"], width: float) -> Float[Tensor, " m"]:
-    """Density (per unit length) in cubes of edge `width` about `points`; 0 outside the ball and in empty cells."""
+def density_at(scene: Scene, field: Field, points: Float[Tensor, "m 3"], width: float) -> Float[Tensor, " m"]:
+    """Density (per unit length) in cubes of edge `width` about `points`; 0 outside the ball and in empty cells.
+
+    `field` is the scene's, prepared for several queries.
+    """
     density = points.new_zeros(points.shape[0])
-    field = prepared(scene.field)
     inside = ((points.square().sum(-1) <= scene.radius**2) & scene.occupancy.mask(points)).nonzero()[:, 0]
     for chunk in inside.split(_CHUNK):
         mean = points[chunk]

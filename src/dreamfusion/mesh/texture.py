@@ -88,8 +88,18 @@ def _normal_map(mesh: Mesh, texels: Fragments, seen: Matter, size: int) -> UInt8
     frame = np.column_stack([tangents(mesh, cut), vertex_normals(mesh)[cut.vertex]])
     along, sign, out = texels.blend(torch.from_numpy(frame).to(corners.device)[corners]).split([3, 1, 3], dim=-1)
     axes = torch.stack([along, sign * torch.linalg.cross(out, along), out], -1)
-    inside = normalise(torch.linalg.solve(axes, seen.normal))
-    return _filled(texels, 0.5 + 0.5 * inside, size)
+    return _filled(texels, 0.5 + 0.5 * in_axes(axes, seen.normal), size)
+
+
+def in_axes(axes: Float[Tensor, "m 3 3"], normal: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+    """Unit vectors with which the axes, the columns, add up to vectors along the normals.
+
+    The third axis alone where the three do not span space, or where the normal is zero.
+    """
+    parts, singular = torch.linalg.solve_ex(axes, normal)
+    parts = normalise(parts)
+    there = (singular == 0) & (parts.norm(dim=-1) > 0.5)  # NaN is not
+    return torch.where(there[:, None], parts, parts.new_tensor([0.0, 0.0, 1.0]))
 
 
 def _filled(texels: Fragments, values: Float[Tensor, "m 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -71,20 +71,46 @@ def tangents(mesh: Mesh, cut: Split) -> Float[np.ndarray, "n 4"]:
 
 
 def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
-    """Outward unit normals at the vertices: the sum of the adjacent faces' normals, weighted by area."""
+    """Outward unit normals at the vertices: the sum of the adjacent faces' normals, weighted by area.
+
+    Where they cancel, or there are none, +y.
+    """
     a, b, c = corners(mesh)
     across = np.cross(b - a, c - a)
     total = np.zeros(mesh.vertices.shape)
     for corner in range(3):
         np.add.at(total, mesh.faces[:, corner], across)
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return (total / np.maximum(length, np.finfo(np.float64).tiny)).astype(np.float32)
+    total[np.linalg.norm(total, axis=1) < np.finfo(np.float64).tiny] = (0, 1, 0)
+    return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+
+
+def closed(mesh: Mesh) -> bool:
+    """Whether every edge joins two faces, wound alike, when vertices at one place count as one.
+
+    So do files without indices (`.stl`) tell which faces are neighbours. Faces that have no extent then do not count.
+    """
+    _, place = np.unique(mesh.vertices, axis=0, return_inverse=True)
+    a, b, c = place.reshape(-1)[mesh.faces].T
+    seen = (a != b) & (b != c) & (c != a)
+    edges = np.concatenate([np.stack([p[seen], q[seen]], 1) for p, q in ((a, b), (b, c), (c, a))])
+    there = np.unique(edges, axis=0)
+    return len(there) == len(edges) and np.array_equal(there, np.unique(edges[:, ::-1], axis=0))
 
 
 def signed_volumes(mesh: Mesh) -> Float[np.ndarray, " f"]:
     """Volume of the tetrahedron from the origin to each face; over a closed part they add up to what it encloses."""
     a, b, c = corners(mesh)
     return (a * np.cross(b, c)).sum(1) / 6
+
+
+def solid_angles(mesh: Mesh, place: Float[np.ndarray, " 3"]) -> Float[np.ndarray, " f"]:
+    """What each face covers of the view from a place, in steradians; positive for faces seen from inside.
+
+    tan(angle / 2) = a . (b x c) / (1 + a . b + b . c + c . a) for unit vectors to the corners (Van Oosterom and
+    Strackee 1983). A closed part covers 4 pi of the view from inside it and 0 from outside.
+    """
+    a, b, c = (way / np.linalg.norm(way, axis=1, keepdims=True) for way in corners(mesh) - place)
+    return 2 * np.arctan2((a * np.cross(b, c)).sum(1), 1 + (a * b + b * c + c * a).sum(1))
 
 
 def corners(mesh: Mesh) -> Float[np.ndarray, "3 f 3"]:

@@ -192,7 +192,10 @@ function placeLight(matters) {
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
+const chord = (event) => event.ctrlKey || event.metaKey || event.altKey; // such keys are the browser's
+
 function viewKey(event) {
+  if (chord(event)) return;
   const [x, y] = ARROWS[event.key] ?? [0, 0];
   if (x || y) {
     setTurning(false);
@@ -208,7 +211,7 @@ function viewKey(event) {
 }
 
 function lightKey(event) {
-  if (!ARROWS[event.key]) return;
+  if (chord(event) || !ARROWS[event.key]) return;
   const [x, y] = ARROWS[event.key];
   moveLight(toLight.x + 0.1 * x, toLight.y + 0.1 * y);
   event.preventDefault();
@@ -242,6 +245,7 @@ async function main() {
   } catch (error) {
     console.error(error);
     stage.classList.add("blind");
+    stage.setAttribute("aria-busy", "false");
     return;
   }
   startControls();
