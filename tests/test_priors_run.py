@@ -28,6 +28,7 @@ from dreamfusion.priors import Conditioning, Known, PriorOptions, open_prior, op
 from dreamfusion.priors.kinds import KINDS
 from dreamfusion.priors.locate import locate
 from dreamfusion.priors.memory import LiveBytes, plan
+from dreamfusion.priors.pipeline import PipelineReader
 from dreamfusion.prompts import PromptTable
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
@@ -176,6 +177,26 @@ def test_a_prior_can_be_seen_drawing(miniature_folders, tmp_path, kind, monkeypa
     picture = Image.open(out)
     assert picture.size == (2 * 4 * SIZE, 2 * SIZE)
     assert len(picture.getcolors(100_000) or []) > 10
+
+
+def test_captions_are_read_before_the_denoiser_comes(miniature_folders, tmp_path, monkeypatch):
+    def fail(*given: Any) -> None:
+        raise UserError("the denoiser came")
+
+    seen, read = [], PipelineReader.embed
+    monkeypatch.setattr(PipelineReader, "embed", lambda reader, words: (seen.append(words), read(reader, words))[1])
+    monkeypatch.setattr("dreamfusion.priors.open_prior", fail)
+    given = ["prior", "sample", "a red chair", "--prior", str(miniature_folders[SD]), "--device", "cpu"]
+    with pytest.raises(SystemExit):
+        cli.main([*given, "--out", str(tmp_path / "drawn.png")])
+    assert len(seen) == 1
+
+
+def test_nfsd_without_a_negative_prompt_is_said_to_be_csd(tmp_path, capsys):
+    for given, said in (([], True), (["--negative", "fog"], False)):
+        with pytest.raises(SystemExit):
+            cli.main(["a chair", "--distill", "nfsd", *given, "--prior", str(tmp_path), "--device", "cpu"])
+        assert ("nfsd without --negative" in capsys.readouterr().err) is said
 
 
 @pytest.mark.gpu
