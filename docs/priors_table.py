@@ -168,7 +168,8 @@ EXAMPLES: dict[str, Example] = {
         "MVDream's U-Net (Stable Diffusion 2.1)",
         {"unet": (UNET, MVDREAM_UNET), "vae": (VAE, vae()), "text_encoder": (CLIP, CLIP_H)},
         "epsilon",
-        "no pipeline to compare with: equal views are seen as one, order does not matter, cameras do",
+        "no pipeline to compare with, and no published folder has this layout: "
+        "equal views are seen as one, order does not matter, cameras do",
     ),
 }
 

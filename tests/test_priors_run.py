@@ -17,17 +17,20 @@ from safetensors.torch import save_file
 import miniatures
 from dreamfusion import build, cli, generate
 from dreamfusion.config import Config, LargeConfig
-from dreamfusion.config_distill import VsdLaw
+from dreamfusion.config_distill import CsdLaw, DistillConfig, IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.config_text import to_json
 from dreamfusion.distill import Distillation
 from dreamfusion.errors import UserError
+from dreamfusion.memory import estimated
 from dreamfusion.optimise import Metrics, advance, prompt_table, start
 from dreamfusion.presets import PRESETS, preset
 from dreamfusion.priors import Conditioning, Known, PriorOptions, open_prior, open_reader
 from dreamfusion.priors.kinds import KINDS
 from dreamfusion.priors.locate import locate
 from dreamfusion.priors.memory import LiveBytes, plan
+from dreamfusion.priors.pipeline import PipelineReader
 from dreamfusion.prompts import PromptTable
+from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE = miniatures.CELLS * miniatures.FACTOR
@@ -89,6 +92,25 @@ def test_a_law_that_learns_adapts_any_network(miniature_folders, tiny_config, tm
     law = job.run.distillation.law
     assert any(float(p.detach().abs().max()) > 0 for name, p in law.named_parameters() if "up" in name)
     assert all(torch.equal(*pair) for pair in zip(before, job.prior.denoiser.network.parameters(), strict=True))
+
+
+LAWS = {
+    "ism": DistillConfig(IsmLaw(inversions=2)),
+    "csd": DistillConfig(CsdLaw()),
+    "nfsd": DistillConfig(NfsdLaw()),
+    "dreamtime": DistillConfig(timesteps="dreamtime", t_max=Constant(1.0), rescale=0.5),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", MULTI_VIEW])
+def test_every_law_takes_flows_and_views_together(miniature_folders, tiny_config, kind, law):
+    config = replace(config_for(tiny_config, miniature_folders[kind], kind), negative="fog", distill=LAWS[law])
+    run, parts = start(config, torch.device("cpu")), generate.open_parts(config, torch.device("cpu"))
+    before = [p.clone() for p in run.scene.parameters()]
+    steps = [advance(run, *parts) for _ in range(2)]
+    assert all(metrics.losses["distillation"] > 0 for metrics in steps)
+    assert any(not torch.equal(*pair) for pair in zip(before, run.scene.parameters(), strict=True))
 
 
 def test_views_that_belong_together_share_their_noise_level():
@@ -155,6 +177,26 @@ def test_a_prior_can_be_seen_drawing(miniature_folders, tmp_path, kind, monkeypa
     picture = Image.open(out)
     assert picture.size == (2 * 4 * SIZE, 2 * SIZE)
     assert len(picture.getcolors(100_000) or []) > 10
+
+
+def test_captions_are_read_before_the_denoiser_comes(miniature_folders, tmp_path, monkeypatch):
+    def fail(*given: Any) -> None:
+        raise UserError("the denoiser came")
+
+    seen, read = [], PipelineReader.embed
+    monkeypatch.setattr(PipelineReader, "embed", lambda reader, words: (seen.append(words), read(reader, words))[1])
+    monkeypatch.setattr("dreamfusion.priors.open_prior", fail)
+    given = ["prior", "sample", "a red chair", "--prior", str(miniature_folders[SD]), "--device", "cpu"]
+    with pytest.raises(SystemExit):
+        cli.main([*given, "--out", str(tmp_path / "drawn.png")])
+    assert len(seen) == 1
+
+
+def test_nfsd_without_a_negative_prompt_is_said_to_be_csd(tmp_path, capsys):
+    for given, said in (([], True), (["--negative", "fog"], False)):
+        with pytest.raises(SystemExit):
+            cli.main(["a chair", "--distill", "nfsd", *given, "--prior", str(tmp_path), "--device", "cpu"])
+        assert ("nfsd without --negative" in capsys.readouterr().err) is said
 
 
 @pytest.mark.gpu
@@ -325,6 +367,9 @@ def test_doctor_tells_the_memory_of_a_prior(miniature_folders, tmp_path, capsys)
 
     call("--prior", str(miniature_folders[SD]), "--preset", "sd")
     assert "prior: StableDiffusionPipeline, about" in capsys.readouterr().out
+    assert "vsd" in estimated(
+        replace(preset("sd"), prior=str(miniature_folders[SD]), distill=DistillConfig(VsdLaw())), torch.device("cpu")
+    )
     call("--prior", str(miniature_folders[MULTI_VIEW]))
     assert "with preset mvdream" in capsys.readouterr().out
     assert call("--prior", str(miniature_folders[SD]), "--preset", "slow") == 2
@@ -485,9 +530,10 @@ def test_the_page_has_a_row_for_every_kind(priors_table):
 
 
 def test_the_memory_on_the_page_is_the_plans(priors_table):
-    """Of one kind; together they take half a minute, for tens of billions of parameters, if without numbers."""
+    """Of two kinds, one encoded in parts; all of them take half a minute, for tens of billions of parameters."""
     rows = {row[0]: row for row in cells_of(priors_table)}
-    assert rows[f"`{SD}`"][6:] == priors_table.memory(SD, KINDS[SD])
+    for kind in (SD, "PixArtSigmaPipeline"):
+        assert rows[f"`{kind}`"][6:] == priors_table.memory(kind, KINDS[kind])
 
 
 def test_every_kind_has_a_preset_and_a_miniature():

@@ -44,9 +44,9 @@ class DreamTime:
     """
 
     t_min: Schedule = LEAST
-    """least noise, as a fraction of the timesteps; of a schedule, the least of its ends, as the level falls by itself"""
+    """least noise, as a fraction of the timesteps; where it moves, the least at both ends of the run"""
     t_max: Schedule = MOST
-    """most noise, idem"""
+    """most noise, likewise the most"""
     centre: float = 0.5
     """where the run stays longest, as a fraction of the timesteps, but for the factor sigma / alpha"""
     spread: float = 0.125
