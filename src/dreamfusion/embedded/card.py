@@ -22,7 +22,7 @@ def make_card(steps: int, pictures: int) -> dict[str, Any]:
         "conditions": ["background", "light", "pose"],
         "vocabulary": dataset.vocabulary(),
         "zero_padding": True,
-        "nouns": [noun.noun for noun in dataset.nouns()],
+        "nouns": dataset.names(dataset.nouns()),
         "colours": list(dataset.COLOURS),
         "world": {
             "camera_distance": dataset.DISTANCE,

@@ -3,22 +3,23 @@
 `build` renders the buffers once and keeps them on disk; `Pictures` turns them into endless batches.
 """
 
-import csv
 import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.embedded.meshes import MeshRenderer, load
+from dreamfusion.embedded.table import Noun, learned, names, nouns, shares
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
 from dreamfusion.rays import cast
@@ -36,27 +37,20 @@ VIEW_WORDS = {
     "overhead": "overhead view", "textureless": "untextured",
 }  # fmt: skip
 FORMS = ("a {}", "a {}", "{}", "the {}", "a photo of a {}", "a 3d model of a {}")
-
-
-@dataclass(frozen=True)
-class Noun:
-    """A word (or two), the mesh that teaches it, and the turn about y that makes the mesh face +z."""
-
-    noun: str
-    file: str
-    yaw_deg: float
-
-
-def nouns() -> list[Noun]:
-    """The table `nouns.csv` beside this file."""
-    text = resources.files("dreamfusion.embedded").joinpath("nouns.csv").read_text()
-    return [Noun(row["noun"], row["file"], float(row["yaw_deg"])) for row in csv.DictReader(text.splitlines())]
+COLOURED = ("golden", "autumn")
+"""adjectives that speak of colour: never beside a colour word"""
+PLAN = "plan.json"
+COLUMNS = {
+    "mesh": ("int64", ()), "pose": ("float32", (4, 4)), "paint": ("uint8", (SIZE, SIZE, 3)),
+    "rest": ("uint8", (SIZE, SIZE, 3)), "normal": ("uint8", (SIZE, SIZE, 3)), "alpha": ("uint8", (SIZE, SIZE)),
+}  # fmt: skip
 
 
 def vocabulary() -> list[str]:
     """Every word that a training caption can hold."""
     forms = [form.format("an") for form in FORMS]
-    texts = [*forms, *(n.noun for n in nouns()), *COLOURS, *VIEW_WORDS.values()]
+    rows = learned(nouns())
+    texts = [*forms, *names(rows), *(row.adjective for row in rows), *COLOURS, *VIEW_WORDS.values()]
     return sorted({word for text in texts for word in text.split()})
 
 
@@ -69,7 +63,7 @@ def held_out(colour: str, noun: str) -> bool:
 class Views:
     """Buffers of n views. Colours are multiplied by coverage; `paint` has the main colour, which can change."""
 
-    noun: Tensor  # int " n", index into nouns()
+    mesh: Int[Tensor, " n"]  # index into learned(nouns())
     pose: Float[Tensor, "n 4 4"]
     paint: UInt8[Tensor, "n h w 3"]
     rest: UInt8[Tensor, "n h w 3"]
@@ -77,27 +71,67 @@ class Views:
     alpha: UInt8[Tensor, "n h w"]
 
 
-def build(assets: Path, path: Path, views: int, seed: int, progress: Callable[[str], None]) -> None:
-    """Render `views` random views of every noun's mesh under `assets` into one file at `path`, on all cores."""
-    jobs = [(assets / "meshes" / noun.file, noun.yaw_deg, views, seed + index) for index, noun in enumerate(nouns())]
-    if missing := [str(file) for file, *_ in jobs if not file.exists()]:
+def build(assets: Path, folder: Path, views: int, seed: int, progress: Callable[[str], None]) -> None:
+    """Render `views` random views of every noun, from meshes under `assets`, into `folder`, on all cores.
+
+    One array a file, 41 kB a view. Until all is there the folder is called `.partial`; the same call then goes on.
+    Raises UserError if a mesh is missing, before anything is rendered.
+    """
+    table = learned(nouns())
+    files = [assets / "meshes" / row.file for row in table]
+    if missing := [str(file) for file in files if not file.exists()]:
         raise UserError(f"{missing[0]} is missing; --assets must name a folder with meshes/ and manifest.csv")
-    parts: list[dict[str, np.ndarray]] = []
+    counts = shares(table, views)
+    ends = np.cumsum(counts)
+    partial = folder.with_name(f"{folder.name}.partial")
+    arrays = _begun(partial, int(ends[-1]), json.dumps({"seed": seed, "counts": counts, "meshes": _drawn(table)}))
+    rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+    jobs = [
+        (index, files[index], row.yaw_deg, counts[index], seed + index)
+        for index, row in enumerate(table)
+        if (arrays["mesh"][rows[index]] < 0).any()
+    ]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for index, part in enumerate(pool.map(_views, *zip(*jobs, strict=True))):
-            progress(f"rendered {nouns()[index].noun} ({index + 1}/{len(jobs)})")
-            parts.append({"noun": np.full(views, index), **part})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    np.savez(partial, **columns)  # pyright: ignore[reportArgumentType]  # its stubs want a bool
-    partial.replace(path)
+        for index, part in pool.map(_views, *zip(*jobs, strict=True)) if jobs else ():
+            for key, values in part.items():
+                arrays[key][rows[index]] = values
+            arrays["mesh"][rows[index]] = index  # last: from now on these rows count as rendered
+            progress(f"rendered {table[index].file} ({index + 1}/{len(table)})")
+    for array in arrays.values():
+        array.flush()
+    partial.replace(folder)
 
 
-def open_views(path: Path) -> Views:
-    """Read what `build` wrote."""
-    with np.load(path) as file:
-        return Views(**{key: torch.from_numpy(file[key]) for key in file.files})
+def _begun(folder: Path, count: int, plan: str) -> dict[str, np.memmap]:
+    """The arrays of a rendering that goes on, or of a new one, where `mesh` is -1."""
+    fresh = not (folder / PLAN).exists() or (folder / PLAN).read_text() != plan
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    arrays = {
+        key: np.lib.format.open_memmap(folder / f"{key}.npy", "w+" if fresh else "r+", kind, (count, *shape))
+        for key, (kind, shape) in COLUMNS.items()
+    }
+    if fresh:
+        arrays["mesh"][:] = -1
+        (folder / PLAN).write_text(plan)
+    return arrays
+
+
+def _drawn(table: list[Noun]) -> list[list[str | float]]:
+    """What the numbers in `Views.mesh` stand for."""
+    return [[row.noun, row.file, row.yaw_deg] for row in table]
+
+
+def open_views(folder: Path) -> Views:
+    """Map what `build` wrote into memory; only what is looked at is read.
+
+    Raises UserError if the table of nouns has changed since.
+    """
+    if json.loads((folder / PLAN).read_text())["meshes"] != _drawn(learned(nouns())):
+        raise UserError(f"{folder} was rendered for another table of nouns; train in a new --work folder")
+    # "c": nothing is written, but torch wants arrays that could be
+    return Views(**{key: torch.from_numpy(np.load(folder / f"{key}.npy", mmap_mode="c")) for key in COLUMNS})
 
 
 def random_cameras(count: int, generator: Generator) -> Cameras:
@@ -109,7 +143,7 @@ def random_cameras(count: int, generator: Generator) -> Cameras:
     return orbit(azimuth, elevation, distance, fov, SIZE)
 
 
-def _views(file: Path, yaw_deg: float, count: int, seed: int) -> dict[str, np.ndarray]:
+def _views(index: int, file: Path, yaw_deg: float, count: int, seed: int) -> tuple[int, dict[str, np.ndarray]]:
     torch.set_num_threads(1)
     cameras = random_cameras(count, torch.Generator().manual_seed(seed))
     renderer, seen = MeshRenderer(load(file, yaw_deg)), []
@@ -117,7 +151,7 @@ def _views(file: Path, yaw_deg: float, count: int, seed: int) -> dict[str, np.nd
         rays = cast(cameras[i : i + 1].resized(SIZE * SUPERSAMPLE))
         seen.append(renderer.buffers(rays.origin.double().numpy(), rays.direction.double().numpy(), SIZE, SUPERSAMPLE))
     buffers = {key: np.stack([getattr(b, key) for b in seen]) for key in ("paint", "rest", "normal", "alpha")}
-    return {"pose": cameras.pose.numpy(), **buffers}
+    return index, {"pose": cameras.pose.numpy(), **buffers}
 
 
 @dataclass(frozen=True)
@@ -135,48 +169,58 @@ class Pictures:
     """Endless shaded, recoloured, captioned batches from the buffers."""
 
     def __init__(self, views: Views):
-        self.views, self.nouns, self.colours = views, nouns(), list(COLOURS)
-        painted = views.paint.float().mean(-1)
-        total = torch.zeros(len(self.nouns)).index_add(0, views.noun, painted.sum((1, 2)))
-        area = torch.zeros(len(self.nouns)).index_add(0, views.noun, (painted > 8).float().sum((1, 2)))
+        self.views, self.table, self.colours = views, learned(nouns()), list(COLOURS)
+        total, area = torch.zeros(2, len(self.table))
+        for mesh, paint in zip(views.mesh.split(1000), views.paint.split(1000), strict=True):
+            painted = paint.float().mean(-1)
+            total.index_add_(0, mesh, painted.sum((1, 2)))
+            area.index_add_(0, mesh, (painted > 8).float().sum((1, 2)))
         self.mean_luma = total / area.clamp(min=1) / 255
 
     def batch(self, size: int, generator: Generator) -> Batch:
         """One batch: any noun, view, colour, light and background."""
-        pick = torch.randint(len(self.views.noun), (size,), generator=generator)
-        noun, pose = self.views.noun[pick], self.views.pose[pick]
+        pick = torch.randint(len(self.views.mesh), (size,), generator=generator)
+        mesh, pose = self.views.mesh[pick], self.views.pose[pick]
         light, background = random_lights(pose, generator), random_backgrounds(size, generator)
-        colour = [self._colour(int(n), generator) for n in noun]
+        colour = [self._colour(int(m), generator) for m in mesh]
         paint, rest = self.views.paint[pick].float() / 255, self.views.rest[pick].float() / 255
-        albedo = rest + self._repaint(paint, noun, colour)
+        albedo = rest + self._repaint(paint, mesh, colour)
         alpha = self.views.alpha[pick].float()[..., None] / 255
         normal = self.views.normal[pick].float() / 127 - 1
         image = shade(albedo, normal, alpha, light) + (1 - alpha) * background[:, None, None]
-        captions = [self._caption(i, int(noun[i]), colour[i], pose, light, generator) for i in range(size)]
+        captions = [
+            self._caption(int(mesh[i]), colour[i], pose[i], bool(light.white[i]), generator) for i in range(size)
+        ]
         return Batch((image * 2 - 1).permute(0, 3, 1, 2).contiguous(), captions, pose, background, light)
 
-    def _colour(self, noun: int, generator: Generator) -> str | None:
+    def _colour(self, mesh: int, generator: Generator) -> str | None:
         """None (the mesh's own colours) for half of the pictures, else a colour that is not held out for this noun."""
         draw = torch.rand(2, generator=generator)
-        allowed = [c for c in self.colours if not held_out(c, self.nouns[noun].noun)]
+        allowed = [c for c in self.colours if not held_out(c, self.table[mesh].noun)]
         return None if draw[0] < 0.5 else allowed[int(draw[1] * len(allowed))]
 
-    def _repaint(self, paint: Tensor, noun: Tensor, colour: list[str | None]) -> Tensor:
+    def _repaint(self, paint: Tensor, mesh: Tensor, colour: list[str | None]) -> Tensor:
         """The painted part in its new colour, keeping its light and dark places."""
-        brightness = paint.mean(-1, keepdim=True) / self.mean_luma[noun].clamp(min=0.05)[:, None, None, None]
+        brightness = paint.mean(-1, keepdim=True) / self.mean_luma[mesh].clamp(min=0.05)[:, None, None, None]
         new = torch.tensor([COLOURS[c] if c else (0.0, 0.0, 0.0) for c in colour])[:, None, None]
         changed = torch.tensor([c is not None for c in colour])[:, None, None, None]
         return torch.where(changed, (new * brightness).clamp(max=1), paint)
 
-    def _caption(self, i: int, noun: int, colour: str | None, pose: Tensor, light: Light, generator: Generator) -> str:
-        name = self.nouns[noun].noun if colour is None else f"{colour} {self.nouns[noun].noun}"
-        draw = torch.rand(2, generator=generator)
+    def _caption(self, mesh: int, colour: str | None, pose: Tensor, white: bool, generator: Generator) -> str:
+        draw = torch.rand(3, generator=generator)
+        name = described(self.table[mesh], colour, with_adjective=bool(draw[2] < 0.5))
         words = [with_article(FORMS[int(draw[0] * len(FORMS))], name)]
         if draw[1] < 0.85:
-            words.append(VIEW_WORDS[side(pose[i, :3, 3])])
-        if light.white[i]:
+            words.append(VIEW_WORDS[side(pose[:3, 3])])
+        if white:
             words.append(VIEW_WORDS["textureless"])
         return ", ".join(words)
+
+
+def described(row: Noun, colour: str | None, with_adjective: bool) -> str:
+    """A noun's name after its colour and, if it has one that does not contradict the colour, its adjective."""
+    fits = with_adjective and not (colour and row.adjective in COLOURED)
+    return " ".join(word for word in (colour, row.adjective if fits else "", row.noun) if word)
 
 
 def with_article(form: str, name: str) -> str:

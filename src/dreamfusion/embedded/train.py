@@ -30,7 +30,7 @@ from dreamfusion.priors import NoiseSchedule, open_prior
 Report = Callable[[str], None]
 Stop = Callable[[], bool]
 """asked after every step: whether to save and leave"""
-VIEWS = "views.npz"
+VIEWS = "views"
 SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a sofa", "a snowman")
 
 
@@ -53,7 +53,8 @@ class TrainOptions:
     """probability with which each of camera, background and light is told"""
     largest_weight: float = 4.0
     """upper bound of 1 / sigma^2"""
-    views: int = 600
+    views: int = 300
+    """of each noun, shared by its meshes"""
     save_every: int = 250
     """steps between states that survive even a crash"""
     sheet_every: int = 2_000
@@ -199,7 +200,7 @@ def prepare(assets: Path, work: Path, options: TrainOptions, report: Report) -> 
 
 
 def train(work: Path, options: TrainOptions, report: Report, stop: Stop) -> Training:
-    """Train, or go on training, in a prepared folder: views.npz, state.safetensors, log.jsonl, sheets of samples.
+    """Train, or go on training, in a prepared folder: views/, state.safetensors, log.jsonl, sheets of samples.
 
     Nothing is done if `options.steps` are done already. Raises UserError if the loss is no number; the state stays.
     Training that was stopped and taken up again is the same, bit for bit, as if it had not been.
