@@ -24,14 +24,14 @@ UNPAINTED = -100
 class Look:
     """How pictures look; probabilities, except where something else is said."""
 
-    painted: float = 0.6
+    painted: float = 0.5
     """that the main colour is changed to one of the colour words, where the texture is seen"""
-    textureless: float = 0.35
+    textureless: float = 0.3
     flat: float = 0.25
     """that a picture with texture shows the albedo, without light"""
-    soft: float = 0.6
+    soft: float = 0.5
     """that it is blurred, translucent, and its contrast and saturation are off"""
-    noise: float = 0.04
+    noise: float = 0.03
     """greatest standard deviation of the pixels' noise"""
 
 
@@ -100,13 +100,14 @@ def lit(views: Views, generator: Generator) -> Float[Tensor, "b 1 h w"]:
 
 
 def backgrounds(count: int, size: int, generator: Generator) -> Float[Tensor, "{count} 3 {size} {size}"]:
-    """A third each: plain colours, gradients, and clouds."""
+    """Plain colours, one in two; gradients, one in four; clouds. Greys, pulled towards colours."""
     coarse = torch.rand(count, 3, 5, 5, generator=generator)
-    coarse[::3] = coarse[::3, :, :1, :1]
-    corners = coarse[1::3, :, :2, :2]
-    coarse[1::3] = F.interpolate(corners, (5, 5), mode="bilinear", align_corners=True)
-    grey, amount = coarse.mean(1, keepdim=True), torch.rand(count, 1, 1, 1, generator=generator)
-    return F.interpolate(torch.lerp(grey, coarse, amount), (size, size), mode="bilinear", align_corners=True)
+    plain, corners = coarse[:, :, :1, :1].expand(-1, -1, 5, 5), coarse[:, :, :2, :2]
+    gradient = F.interpolate(corners, (5, 5), mode="bilinear", align_corners=True)
+    kind, amount = torch.rand(2, count, 1, 1, 1, generator=generator)
+    coarse = torch.where(kind < 0.5, plain, torch.where(kind < 0.75, gradient, coarse))
+    coloured = torch.lerp(coarse.mean(1, keepdim=True), coarse, 0.7 * amount)
+    return F.interpolate(coloured, (size, size), mode="bilinear", align_corners=True)
 
 
 def _softened(

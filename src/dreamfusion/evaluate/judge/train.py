@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from dreamfusion.embedded.table import names, nouns
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.judge.accuracy import accuracies
 from dreamfusion.evaluate.judge.network import JudgeNet, Opinion, new_network
 from dreamfusion.evaluate.judge.pictures import TRAINING, UNPAINTED, Batch, balanced, draw
-from dreamfusion.evaluate.judge.views import Counts, Split, Views, noun_names
+from dreamfusion.evaluate.judge.views import Counts, Split, Views
 
 Report = Callable[[str], None]
 Stop = Callable[[], bool]
@@ -132,10 +132,10 @@ def learning_rate(step: int, options: TrainOptions) -> float:
 
 def loss_of(opinion: Opinion, truth: Batch, options: TrainOptions) -> Float[Tensor, ""]:
     """Weighted sum of the three cross entropies; colour counts where a colour word was painted."""
-    loss = F.cross_entropy(opinion.noun, truth.noun) + options.side_weight * F.cross_entropy(opinion.side, truth.side)
-    if (truth.colour != UNPAINTED).any():
-        loss = loss + options.colour_weight * F.cross_entropy(opinion.colour, truth.colour)
-    return loss
+    painted = (truth.colour != UNPAINTED).sum().clamp(min=1)
+    colour = F.cross_entropy(opinion.colour, truth.colour, ignore_index=UNPAINTED, reduction="sum") / painted
+    noun, side = F.cross_entropy(opinion.noun, truth.noun), F.cross_entropy(opinion.side, truth.side)
+    return noun + options.side_weight * side + options.colour_weight * colour
 
 
 def advance(training: Training, views: Views, options: TrainOptions, threads: ThreadPoolExecutor) -> float:
@@ -146,14 +146,16 @@ def advance(training: Training, views: Views, options: TrainOptions, threads: Th
     losses = list(threads.map(lambda lane: _learn(lane, views, each, options), training.lanes))
     if not all(map(math.isfinite, losses)):
         raise UserError(f"the training diverged at step {training.step + 1}: go on from the last state, or start anew")
-    parameters = [list(lane.network.parameters()) for lane in training.lanes]
+    first, *others = [list(lane.network.parameters()) for lane in training.lanes]
+    for other in others:
+        # In place: the fused optimiser reads gradients in the memory layout of their parameters.
+        torch._foreach_add_([p.grad for p in first], [p.grad for p in other])
+    torch._foreach_div_([p.grad for p in first], len(losses))
+    torch.nn.utils.clip_grad_norm_(first, 1.0)
+    training.optimiser.step()
     with torch.no_grad():
-        for first, *others in zip(*parameters, strict=True):
-            first.grad = torch.stack([p.grad for p in (first, *others) if p.grad is not None]).mean(0)
-        torch.nn.utils.clip_grad_norm_(parameters[0], 1.0)
-        training.optimiser.step()
-        for copies in parameters[1:]:
-            torch._foreach_copy_(copies, parameters[0])
+        for other in others:
+            torch._foreach_copy_(other, first)
     training.step += 1
     return sum(losses) / len(losses)
 
@@ -172,7 +174,7 @@ def train(work: Path, split: Split, options: TrainOptions, report: Report, stop:
 
     Nothing is done if `options.steps` are done already. Raises UserError if the loss is no number; the state stays.
     """
-    training = new_training(len(noun_names()), options)
+    training = new_training(len(names(nouns())), options)
     if (work / STATE).exists():
         restore(training, work)
         report(f"going on at step {training.step}")

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
 from dreamfusion.embedded import dataset
 from dreamfusion.embedded.meshes import MeshRenderer, load
+from dreamfusion.embedded.table import Noun, names, nouns
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge.network import SIZE
 from dreamfusion.geometry import look_at, spherical
@@ -39,13 +40,13 @@ BUFFERS = ("paint", "rest", "normal", "alpha")
 class Counts:
     """How many views of a mesh are rendered."""
 
-    of_noun: int = 240
+    of_noun: int = 72
     """to learn from, shared by the meshes of a noun"""
-    at_least: int = 60
+    at_least: int = 16
     """to learn from, of each mesh"""
-    kept: int = 8
+    kept: int = 4
     """kept from the judge, of a mesh that it learns from"""
-    kept_mesh: int = 24
+    kept_mesh: int = 12
     """of a mesh that is kept from it"""
 
 
@@ -54,7 +55,7 @@ class Views:
     """Buffers of n views; colours are multiplied by coverage, `paint` has the colour that may change."""
 
     noun: Int[Tensor, " n"]
-    """number in `noun_names`"""
+    """number among the table's names"""
     side: Int[Tensor, " n"]
     """number in `SIDES`"""
     eye: Float[Tensor, "n 3"]
@@ -76,11 +77,6 @@ class Split:
     new_views: Views
     """of meshes that the judge learns from"""
     new_meshes: Views
-
-
-def noun_names() -> list[str]:
-    """The distinct nouns of the table, in its order."""
-    return list(dict.fromkeys(mesh.noun for mesh in dataset.nouns()))
 
 
 def random_cameras(count: int, generator: Generator) -> Cameras:
@@ -106,7 +102,7 @@ def buffers(renderer: MeshRenderer, cameras: Cameras) -> dict[str, UInt8[np.ndar
 
 def render_all(assets: Path, work: Path, counts: Counts, seed: int, report: Callable[[str], None]) -> None:
     """Render what is not there yet of every mesh of the table into the folder `work`, on all cores."""
-    table = dataset.nouns()
+    table = nouns()
     files = [assets / "meshes" / mesh.file for mesh in table]
     if missing := [str(file) for file in files if not file.exists()]:
         raise UserError(f"{missing[0]} is missing; --assets must name a folder with meshes/ and manifest.csv")
@@ -123,14 +119,14 @@ def render_all(assets: Path, work: Path, counts: Counts, seed: int, report: Call
 
 def open_views(work: Path) -> Split:
     """What `render_all` wrote."""
-    names, kinds = noun_names(), ("learn", "new_views", "new_meshes")
+    known, kinds = names(nouns()), ("learn", "new_views", "new_meshes")
     parts: dict[str, list[Views]] = {kind: [] for kind in kinds}
-    for index, mesh in enumerate(dataset.nouns()):
+    for index, mesh in enumerate(nouns()):
         with np.load(_file(work, index)) as file:
             learn, tensors = int(file["learn"]), {n: torch.from_numpy(file[n]) for n in ("eye", *BUFFERS)}
         count = len(tensors["eye"])
         side = torch.tensor([SIDES.index(seen_side(eye, mesh.front)) for eye in tensors["eye"]])
-        views = Views(noun=torch.full((count,), names.index(mesh.noun)), side=side, **tensors)
+        views = Views(noun=torch.full((count,), known.index(mesh.noun)), side=side, **tensors)
         parts["learn"].append(views[:learn])
         parts["new_views"].append(views[learn:] if learn else views[:0])
         parts["new_meshes"].append(views[:0] if learn else views)
@@ -143,7 +139,7 @@ def seen_side(eye: Float[Tensor, "3"], front: bool) -> str:
     return side if side in SIDES else "none"
 
 
-def _counted(mesh: dataset.Noun, table: list[dataset.Noun], counts: Counts) -> tuple[int, int]:
+def _counted(mesh: Noun, table: list[Noun], counts: Counts) -> tuple[int, int]:
     """Views to learn from and views kept, of one mesh."""
     if mesh.kept_from == "judge":
         return 0, counts.kept_mesh
