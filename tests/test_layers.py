@@ -41,6 +41,7 @@ LAYER = {
     "optimise": LOOP,
     "presets": LOOP,
     "embedded": PRODUCT,
+    "evaluate": PRODUCT,
     "generate": PRODUCT,
     "mesh": PRODUCT,
     "runs": PRODUCT,
@@ -50,7 +51,9 @@ LAYER = {
     "__main__": DOOR,
     "arguments": DOOR,
     "cli": DOOR,
+    "cli_evaluate": DOOR,
     "doctor": DOOR,
+    "interrupt": DOOR,
     "live": DOOR,
 }
 

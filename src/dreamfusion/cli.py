@@ -1,25 +1,22 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING
 
-from dreamfusion import __version__
+from dreamfusion import __version__, cli_evaluate
 from dreamfusion import arguments as a
 from dreamfusion.config_check import require, require_frame_size, validate
 from dreamfusion.errors import UserError
+from dreamfusion.interrupt import INTERRUPTED, interruptible
 from dreamfusion.runs import default_folder, replacing, require_new_file, unused
 
 if TYPE_CHECKING:
     from dreamfusion.generate import Job
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it"""
 MESH_SUFFIXES = (".glb", ".obj", ".ply")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -49,14 +46,16 @@ def run(given: list[str]) -> int:
         case ["--version"]:
             print(f"dreamfusion {__version__}")
             return 0
-        case ["prior", "-h" | "--help"]:
-            print("usage: dreamfusion prior COMMAND ...\n")
-            print(_listed(name for name in COMMANDS if name.startswith("prior ")))
+        case ["prior" | "judge" as group, "-h" | "--help"]:
+            print(f"usage: dreamfusion {group} COMMAND ...\n")
+            print(_listed(name for name in COMMANDS if name.startswith(f"{group} ")))
             return 0
-        case ["prior", name, *rest] if f"prior {name}" in COMMANDS:
-            return _call(f"prior {name}", rest)
+        case ["prior" | "judge" as group, name, *rest] if f"{group} {name}" in COMMANDS:
+            return _call(f"{group} {name}", rest)
         case ["prior", *_]:
             raise UserError("say what about the prior: dreamfusion prior info, prior sample or prior train")
+        case ["judge", *_]:
+            raise UserError("say what about the judge: dreamfusion judge info or judge train")
         case [name, *rest] if name in COMMANDS:
             return _call(name, rest)
         case _:
@@ -239,24 +238,11 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "prior info": (a.PriorInfo, _prior_info),
     "prior sample": (a.PriorSample, _prior_sample),
     "prior train": (a.PriorTrain, _prior_train),
+    "evaluate": (a.Evaluate, cli_evaluate.evaluate),
+    "judge info": (a.JudgeInfo, cli_evaluate.judge_info),
+    "judge train": (a.JudgeTrain, cli_evaluate.judge_train),
     "doctor": (a.Doctor, _doctor),
 }
-
-
-@contextmanager
-def interruptible() -> Iterator[Event]:
-    """The event is set by the first Ctrl-C; the second one interrupts at once."""
-    stop, before = Event(), signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _list(files: Sequence[Path]) -> None:

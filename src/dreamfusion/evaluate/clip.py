@@ -42,11 +42,8 @@ class Clip:
         tokens = self.tokenizer(
             list(captions), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
         )
-        takes_mask = self.model.config.model_type == "clip"
-        named = {"input_ids": tokens["input_ids"]} | (
-            {"attention_mask": tokens["attention_mask"]} if takes_mask else {}
-        )
-        return _unit(self.model.get_text_features(**{key: value.to(self.model.device) for key, value in named.items()}))
+        names = ("input_ids", "attention_mask") if self.model.config.model_type == "clip" else ("input_ids",)
+        return _unit(self.model.get_text_features(**{name: tokens[name].to(self.model.device) for name in names}))
 
 
 def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:

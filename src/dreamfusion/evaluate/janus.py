@@ -1,6 +1,5 @@
 """The Janus rate: how often a front is seen where the back or a side should be."""
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -9,7 +8,7 @@ from dreamfusion.evaluate.judge.views import SIDES
 from dreamfusion.evaluate.views import VIEWS
 
 AWAY = slice(2, VIEWS - 1)
-"""of the evaluation views, azimuths 90 to 270 degrees: nobody would call these a front (45 and 315 lie on the border)"""
+"""of the evaluation views, azimuths 90 to 270 degrees: no front is there (45 and 315 lie on the border)"""
 ANGLES = len(range(VIEWS)[AWAY])
 
 

@@ -1,11 +1,11 @@
-"""Making the runs of a suite: several at once, each in a process and a folder of its own, stopped and resumed at will."""
+"""Making the runs of a suite: several at once, each in a process and a folder of its own, stopped and resumed."""
 
 import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
@@ -96,7 +96,8 @@ def _finished(job: generate.Job) -> str:
 def _require_same(task: Task) -> None:
     if not RunFolder(task.folder).config.exists():
         return
-    if generate.config_of(task.folder) != task.config:
+    there = generate.config_of(task.folder)
+    if replace(there, threads=task.config.threads, device=task.config.device) != task.config:
         raise UserError(f"{task.folder} holds a run with other settings: choose another --out, or move it away")
 
 

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -43,13 +42,3 @@ def wilson(value: float, count: int) -> Share:
     middle = (value + z2 / 2) / (1 + z2)
     half = Z_95 / (1 + z2) * math.sqrt(value * (1 - value) / count + z2 / (4 * count))
     return Share(value, max(0.0, middle - half), min(1.0, middle + half), count)
-
-
-def averaged(hits: Bool[Tensor, "p v"]) -> Share:
-    """The mean over all pictures. Pictures of one prompt are not independent: the interval counts prompts."""
-    return wilson(hits.float().mean().item() if len(hits) else math.nan, len(hits))
-
-
-def constant_chance(captions: int) -> float:
-    """What guessing gives."""
-    return 1 / captions

@@ -26,7 +26,7 @@ from dreamfusion.embedded.table import names, nouns
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge.network import JudgeNet, Opinion, new_network
 from dreamfusion.evaluate.judge.pictures import TRAINING, UNPAINTED, Batch, balanced, draw
-from dreamfusion.evaluate.judge.views import Counts, Split, Views
+from dreamfusion.evaluate.judge.views import COUNTS, Counts, Split, Views
 
 Report = Callable[[str], None]
 Stop = Callable[[], bool]
@@ -48,7 +48,7 @@ class TrainOptions:
     weight_decay: float = 0.05
     side_weight: float = 0.4
     colour_weight: float = 0.3
-    views: Counts = Counts()
+    views: Counts = COUNTS
     save_every: int = 250
     seed: int = 7
 

@@ -50,6 +50,9 @@ class Counts:
     """of a mesh that is kept from it"""
 
 
+COUNTS = Counts()
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """Buffers of n views; colours are multiplied by coverage, `paint` has the colour that may change."""
@@ -80,7 +83,7 @@ class Split:
 
 
 def random_cameras(count: int, generator: Generator) -> Cameras:
-    """The judge's world: any azimuth, elevation -15 to 80 degrees, field of view 30 to 60 degrees, not quite centred."""
+    """The judge's world: any azimuth, elevation -15 to 80 deg, field of view 30 to 60 deg, not quite centred."""
     u = torch.rand(4, count, generator=generator)
     elevation, fov_deg, fill = (_between(s, v) for s, v in zip((ELEVATION_DEG, FOV_DEG, FILL), u[1:], strict=True))
     fov = fov_deg.deg2rad()
@@ -149,13 +152,12 @@ def _counted(mesh: Noun, table: list[Noun], counts: Counts) -> tuple[int, int]:
 
 def _render(file: Path, yaw_deg: float, counts: tuple[int, int], seed: int, path: Path) -> Path:
     torch.set_num_threads(1)
-    learn, kept = counts
     draws = Generator().manual_seed(seed), Generator().manual_seed(seed + 1_000_000)
     first, second = (random_cameras(count, draw) for count, draw in zip(counts, draws, strict=True))
     cameras = Cameras(torch.cat([first.pose, second.pose]), torch.cat([first.fov_y, second.fov_y]), SIZE, SIZE)
     seen = buffers(MeshRenderer(load(file, yaw_deg)), cameras)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, learn=np.array(learn), eye=cameras.position.numpy(), **seen)
+    np.savez(partial, learn=np.array(counts[0]), eye=cameras.position.numpy(), **seen)
     partial.replace(path)
     return path
 
