@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dreamfusion import generate
 from dreamfusion.config import Config
@@ -19,6 +19,7 @@ from dreamfusion.runs import RunFolder
 Say = Callable[[str], None]
 
 
+@runtime_checkable
 class Stop(Protocol):
     """An event that may live in another process."""
 
@@ -69,7 +70,9 @@ def make(task: Task, stop: Stop) -> str:
             for _ in steps:
                 if stop.is_set():
                     return "stopped"
-        problem = _finished(job)
+        problem = _finished(job, stop)
+        if stop.is_set():
+            return "stopped"
         save_views(evaluation_views(job.run.scene, job.run.recipe.show), pictures_of(task.folder))
     except UserError as error:
         return str(error)
@@ -84,10 +87,10 @@ def _opened(task: Task) -> generate.Job:
     return generate.begin(config, task.folder)
 
 
-def _finished(job: generate.Job) -> str:
+def _finished(job: generate.Job, stop: Stop) -> str:
     """Write the run's own files. A scene without matter has no mesh: that is a result, not an end."""
     try:
-        generate.finish(job.run, job.folder, lambda _: None)
+        generate.finish(job.run, job.folder, lambda _: None, stop.is_set)
     except UserError as error:
         return str(error)
     return ""

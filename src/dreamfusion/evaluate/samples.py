@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from dreamfusion import __version__
 from dreamfusion.cameras import orbit
 from dreamfusion.embedded.dataset import COLOURS, DISTANCE, FOV_DEG, SIZE
 from dreamfusion.embedded.sheet import save_sheet
@@ -113,7 +112,7 @@ def report_samples(prior: Prior, judge: Judge, captions: Sequence[str], conditio
     paths = [out / name for name in ("samples.png", "samples.json", "samples.md")]
     with replacing(paths[0]) as part:
         save_sheet(_three_columns(pictures), part, zoom=1)
-    facts = {"version": __version__, "prior": prior.name, "judge": judge.name, "conditions": conditions, "seed": SEED}
+    facts = {"prior": prior.name, "judge": judge.name, "conditions": conditions, "seed": SEED}
     write_json(paths[1], {"facts": facts, "captions": list(captions), **asdict(found)})
     write_text(paths[2], _markdown(facts, found))
     return paths

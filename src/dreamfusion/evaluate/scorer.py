@@ -1,13 +1,14 @@
 """What measures pictures against captions: the judge of this package, or a CLIP that the user has."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Says how well captions fit pictures."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamfusion import __version__, generate
+from dreamfusion import generate
 from dreamfusion.config import Config
 from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.making import Task, make_all, pictures_of
@@ -106,7 +106,6 @@ def facts_of(session: Session) -> dict[str, object]:
     """How the figures came about."""
     config = session.config
     return {
-        "version": __version__,
         "scorer": session.scorer.name,
         "prior": config.prior,
         "preset": config.preset,
