@@ -62,9 +62,7 @@ def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:
         model = AutoModel.from_pretrained(**where)
         tokenizer, pictures = AutoTokenizer.from_pretrained(**where), AutoImageProcessor.from_pretrained(**where)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{name} cannot be opened as a scorer ({type(error).__name__}): check the name or the folder"
-        ) from error
+        raise UserError(f"{name} is no scorer that opens ({type(error).__name__}): check the name or folder") from error
     if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
         raise UserError(f"{name} is a {type(model).__name__}, no CLIP or SigLIP: it cannot score pictures")
     return Clip(name, model.to(device), tokenizer, pictures)

@@ -41,4 +41,4 @@ def wilson(value: float, count: int) -> Share:
     z2 = Z_95**2 / count
     middle = (value + z2 / 2) / (1 + z2)
     half = Z_95 / (1 + z2) * math.sqrt(value * (1 - value) / count + z2 / (4 * count))
-    return Share(value, max(0.0, middle - half), min(1.0, middle + half), count)
+    return Share(value, min(max(0.0, middle - half), value), max(min(1.0, middle + half), value), count)
