@@ -70,4 +70,4 @@ def new_network(nouns: int, seed: int) -> JudgeNet:
     """An untrained network, drawn by torch's global generator, which is seeded here and then given back as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return JudgeNet(nouns).to(memory_format=torch.channels_last)
+        return JudgeNet(nouns)

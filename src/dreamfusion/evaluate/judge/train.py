@@ -148,7 +148,6 @@ def advance(training: Training, views: Views, options: TrainOptions, threads: Th
         raise UserError(f"the training diverged at step {training.step + 1}: go on from the last state, or start anew")
     first, *others = [list(lane.network.parameters()) for lane in training.lanes]
     for other in others:
-        # In place: the fused optimiser reads gradients in the memory layout of their parameters.
         torch._foreach_add_([p.grad for p in first], [p.grad for p in other])
     torch._foreach_div_([p.grad for p in first], len(losses))
     torch.nn.utils.clip_grad_norm_(first, 1.0)
