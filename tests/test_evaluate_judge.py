@@ -1,10 +1,9 @@
 """The judge: its pictures tell the truth, its training resumes exactly, what ships knows what its card says."""
 
-import csv
-import hashlib
-import math
+import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -21,14 +20,15 @@ from dreamfusion import cli, generate
 from dreamfusion.embedded.dataset import COLOURS
 from dreamfusion.embedded.table import Noun, nouns
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.judge import pictures, real, shipping, train, views
+from dreamfusion.evaluate.judge import real, shipping, train, views
 from dreamfusion.evaluate.judge.card import describe
 from dreamfusion.evaluate.judge.judge import WEIGHTS, open_judge
-from dreamfusion.evaluate.judge.network import SIZE, JudgeNet, new_network
+from dreamfusion.evaluate.judge.network import SIZE
 from dreamfusion.evaluate.judge.pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, repaint
 from dreamfusion.evaluate.judge.train import TrainOptions, advance, new_training, restore, save
 from dreamfusion.evaluate.judge.views import SIDES, Counts, Views, random_cameras, seen_side
 
+GOLDEN = Path(__file__).parent / "golden"
 FOLDER = Path(str(resources.files("dreamfusion.evaluate.judge").joinpath("weights")))
 
 
@@ -76,8 +76,8 @@ def test_sides_are_named_as_in_the_priors_captions_and_only_where_there_is_a_fro
 
 
 def test_a_mirror_swaps_left_and_right():
-    batch = draw(flat_views(2000), TRAINING, generator())
-    truth = torch.arange(2000) % len(SIDES)
+    batch = draw(flat_views(150), CLEAN, generator())
+    truth = torch.arange(150) % len(SIDES)
     left, right = SIDES.index("left"), SIDES.index("right")
     for side in range(len(SIDES)):
         found = set(batch.side[truth == side].tolist())
@@ -119,7 +119,7 @@ def test_every_noun_is_drawn_as_often_as_every_other():
 
 
 def test_pictures_are_in_range_and_repeat_with_the_seed():
-    one, other = (draw(flat_views(64), TRAINING, generator(5)) for _ in range(2))
+    one, other = (draw(flat_views(32), TRAINING, generator(5)) for _ in range(2))
     assert torch.equal(one.image, other.image)
     assert one.image.min() >= 0
     assert one.image.max() <= 1
@@ -130,8 +130,6 @@ def test_pictures_are_in_range_and_repeat_with_the_seed():
 
 
 def test_training_resumed_is_training_uninterrupted(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
     options, pictures_ = TrainOptions(steps=6, batch=8), flat_views(12)
     with ThreadPoolExecutor(2) as threads:
         whole = new_training(3, options)
@@ -147,10 +145,8 @@ def test_training_resumed_is_training_uninterrupted(tmp_path):
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.tensors().items())
 
 
-def test_lanes_learn_what_one_network_would_from_all_pictures(monkeypatch):
+def test_lanes_learn_what_one_network_would_from_all_pictures():
     """Same pictures in both lanes: the mean of the gradients is either's, and the copies stay equal."""
-    from concurrent.futures import ThreadPoolExecutor
-
     options, data = TrainOptions(steps=6, batch=8), flat_views(12)
     one, two = new_training(3, replace(options, lanes=1, batch=4)), new_training(3, options)
     two.lanes[1].generator.manual_seed(options.seed)
@@ -252,3 +248,23 @@ def test_scores_are_log_probabilities_of_noun_and_colour(judge):
     assert torch.allclose(opinion.noun.exp().sum(1), torch.ones(2))
     with pytest.raises(UserError, match="knows no thing"):
         judge.score(images, ["a quasar"])
+
+
+def test_it_knows_real_things_when_it_sees_them(judge):
+    """Twelve shaded evaluation views of meshes that it never learned from, in a file (`benchmarks/judge_golden.py`)."""
+    truth = json.loads((GOLDEN / "judge.json").read_text())
+    with Image.open(GOLDEN / "judge.png") as file:
+        row = torch.from_numpy(np.asarray(file.convert("RGB")).copy()).float() / 255
+    images = row.view(SIZE, len(truth), SIZE, 3).transpose(0, 1)
+    seen = [judge.nouns[i] for i in judge.opinion(images).noun.argmax(1)]
+    assert sum(noun == one for noun, one in zip(seen, truth, strict=True)) >= 8, dict(zip(truth, seen, strict=True))
+
+
+@pytest.mark.skipif("DREAMFUSION_ASSETS" not in os.environ, reason="DREAMFUSION_ASSETS names no folder with meshes")
+def test_it_knows_the_meshes_that_were_kept_from_it(judge):
+    rows = [row for row in nouns() if row.kept_from == "judge"][::8]
+    seen = torch.cat(
+        [real.real_views(Path(os.environ["DREAMFUSION_ASSETS"]) / "meshes" / r.file, r.yaw_deg) for r in rows]
+    )
+    truth = torch.tensor([judge.nouns.index(row.noun) for row in rows]).repeat_interleave(8)
+    assert (judge.opinion(seen).noun.argmax(1) == truth).float().mean() > 0.6

@@ -37,7 +37,10 @@ class StubJudge(Judge):
 
     def opinion(self, images: Tensor) -> Opinion:
         first = (images[:, 0, 0] * 20).round().long()
-        one_hot = [torch.nn.functional.one_hot(first[:, i], count).float() for i, count in ((0, 5), (1, 11))]
+        one_hot = [
+            torch.nn.functional.one_hot(first[:, i].clamp(max=count - 1), count).float()
+            for i, count in ((0, 5), (1, 11))
+        ]
         return Opinion(noun=torch.zeros(len(images), 3), side=one_hot[0], colour=one_hot[1])
 
 
@@ -158,7 +161,9 @@ def test_verdicts_with_scorers_of_known_mind(tmp_path, right, wrong, share):
 def test_figures_of_fronts_and_colours(tmp_path):
     back = (0, 0, 2, 2, 2, 2, 2, 0)
     results = [result(0, back, colour=0, folder=tmp_path), result(3, (0,) * 8, colour=4, folder=tmp_path)]
-    found = verdicts([*results, result(2, folder=tmp_path)], captions_of(PROMPTS, bare=True), Says(1, 0), StubJudge())
+    found = verdicts(
+        [*results, result(2, folder=tmp_path)], captions_of(PROMPTS, bare=True), Says(1.0, 0.0), StubJudge()
+    )
     assert [v.fronts for v in found] == [0.0, 1.0, None]
     assert [v.colour_word for v in found] == [1.0, 0.0, None]
     all_of_them = figures(found)
@@ -169,7 +174,7 @@ def test_figures_of_fronts_and_colours(tmp_path):
 
 def test_a_run_without_pictures_has_failed_in_everything(tmp_path):
     gone = replace(result(1, folder=tmp_path), pictures=None, problem="diverged")
-    found = verdicts([result(0, folder=tmp_path), gone], captions_of(PROMPTS, bare=False), Says(1, 0), StubJudge())
+    found = verdicts([result(0, folder=tmp_path), gone], captions_of(PROMPTS, bare=False), Says(1.0, 0.0), StubJudge())
     assert [v.precision["shaded"] for v in found] == [1.0, 0.0]
     assert found[1].problem == "diverged"
     assert figures(found).precision["textureless"].value == 0.5
@@ -198,11 +203,11 @@ def test_the_report_shows_every_run_failures_first(tmp_path):
     for one in results:
         save_views(one.pictures, pictures_of(one.folder))
     gone = replace(result(3, folder=tmp_path), pictures=None, problem="the scene is empty <here>")
-    found = verdicts([*results, gone], captions_of(PROMPTS, bare=True), Says(1, 0), StubJudge())
+    found = verdicts([*results, gone], captions_of(PROMPTS, bare=True), Says(1.0, 0.0), StubJudge())
     files = write_report(Report({"scorer": "says"}, found), tmp_path / "out")
     assert [path.name for path in files] == ["report.json", "report.md", "grid.jpg", "report.html"]
     numbers = json.loads(files[0].read_text())
-    assert [run["prompt"] for run in numbers["runs"]][0] == "an orange pig"
+    assert numbers["runs"][0]["prompt"] == "an orange pig"
     assert numbers["figures"]["all"]["precision"]["shaded"]["value"] == 0.75
     assert set(numbers["figures"]) == {"all", "plain", "seen"}
     assert "not comparable" in numbers["note"]

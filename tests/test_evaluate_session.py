@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from threading import Event
 
 import pytest
@@ -29,7 +30,8 @@ def _quiet(monkeypatch, disc_prior):
 
 @pytest.fixture
 def task(tiny_config, tmp_path) -> Task:
-    return Task(tiny_config, tmp_path / "a-ball-0")
+    output = replace(tiny_config.output, samples=4)
+    return Task(replace(tiny_config, output=output), tmp_path / "a-ball-0")
 
 
 def never() -> bool:
@@ -93,14 +95,16 @@ def test_another_run_in_the_folder_is_not_taken_for_this_one(task):
         make_all([replace(task, config=replace(task.config, steps=99))], 1, print, never)
 
 
-def test_runs_are_made_in_processes_that_ctrl_c_stops(task, tmp_path):
-    """Unknown words fail in the worker; a stop leaves the others unmade."""
-    told, unknown = [], replace(task, config=replace(task.config, prompt="a quasar"))
-    problems = make_all([unknown], 1, told.append, never)
+def test_runs_are_made_in_processes_until_they_are_stopped(task, tmp_path):
+    """Unknown words fail in the worker, where no prior is a red disc; a stop leaves the other runs unmade."""
+    unknown = replace(task, config=replace(task.config, prompt="a quasar"))
+    others = [replace(unknown, folder=tmp_path / f"{index}") for index in range(4)]
+    told = list[str]()
+    problems = make_all([unknown, *others], 1, told.append, lambda: bool(told))
     assert "quasar" in problems[task.folder]
-    assert len(told) == 1
-    assert make_all([unknown, replace(unknown, folder=tmp_path / "b")], 1, print, lambda: True) != {}
-    assert not (tmp_path / "b").exists()
+    assert "1/5" in told[0]
+    assert problems[others[-1].folder] == "stopped"
+    assert not any(other.folder.exists() for other in others)
 
 
 # Sessions
@@ -164,7 +168,7 @@ def test_run_folders_are_judged_as_they_are(opened, task):
 
 def test_a_session_shares_the_cores_among_its_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "available_cores", lambda: 8)
-    monkeypatch.setattr(session, "open_scorer", lambda _: Says(1, 0))
+    monkeypatch.setattr(session, "open_scorer", lambda _: Says(1.0, 0.0))
     changes = {"seed": 3, "conditions": False}
     assert session.new_session(tmp_path, "judge", changes, 0).jobs == 8
     two = session.new_session(tmp_path, "judge", changes, 2)
@@ -177,7 +181,7 @@ def test_a_session_shares_the_cores_among_its_runs(tmp_path, monkeypatch):
 def test_the_ablation_adds_one_ingredient_at_a_time_and_ends_at_the_preset():
     found = list(ablation.variants(preset("fast")).values())
     assert found[-1] == preset("fast")
-    for one, next_ in zip(found, found[1:], strict=False):
+    for one, next_ in pairwise(found):
         changed = [name for name in vars(one) if getattr(one, name) != getattr(next_, name)]
         assert len(changed) == 1, changed
     assert found[0].camera.azimuth_deg == (-45.0, 45.0)
