@@ -2,8 +2,8 @@
 
     python benchmarks/judge_golden.py --assets DIR
 
-The first twelve nouns, in the order of their SHA-256, that have a mesh kept from the judge; of each one shaded evaluation
-view, the azimuth growing by 45 degrees from one to the next. Nobody looks at what the judge says of them.
+The first twelve nouns, in the order of their SHA-256, that have a mesh kept from the judge; one shaded evaluation view
+of each, the azimuth growing by 45 degrees from one to the next. They were not chosen by what the judge says of them.
 """
 
 import argparse

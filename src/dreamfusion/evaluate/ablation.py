@@ -12,7 +12,7 @@ import torch
 from dreamfusion.config import Config
 from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.measure import Figures, Result, captions_of, figures, verdicts
-from dreamfusion.evaluate.report import UNITS, share_text, table
+from dreamfusion.evaluate.report import UNITS, share_text, table, without_nan
 from dreamfusion.evaluate.session import Say, Session, Stopped, facts_of, made
 from dreamfusion.evaluate.suites import pool, suite
 from dreamfusion.evaluate.views import KINDS, save_views
@@ -65,7 +65,7 @@ def _written(session: Session, found: Mapping[str, Figures]) -> list[Path]:
     facts = {name: value for name, value in facts_of(session).items() if name != "conditions"}
     paths = [session.out / name for name in ("ablation.json", "ablation.md")]
     rows = {name: {k: asdict(v.precision[k]) for k in KINDS} | {"janus": asdict(v.janus)} for name, v in found.items()}
-    write_json(paths[0], {"facts": facts, "variants": rows})
+    write_json(paths[0], {"facts": facts, "variants": without_nan(rows)})
     shown = [
         ("each on top of those above", *KINDS, "Janus"),
         *((name, *(share_text(v.precision[kind]) for kind in KINDS), share_text(v.janus)) for name, v in found.items()),

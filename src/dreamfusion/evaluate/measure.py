@@ -99,7 +99,7 @@ def verdicts(results: Sequence[Result], captions: Captions, scorer: Scorer, judg
 
 
 def _nothing(result: Result) -> Verdict:
-    none = dict.fromkeys(KINDS, 0.0)
+    none = dict.fromkeys([*KINDS], 0.0)
     return Verdict(result.prompt, result.suite, str(result.folder), result.problem, none, "", None, None, None)
 
 

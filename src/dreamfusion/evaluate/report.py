@@ -67,7 +67,7 @@ def as_json(report: Report) -> dict[str, object]:
     """Numbers only; what is not known is null."""
     groups = {name: asdict(found) for name, found in report.groups.items()}
     runs = [asdict(v) for v in report.worst_first]
-    return _without_nan({"facts": dict(report.facts), "note": NOTE, "figures": groups, "runs": runs})
+    return {"facts": dict(report.facts), "note": NOTE, "figures": without_nan(groups), "runs": without_nan(runs)}
 
 
 def as_markdown(report: Report) -> str:
@@ -89,7 +89,7 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def figure_rows(report: Report) -> list[tuple[str, ...]]:
     """The figures of all groups as text, under a head."""
-    rows = [("prompts", "colour", "geometry", "albedo", "Janus", "real meshes", "colour word")]
+    rows: list[tuple[str, ...]] = [("prompts", "colour", "geometry", "albedo", "Janus", "real meshes", "colour word")]
     for name, found in report.groups.items():
         shares = [share_text(found.precision[kind]) for kind in ("shaded", "textureless", "albedo")]
         beside = share_text(found.janus), percent(found.janus_real), share_text(found.colour_word)
@@ -168,13 +168,14 @@ def _tile(v: Verdict) -> Image.Image:
     return tile
 
 
-def _without_nan(value: object) -> object:
+def without_nan(value: object) -> object:
+    """A tree of records and lists with null where a number is not known, as JSON has no NaN."""
     match value:
         case float() if math.isnan(value):
             return None
         case dict():
-            return {key: _without_nan(item) for key, item in value.items()}
+            return {key: without_nan(item) for key, item in value.items()}
         case list() | tuple():
-            return [_without_nan(item) for item in value]
+            return [without_nan(item) for item in value]
         case _:
             return value

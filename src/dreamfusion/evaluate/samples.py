@@ -16,7 +16,7 @@ from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.judge import Judge
 from dreamfusion.evaluate.judge.views import SIDES
 from dreamfusion.evaluate.r_precision import Share, wilson
-from dreamfusion.evaluate.report import share_text, table
+from dreamfusion.evaluate.report import share_text, table, without_nan
 from dreamfusion.lights import albedo_only
 from dreamfusion.priors import Known, Prior, require_known
 from dreamfusion.priors.sampling import caption_conditioning, ddim
@@ -113,7 +113,7 @@ def report_samples(prior: Prior, judge: Judge, captions: Sequence[str], conditio
     with replacing(paths[0]) as part:
         save_sheet(_three_columns(pictures), part, zoom=1)
     facts = {"prior": prior.name, "judge": judge.name, "conditions": conditions, "seed": SEED}
-    write_json(paths[1], {"facts": facts, "captions": list(captions), **asdict(found)})
+    write_json(paths[1], {"facts": facts, "captions": list(captions), "found": without_nan(asdict(found))})
     write_text(paths[2], _markdown(facts, found))
     return paths
 

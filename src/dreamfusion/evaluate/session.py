@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamfusion import generate
+from dreamfusion.build import device_of
 from dreamfusion.config import Config
 from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.making import Task, make_all, pictures_of
 from dreamfusion.evaluate.measure import Captions, Result, captions_of, verdicts
 from dreamfusion.evaluate.report import Report, write_report
+from dreamfusion.evaluate.samples import report_samples
 from dreamfusion.evaluate.scorer import Scorer, open_scorer
 from dreamfusion.evaluate.suites import SUITES, pool, suite
 from dreamfusion.evaluate.views import evaluation_views, read_views, save_views
 from dreamfusion.presets import preset
+from dreamfusion.priors import open_prior
 from dreamfusion.runs import folder_name
 
 Say = Callable[[str], None]
@@ -76,6 +79,13 @@ def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[s
         results.append(_result(Task(config, folder), suite_of.get(config.prompt, ""), ""))
     captions = captions_of([*(prompts or pool()), *(result.prompt for result in results)], bare=not prompts)
     return _reported(session, results, captions, say)
+
+
+def judge_samples(out: Path, prior: str, conditions: bool, device: str) -> list[Path]:
+    """Judge what the prior draws of the 60 captions; returns the files of the report."""
+    generate.settle(0, device)
+    opened = open_prior(prior, device_of(device))
+    return report_samples(opened, open_judge(), suite("samples"), conditions, out)
 
 
 def made(session: Session, suite_of: Mapping[str, str], runs: Path, say: Say, stopped: Stopped) -> list[Result] | None:

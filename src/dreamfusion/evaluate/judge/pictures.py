@@ -56,7 +56,7 @@ def draw(views: Views, look: Look, generator: Generator) -> Batch:
     chance = _Chance(len(views.noun), generator)
     textureless, flat, painted = chance(look.textureless), chance(look.flat), chance(look.painted)
     painted, soft, mirrored = painted & ~textureless, chance(look.soft), chance(0.5)
-    colour = torch.where(painted, torch.randint(len(PALETTE), painted.shape, generator=generator), UNPAINTED)
+    colour = torch.where(painted, torch.randint(len(PALETTE), (len(views.noun),), generator=generator), UNPAINTED)
     albedo = views.rest / 255 + repaint(views.paint / 255, colour, generator)
     alpha = views.alpha / 255
     brightness = torch.where(_wide(flat & ~textureless), 1.0, lit(views, generator))

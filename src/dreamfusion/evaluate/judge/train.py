@@ -146,17 +146,24 @@ def advance(training: Training, views: Views, options: TrainOptions, threads: Th
     losses = list(threads.map(lambda lane: _learn(lane, views, each, options), training.lanes))
     if not all(map(math.isfinite, losses)):
         raise UserError(f"the training diverged at step {training.step + 1}: go on from the last state, or start anew")
-    first, *others = [list(lane.network.parameters()) for lane in training.lanes]
+    first, *others = training.lanes
     for other in others:
-        torch._foreach_add_([p.grad for p in first], [p.grad for p in other])
-    torch._foreach_div_([p.grad for p in first], len(losses))
-    torch.nn.utils.clip_grad_norm_(first, 1.0)
+        torch._foreach_add_(_gradients(first), _gradients(other))
+    torch._foreach_div_(_gradients(first), len(losses))
+    torch.nn.utils.clip_grad_norm_(first.network.parameters(), 1.0)
     training.optimiser.step()
-    with torch.no_grad():
-        for other in others:
-            torch._foreach_copy_(other, first)
+    for other in others:
+        torch._foreach_copy_(_weights(other), _weights(first))
     training.step += 1
     return sum(losses) / len(losses)
+
+
+def _gradients(lane: Lane) -> list[Tensor]:
+    return [p.grad for p in lane.network.parameters() if p.grad is not None]
+
+
+def _weights(lane: Lane) -> list[Tensor]:
+    return [p.detach() for p in lane.network.parameters()]
 
 
 def _learn(lane: Lane, views: Views, count: int, options: TrainOptions) -> float:

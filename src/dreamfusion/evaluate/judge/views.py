@@ -157,7 +157,8 @@ def _render(file: Path, yaw_deg: float, counts: tuple[int, int], seed: int, path
     cameras = Cameras(torch.cat([first.pose, second.pose]), torch.cat([first.fov_y, second.fov_y]), SIZE, SIZE)
     seen = buffers(MeshRenderer(load(file, yaw_deg)), cameras)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, learn=np.array(counts[0]), eye=cameras.position.numpy(), **seen)
+    arrays = {"learn": np.array(counts[0]), "eye": cameras.position.numpy(), **seen}
+    np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]  # its stubs want a bool
     partial.replace(path)
     return path
 
