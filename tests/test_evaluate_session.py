@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dreamfusion import cli, generate
+from dreamfusion.config_text import to_json
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import ablation, making, samples, session
 from dreamfusion.evaluate.making import Task, make, make_all, pictures_of
@@ -55,7 +56,7 @@ def test_a_run_is_a_normal_run_with_pictures_beside_it(task):
     assert (textureless.amax(-1) - textureless.amin(-1)).max() <= 1.5 / 255
 
 
-def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(task, tmp_path):
+def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(task, tmp_path, monkeypatch):
     class AfterFive:
         asked = 0
 
@@ -65,6 +66,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(task, tmp_path):
 
         def set(self) -> None: ...
 
+    monkeypatch.setattr(generate, "finish", lambda *_: [])
     assert make(task, AfterFive()) == "stopped"
     assert not pictures_of(task.folder).exists()
     assert make(task, Event()) == ""
@@ -119,6 +121,7 @@ def opened(tmp_path, monkeypatch, tiny_config) -> Session:
             if pictures_of(each.folder).exists():
                 continue
             made.append(each)
+            RunFolder.create(each.folder, to_json(each.config))
             pictures = torch.zeros(3, VIEWS, SIZE, SIZE, 3)
             pictures[:, :, 0, 0, 2] = PROMPTS.index(each.config.prompt) / 20 if each.config.prompt in PROMPTS else 0
             save_views(pictures, pictures_of(each.folder))
@@ -138,6 +141,7 @@ def test_prompts_compete_with_each_other_and_nothing_is_made_twice(opened):
     assert len(opened.made) == 4
     numbers = json.loads(files[0].read_text())
     assert numbers["facts"]["captions"] == numbers["facts"]["captions without colours"] == 4
+    assert numbers["facts"]["seed"] == 0
     assert numbers["figures"]["all"]["precision"]["shaded"]["value"] == 1.0
     again = session.run_prompts(opened, PROMPTS, print, never)
     assert len(opened.made) == 4

@@ -13,7 +13,7 @@ from dreamfusion.config import Config
 from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.measure import Figures, Result, captions_of, figures, verdicts
 from dreamfusion.evaluate.report import UNITS, share_text, table, without_nan
-from dreamfusion.evaluate.session import Say, Session, Stopped, facts_of, made
+from dreamfusion.evaluate.session import Say, Session, Stopped, made
 from dreamfusion.evaluate.suites import pool, suite
 from dreamfusion.evaluate.views import KINDS, save_views
 from dreamfusion.runs import write_json, write_text
@@ -52,7 +52,7 @@ def run_ablation(session: Session, say: Say, stopped: Stopped) -> list[Path]:
             return []
         found[name] = figures(verdicts(results, captions, session.scorer, judge))
         save_views(_row(results), session.out / f"{name.replace(' ', '-')}.png")
-    return _written(session, found)
+    return _written(session, found, len(captions.coloured))
 
 
 def _row(results: Sequence[Result]) -> torch.Tensor:
@@ -61,8 +61,9 @@ def _row(results: Sequence[Result]) -> torch.Tensor:
     return torch.cat(shown, dim=1)
 
 
-def _written(session: Session, found: Mapping[str, Figures]) -> list[Path]:
-    facts = {name: value for name, value in facts_of(session).items() if name != "conditions"}
+def _written(session: Session, found: Mapping[str, Figures], captions: int) -> list[Path]:
+    facts = {"scorer": session.scorer.name, "prior": session.config.prior, "steps": session.config.steps}
+    facts |= {"seed": session.config.seed, "captions": captions}
     paths = [session.out / name for name in ("ablation.json", "ablation.md")]
     rows = {name: {k: asdict(v.precision[k]) for k in KINDS} | {"janus": asdict(v.janus)} for name, v in found.items()}
     write_json(paths[0], {"facts": facts, "variants": without_nan(rows)})

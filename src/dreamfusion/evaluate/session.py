@@ -17,7 +17,7 @@ from dreamfusion.evaluate.suites import SUITES, pool, suite
 from dreamfusion.evaluate.views import evaluation_views, read_views, save_views
 from dreamfusion.presets import preset
 from dreamfusion.priors import open_prior
-from dreamfusion.runs import folder_name
+from dreamfusion.runs import RunFolder, folder_name
 
 Say = Callable[[str], None]
 Stopped = Callable[[], bool]
@@ -74,6 +74,7 @@ def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[s
         config = generate.config_of(folder)
         if not pictures_of(folder).exists():
             say(f"pictures of {folder}")
+            generate.settle(config.threads, session.config.device)
             _, run = generate.open_run(folder, session.config.device)
             save_views(evaluation_views(run.scene, run.recipe.show), pictures_of(folder))
         results.append(_result(Task(config, folder), suite_of.get(config.prompt, ""), ""))
@@ -108,18 +109,18 @@ def _result(task: Task, name: str, problem: str) -> Result:
 def _reported(session: Session, results: Sequence[Result], captions: Captions, say: Say) -> list[Path]:
     say(f"judging {len(results)} runs among {len(captions.coloured)} captions")
     found = verdicts(results, captions, session.scorer, open_judge())
-    facts = facts_of(session) | {"captions": len(captions.coloured), "captions without colours": len(captions.bare)}
+    facts = facts_of(session, [result.folder for result in results])
+    facts |= {"captions": len(captions.coloured), "captions without colours": len(captions.bare)}
     return write_report(Report(facts, found), session.out)
 
 
-def facts_of(session: Session) -> dict[str, object]:
-    """How the figures came about."""
-    config = session.config
-    return {
-        "scorer": session.scorer.name,
-        "prior": config.prior,
-        "preset": config.preset,
-        "steps": config.steps,
-        "seed": config.seed,
-        "conditions": config.conditions,
+def facts_of(session: Session, folders: Sequence[Path]) -> dict[str, object]:
+    """How the figures came about: the scorer, and what the runs were told, as lists where they differ."""
+    configs = [generate.config_of(folder) for folder in folders if RunFolder(folder).config.exists()]
+    told = {
+        name: list(dict.fromkeys(getattr(config, name) for config in configs))
+        for name in ("prior", "preset", "steps", "seed", "conditions")
+    }
+    return {"scorer": session.scorer.name} | {
+        name: values[0] if len(values) == 1 else values for name, values in told.items()
     }
