@@ -30,13 +30,13 @@ class Look:
     flat: float = 0.25
     """that a picture with texture shows the albedo, without light"""
     soft: float = 0.5
-    """that it is blurred, translucent, and its contrast and saturation are off"""
+    """that it is blurred, translucent, noisy, and its contrast and saturation are off"""
     noise: float = 0.03
-    """greatest standard deviation of the pixels' noise"""
+    """greatest standard deviation of the pixels' noise, where it is soft"""
 
 
 TRAINING = Look()
-CLEAN = Look(soft=0.0, noise=0.0)
+CLEAN = Look(soft=0.0)
 """what accuracy is measured on, with a `textureless` of 0 or 1"""
 
 
@@ -100,12 +100,12 @@ def lit(views: Views, generator: Generator) -> Float[Tensor, "b 1 h w"]:
 
 
 def backgrounds(count: int, size: int, generator: Generator) -> Float[Tensor, "{count} 3 {size} {size}"]:
-    """Plain colours, one in two; gradients, one in four; clouds. Greys, pulled towards colours."""
+    """Plain colours, seven in ten; gradients, one in five; clouds, one in ten. Greys, pulled towards colours."""
     coarse = torch.rand(count, 3, 5, 5, generator=generator)
     plain, corners = coarse[:, :, :1, :1].expand(-1, -1, 5, 5), coarse[:, :, :2, :2]
     gradient = F.interpolate(corners, (5, 5), mode="bilinear", align_corners=True)
     kind, amount = torch.rand(2, count, 1, 1, 1, generator=generator)
-    coarse = torch.where(kind < 0.5, plain, torch.where(kind < 0.75, gradient, coarse))
+    coarse = torch.where(kind < 0.7, plain, torch.where(kind < 0.9, gradient, coarse))
     coloured = torch.lerp(coarse.mean(1, keepdim=True), coarse, 0.7 * amount)
     return F.interpolate(coloured, (size, size), mode="bilinear", align_corners=True)
 
@@ -122,13 +122,12 @@ def _softened(
 def _as_filmed(
     image: Float[Tensor, "b 3 h w"], soft: Bool[Tensor, " b"], noise: float, generator: Generator
 ) -> Float[Tensor, "b 3 h w"]:
-    """Contrast and saturation off by up to a half, noise of up to the given standard deviation."""
+    """Contrast and saturation off by up to a half, noise of up to the given standard deviation, where soft."""
     spread, contrast, saturation = torch.rand(3, len(soft), generator=generator)
     grey = image.mean(1, keepdim=True)
     image = torch.where(_wide(soft), torch.lerp(grey, image, _wide(0.6 + 0.9 * saturation)), image)
     image = torch.where(_wide(soft), (image - 0.5) * _wide(0.7 + 0.6 * contrast) + 0.5, image)
-    if noise > 0:
-        image = image + _wide(noise * spread) * torch.randn(image.shape, generator=generator)
+    image = image + _wide(noise * spread * soft) * torch.randn(image.shape, generator=generator)
     return image.clamp(0, 1)
 
 

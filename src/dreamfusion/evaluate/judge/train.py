@@ -38,11 +38,11 @@ STATE, LOG = "state.safetensors", "log.jsonl"
 class TrainOptions:
     """Knobs of the training; the defaults made the shipped weights (docs/evaluation.md)."""
 
-    steps: int = 4_000
-    batch: int = 64
+    steps: int = 5_500
+    batch: int = 32
     """pictures per step, a multiple of `lanes`"""
     lanes: int = 2
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     warm_up: float = 0.05
     """fraction of the steps"""
     weight_decay: float = 0.05
