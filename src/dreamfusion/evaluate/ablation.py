@@ -51,14 +51,14 @@ def run_ablation(session: Session, say: Say, stopped: Stopped) -> list[Path]:
         if results is None:
             return []
         found[name] = figures(verdicts(results, captions, session.scorer, judge))
-        save_views(_row(results), session.out / f"{name.replace(' ', '-')}.png")
+        _save_row(results, session.out / f"{name.replace(' ', '-')}.png")
     return _written(session, found, len(captions.coloured))
 
 
-def _row(results: Sequence[Result]) -> torch.Tensor:
-    """Front and back of every run, in all kinds of light."""
-    shown = [result.pictures[:, [0, 4]] for result in results if result.pictures is not None]
-    return torch.cat(shown, dim=1)
+def _save_row(results: Sequence[Result], path: Path) -> None:
+    """Front and back of every run that left pictures, in all kinds of light."""
+    if shown := [result.pictures[:, [0, 4]] for result in results if result.pictures is not None]:
+        save_views(torch.cat(shown, dim=1), path)
 
 
 def _written(session: Session, found: Mapping[str, Figures], captions: int) -> list[Path]:

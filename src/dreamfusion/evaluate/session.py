@@ -43,7 +43,7 @@ def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int
     cores = generate.available_cores()
     jobs = jobs or cores
     config = replace(preset("fast"), preview_every=0.0, threads=max(1, cores // jobs), **changes)
-    return Session(out, open_scorer(scorer), config, jobs)
+    return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs)
 
 
 def run_suites(session: Session, names: Sequence[str], say: Say, stopped: Stopped) -> list[Path]:
