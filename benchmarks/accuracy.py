@@ -70,7 +70,7 @@ def _rows(run: Run, prior: Prior, lit: bool) -> Iterator[tuple[str, dict[str, An
     told = prompt_table(run.config, prior)(camera, light, background)
     picture = render(run.scene, camera, light, DENSE, None, background).rgb
     x = prior.encode(picture).detach()
-    pull, other = (run.recipe.sds(x, told, prior, 0.5, Generator().manual_seed(seed)) for seed in (2, 3))
+    pull, other = (run.distillation(x, told, prior, 0.5, Generator().manual_seed(seed)) for seed in (2, 3))
     wanted = _gradients(run, prior, picture, pull)
     yield "dense, other noise in the distillation", _agreement(_gradients(run, prior, picture, other), wanted)
     for name, options in SETTINGS.items():

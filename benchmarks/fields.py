@@ -18,6 +18,7 @@ from dreamfusion.background import RandomSolid
 from dreamfusion.build import device_of
 from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.fields import Gaussians, Matter, surface
+from dreamfusion.fields.density import DensityLaw
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.lights import albedo_only
@@ -61,7 +62,7 @@ def candidates():
         "dense_single": Encoded(DenseGrids((49,), 8), 8),
         "tri_plane": Encoded(TriPlane(128, 16), 16),
         "hash_grid": hash_field(),
-        "mip_mlp": MipMlp(MipMlpOptions(activation=ACTIVATION, blob=BLOB), generator),
+        "mip_mlp": MipMlp(MipMlpOptions(law=DensityLaw(ACTIVATION, BLOB)), generator),
     }
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from dreamfusion import build
 from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
-from dreamfusion.distill import Sds
+from dreamfusion.distill import Distillation
 from dreamfusion.lights import Light, LightSampler
 from dreamfusion.optimise import Run, advance, optimise, prompt_table, start
 from dreamfusion.priors import Conditioning, Known, Prior
@@ -62,7 +62,8 @@ def standing(run: Run, change: Callable[[Config], Config] = lambda config: confi
     config = replace(config, optimise=replace(config.optimise, rate=Constant(0.0)))
     scene, generator = deepcopy(run.scene), Generator().manual_seed(config.seed)
     optimiser = build.optimiser(config.optimise, scene)
-    return Run(config, build.recipe(config), scene, optimiser, generator, run.step)
+    distillation = build.distillation(config.distill)
+    return Run(config, build.recipe(config), scene, distillation, optimiser, generator, run.step)
 
 
 def all_lit(config: Config) -> Config:
@@ -120,7 +121,7 @@ class _NotedLights(LightSampler):
 
 
 @dataclass(frozen=True)
-class _TimedSds(Sds):
+class _TimedDistillation(Distillation):
     notes: _Notes = field(default_factory=_Notes)
 
     def __call__(self, x: Tensor, given: Conditioning, prior: Prior, progress: float, generator: Generator) -> Tensor:
@@ -133,14 +134,15 @@ class _TimedSds(Sds):
 @contextmanager
 def _noted(run: Run) -> Iterator[_Notes]:
     """Within it, the run's lights are remembered and its distillation is timed."""
-    recipe, notes = run.recipe, _Notes()
+    recipe, distillation, notes = run.recipe, run.distillation, _Notes()
     lights = _NotedLights(**_values(recipe.lights), notes=notes)
-    run.recipe = replace(recipe, lights=lights, sds=_TimedSds(**_values(recipe.sds), notes=notes))
+    run.recipe = replace(recipe, lights=lights)
+    run.distillation = _TimedDistillation(**_values(distillation), notes=notes)
     try:
         yield notes
     finally:
-        run.recipe = recipe
+        run.recipe, run.distillation = recipe, distillation
 
 
-def _values(record: LightSampler | Sds) -> dict:
+def _values(record: LightSampler | Distillation) -> dict:
     return {entry.name: getattr(record, entry.name) for entry in fields(record)}

@@ -34,6 +34,7 @@ from dreamfusion.build import device_of
 from dreamfusion.config import Config
 from dreamfusion.distill import surrogate
 from dreamfusion.fields import Field, Gaussians
+from dreamfusion.fields.density import DensityLaw
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.generate import settle
@@ -130,6 +131,7 @@ class Reference:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.distillation = build.distillation(job.config.distill)
         self.recipe, self.prompts = build.recipe(job.config), prompt_table(job.config, job.prior)
         self.generator = Generator().manual_seed(job.config.seed)
         self.field = _field(job.field).to(job.device)
@@ -147,7 +149,7 @@ class Reference:
         x = self.job.prior.encode(colour.view(1, cameras.height, cameras.width, 3))
         before = now(self.job.device)
         given = self.prompts(cameras, light, plain)
-        gradient = self.recipe.sds(x, given, self.job.prior, PROGRESS, self.generator)
+        gradient = self.distillation(x, given, self.job.prior, PROGRESS, self.generator)
         after = now(self.job.device)
         self.optimiser.zero_grad()
         surrogate(x, gradient).backward()
@@ -215,7 +217,7 @@ def _field(name: str) -> SomeField:
     makers: dict[str, Callable[[], SomeField]] = {
         "hash": hash_field,
         "grid": lambda: GridField(GridFieldOptions(activation=ACTIVATION, blob=BLOB), Generator().manual_seed(0)),
-        "mlp": lambda: MipMlp(MipMlpOptions(activation=ACTIVATION, blob=BLOB), Generator().manual_seed(0)),
+        "mlp": lambda: MipMlp(MipMlpOptions(law=DensityLaw(ACTIVATION, BLOB)), Generator().manual_seed(0)),
     }
     return makers[name]()
 

@@ -2,6 +2,7 @@
 
     python benchmarks/step.py [--steps 100] [--threads 2]        the middle of a run of the fast preset, made on the way
     python benchmarks/step.py --run FOLDER                       the last checkpoint of a run
+    python benchmarks/step.py --preset paper --views 1 --size 32 --warm-steps 0       another preset, from its start
     python benchmarks/step.py --profile --memory                 also: where the time goes, what fills the memory
 
 Prints JSON: milliseconds (medians; the mean too, since memory of empty space is refreshed in few steps only), the
@@ -20,6 +21,7 @@ from unittest.mock import patch
 import torch
 
 from dreamfusion.build import device_of
+from dreamfusion.config import Config
 from dreamfusion.generate import open_run, settle
 from dreamfusion.optimise import Run, advance, prompt_table
 from dreamfusion.presets import preset
@@ -53,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", default="a hamburger", help="without --run")
     parser.add_argument("--warm-steps", type=int, default=250, help="without --run: steps before the measured ones")
     parser.add_argument("--steps", type=int, default=100, help="measured ones")
+    parser.add_argument("--preset", default="fast", help="without --run")
     parser.add_argument("--size", type=int, help="of the pictures, in pixels, in place of the run's")
+    parser.add_argument("--views", type=int, help="per step, in place of the run's")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--profile", action="store_true")
@@ -64,12 +68,15 @@ def _parser() -> argparse.ArgumentParser:
 def _run_and_prior(arguments: argparse.Namespace, device: torch.device) -> tuple[Run, Prior]:
     if arguments.run is not None:
         run = open_run(arguments.run, arguments.device)[1]
-        run.config = replace(run.config, size=arguments.size or run.config.size)
+        run.config = _changed(run.config, arguments)
         return run, open_prior(run.config.prior, device)
-    config = replace(preset("fast"), prompt=arguments.prompt)
-    config = replace(config, size=arguments.size or config.size)
+    config = _changed(replace(preset(arguments.preset), prompt=arguments.prompt), arguments)
     prior = open_prior(config.prior, device)
     return middle_of_run(config, device, prior, arguments.warm_steps), prior
+
+
+def _changed(config: Config, arguments: argparse.Namespace) -> Config:
+    return replace(config, size=arguments.size or config.size, views=arguments.views or config.views)
 
 
 def measured(run: Run, prior: Prior, count: int) -> dict[str, object]:
@@ -129,6 +136,7 @@ def _state(run: Run, steps: list[Step]) -> dict[str, object]:
     """What the scene was like; means over the steps."""
     return {
         "step": run.step,
+        "preset": run.config.preset,
         "size": run.config.size,
         "views": run.config.views,
         "opacity": round(statistics.mean(step.opacity for step in steps), 3),

@@ -8,15 +8,18 @@ import torch
 from dreamfusion.config import (
     CameraConfig,
     Config,
+    DistillConfig,
     GridField,
+    LearnedBackground,
     LightConfig,
+    MlpField,
     OccupancyConfig,
     OptimiseConfig,
     OutputConfig,
     RenderConfig,
     SceneConfig,
-    SdsConfig,
 )
+from dreamfusion.presets import PAPER
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE = 16
@@ -44,15 +47,50 @@ def tiny_config() -> Config:
         camera=CameraConfig(distance=(3.0, 3.0), fov_deg=(40.0, 40.0)),
         light=LightConfig(albedo_until=0.25),
         render=RenderConfig(samples=12),
-        sds=SdsConfig(guidance_scale=1.0),
+        distill=DistillConfig(guidance_scale=1.0),
         optimise=OptimiseConfig(grid=0.05),
-        output=OutputConfig(frames=3, frame_size=32, sheet_size=16, mesh_resolution=16),
+        output=OutputConfig(frames=3, frame_size=32, sheet_size=16, mesh_resolution=16, texture_size=64),
+    )
+
+
+@pytest.fixture
+def tiny_paper() -> Config:
+    """The paper's preset, as small as it goes: every part of it, few of each."""
+    return small_paper()
+
+
+def small_paper() -> Config:
+    """Idem, for other processes."""
+    return replace(
+        PAPER,
+        prompt="a ball",
+        steps=12,
+        size=SIZE,
+        checkpoint_every=4,
+        preview_every=0.0,
+        device="cpu",
+        threads=1,
+        scene=replace(
+            PAPER.scene,
+            field=MlpField(levels=4, blocks=2, width=16),
+            proposal=replace(PAPER.scene.proposal, rounds=(6, 5), layers=1, width=8, levels=3),
+            background=LearnedBackground(levels=2, layers=1, width=8),
+            occupancy=replace(PAPER.scene.occupancy, cells=8),
+        ),
+        render=replace(PAPER.render, samples=4, recompute=600),
+        optimise=replace(PAPER.optimise, shampoo=replace(PAPER.optimise.shampoo, block=12)),
+        output=OutputConfig(samples=8, frames=3, frame_size=32, sheet_size=16, mesh_resolution=16),
     )
 
 
 @pytest.fixture
 def disc_prior() -> GaussianPrior:
     """Thinks that every picture is a red disc on white."""
+    return red_disc()
+
+
+def red_disc() -> GaussianPrior:
+    """Idem, for other processes."""
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     inside = (x.square() + y.square()).sqrt() < 0.5
     colour = torch.where(inside[None], torch.tensor([0.9, 0.1, 0.1])[:, None, None], torch.ones(3, 1, 1))

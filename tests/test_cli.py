@@ -18,6 +18,7 @@ import dreamfusion
 from dreamfusion import checkpoint, cli
 from dreamfusion.arguments import read_generate
 from dreamfusion.config import GridField, LearnedBackground, MlpField
+from dreamfusion.config_distill import IsmLaw, VsdLaw
 from dreamfusion.config_text import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.presets import preset
@@ -55,10 +56,10 @@ def test_the_order_of_options_does_not_matter():
 
 
 def test_short_names_and_schedules():
-    given = ["a chair", "--guidance-scale", "5", "--sds.t-max", "0.9:0.4@0.1:0.8", "--regularise.opacity", "0.5"]
+    given = ["a chair", "--guidance-scale", "5", "--distill.t-max", "0.9:0.4@0.1:0.8", "--regularise.opacity", "0.5"]
     config = read_generate(given).settings
-    assert config.sds.guidance_scale == 5.0
-    assert config.sds.t_max == Ramp(0.9, 0.4, 0.1, 0.8)
+    assert config.distill.guidance_scale == 5.0
+    assert config.distill.t_max == Ramp(0.9, 0.4, 0.1, 0.8)
     assert config.regularise.opacity == Constant(0.5)
 
 
@@ -74,6 +75,19 @@ def test_kinds_of_field_and_background():
     assert config.scene.field == MlpField(width=32)
     assert config.scene.background == LearnedBackground()
     assert isinstance(read_generate(["a chair"]).settings.scene.field, GridField)
+
+
+def test_laws_of_distillation_are_chosen_by_name_and_keep_what_they_share():
+    fast = preset("fast").distill
+    given = ["a chair", "--distill", "ism", "--distill.law.gap", "0.1", "--distill.t-min", "0.1"]
+    assert read_generate(given).settings.distill == replace(fast, law=IsmLaw(gap=0.1), t_min=Constant(0.1))
+    assert isinstance(read_generate(["a chair", "--distill", "vsd"]).settings.distill.law, VsdLaw)
+    assert read_generate(["a chair", "--distill", "sds"]).settings.distill == fast
+
+
+def test_negative_prompts_perp_neg_and_blended_views_are_options():
+    config = read_generate(["a chair", "--negative", "a table", "--perp-neg", "1", "--blend-views"]).settings
+    assert (config.negative, config.perp_neg, config.blend_views) == ("a table", 1.0, True)
 
 
 def test_a_config_file_gives_the_defaults(tmp_path):
@@ -144,7 +158,7 @@ BAD = {
     "no prompt": (("generate",), "prompt is empty"),
     "preset": (("a chair", "--preset", "slow"), "unknown preset"),
     "steps": (("a chair", "--steps", "0"), "--steps"),
-    "schedule": (("a chair", "--sds.t-max", "often"), "schedule"),
+    "schedule": (("a chair", "--distill.t-max", "often"), "schedule"),
     "device": (("a chair", "--device", "cuda:99"), "--device cuda:99 is not on this machine"),
     "prior": (("a chair", "--device", "cpu", "--prior", "./nowhere"), "./nowhere"),
     "resume": (("resume", "./nowhere"), "nowhere is no folder"),
@@ -158,7 +172,7 @@ BAD = {
     "mesh resolution": (("mesh", "./nowhere", "--resolution", "0"), "--resolution must be at least 8"),
     "mesh level": (("mesh", "./nowhere", "--level", "-1"), "--level must be at least"),
     "mesh place": (("mesh", "./nowhere", "--out", "nowhere/x.glb"), "there is no folder nowhere"),
-    "mesh suffix": (("mesh", "./nowhere", "--out", "x.doc"), ".glb, .obj, .ply"),
+    "mesh suffix": (("mesh", "./nowhere", "--out", "x.doc"), ".glb, .obj, .ply, .stl, .usdz"),
     "video frames": (("video", "./nowhere", "--frames", "0"), "--frames must be at least 2"),
     "video size": (("video", "./nowhere", "--size", "0"), "--size must lie between 16"),
     "odd video": (("video", "./nowhere", "--size", "33"), "--size must be even"),
@@ -235,6 +249,7 @@ EXPECTED = {
     "media/turntable.mp4",
     "media/turntable.webp",
     "mesh.glb",
+    "mesh.json",
     "index.html",
 }
 
@@ -382,7 +397,7 @@ def test_an_interruption_while_files_are_made_stops_after_the_current_one(tiny_s
         patch.setattr(generate, "write_video", interrupted_video)
         assert call("generate", *tiny_settings, "--out", str(out), "--steps", "2") == cli.INTERRUPTED
     assert f"dreamfusion resume {out}" in capsys.readouterr().err
-    assert set(files(whole)) - set(files(out)) == {"mesh.glb", "index.html"}
+    assert set(files(whole)) - set(files(out)) == {"mesh.glb", "mesh.json", "index.html"}
 
     def no_step(*given):
         raise AssertionError("all steps are done")

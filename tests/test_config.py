@@ -15,10 +15,11 @@ from dreamfusion import build
 from dreamfusion import config as c
 from dreamfusion.config import Config, GridField, LearnedBackground, MlpField, SceneConfig, SolidBackground
 from dreamfusion.config_check import validate
+from dreamfusion.config_distill import IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.config_text import from_json, schedule_from_text, schedule_text, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.presets import PRESETS, preset
-from dreamfusion.schedules import Constant, Ramp, Steps
+from dreamfusion.schedules import Constant, Ramp, Steps, WarmupCosine
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 fractions = st.lists(st.floats(0, 1), min_size=1, max_size=4).map(sorted)
@@ -36,16 +37,26 @@ def test_steps_read_back_exactly(values, boundaries):
     assert schedule_from_text(schedule_text(schedule)) == schedule
 
 
+@given(numbers, numbers, numbers, st.floats(0, 0.99))
+def test_warm_ups_read_back_exactly(start, peak, end, until):
+    schedule = WarmupCosine(start, peak, end, until)
+    assert schedule_from_text(schedule_text(schedule)) == schedule
+
+
 def test_short_forms_of_schedules():
+    assert schedule_from_text("1e-5:1~0.01@0.2") == WarmupCosine(1e-5, 1.0, 0.01, 0.2)
     assert schedule_from_text("1e-3") == Constant(0.001)
     assert schedule_from_text("1:0") == Ramp(1.0, 0.0)
     assert schedule_from_text("1:0@0.2:0.6") == Ramp(1.0, 0.0, 0.2, 0.6)
     assert schedule_from_text("1,0.5@0.3") == Steps((1.0, 0.5), (0.3,))
 
 
-@pytest.mark.parametrize("text", ["", "x", "1:2:3", "1@0.5", "1:0@0.5", "1,2", "1:0@0.9:0.1", "1,2,3@0.5"])
+NO_SCHEDULE = ["", "x", "1:2:3", "1@0.5", "1:0@0.5", "1,2", "1:0@0.9:0.1", "1,2,3@0.5", "1:2~3", "1~2@0.5", "1:2~3@1"]
+
+
+@pytest.mark.parametrize("text", NO_SCHEDULE)
 def test_what_is_no_schedule_is_refused(text):
-    with pytest.raises(UserError, match=r"schedule|ramp|steps"):
+    with pytest.raises(UserError, match=r"schedule|ramp|steps|warm-up"):
         schedule_from_text(text)
 
 
@@ -83,8 +94,8 @@ def test_json_names_every_field():
             r"scene\.field must be .*GridField or MlpField",
         ),
         ({"scene": {"kind": "SceneConfig", "activation": "relu"}}, r"activation must be exp or softplus"),
-        ({"sds": {"kind": "SdsConfig", "t_min": None}}, r"sds\.t_min must be a schedule"),
-        ({"sds": 3}, "sds must be an object"),
+        ({"distill": {"kind": "DistillConfig", "t_min": None}}, r"distill\.t_min must be a schedule"),
+        ({"distill": 3}, "distill must be an object"),
     ],
 )
 def test_wrong_json_is_named(change, message):
@@ -108,13 +119,20 @@ BAD = {
     "threads": ({"threads": -1}, "--threads"),
     "device": ({"device": "tpu"}, "--device"),
     "checkpoints": ({"checkpoint_every": 0}, "--checkpoint-every"),
-    "guidance": ({"sds": c.SdsConfig(guidance_scale=float("nan"))}, "--sds.guidance-scale"),
+    "guidance": ({"distill": c.DistillConfig(guidance_scale=float("nan"))}, "--distill.guidance-scale"),
     "rate": ({"optimise": c.OptimiseConfig(grid=float("inf"))}, "--optimise.grid"),
     "radius": ({"scene": SceneConfig(radius=0.0)}, "--scene.radius"),
     "cells": ({"scene": SceneConfig(field=GridField(cells=(16, 20)))}, "--scene.field.cells"),
     "no cells": ({"scene": SceneConfig(field=GridField(colour_cells=()))}, "--scene.field.colour-cells"),
     "features": ({"scene": SceneConfig(field=GridField(features=0))}, "--scene.field.features"),
-    "noise": ({"sds": c.SdsConfig(t_max=Ramp(0.98, 0.01))}, "--sds.t-min"),
+    "noise": ({"distill": c.DistillConfig(t_max=Ramp(0.98, 0.01))}, "--distill.t-min"),
+    "clean below": ({"distill": c.DistillConfig(NfsdLaw(1.5))}, "--distill.law.clean-below"),
+    "inversions": ({"distill": c.DistillConfig(IsmLaw(inversions=0))}, "--distill.law.inversions"),
+    "gap": ({"distill": c.DistillConfig(IsmLaw(gap=0.0))}, "--distill.law.gap"),
+    "rank": ({"distill": c.DistillConfig(VsdLaw(rank=0))}, "--distill.law.rank"),
+    "adapter": ({"distill": c.DistillConfig(VsdLaw(rate=-1.0))}, "--distill.law.rate"),
+    "away from nothing": ({"perp_neg": 1.0, "view_words": False}, "--perp-neg"),
+    "towards": ({"perp_neg": -1.0}, "--perp-neg"),
     "odd": ({"output": c.OutputConfig(frame_size=33)}, "--output.frame-size must be even"),
     "no letter": ({"prompt": "!!! _"}, "prompt is empty"),
     "infinite shift": ({"scene": SceneConfig(shift=float("inf"))}, "--scene.shift"),
@@ -128,6 +146,15 @@ BAD = {
     "environment": ({"scene": SceneConfig(background=LearnedBackground(levels=0))}, "--scene.background.levels"),
     "colour": ({"scene": SceneConfig(background=SolidBackground((0.0, 2.0, 0.0)))}, "--scene.background.colour"),
     "low": ({"scene": SceneConfig(background=c.RandomBackground(low=(-1.0, 0.0, 0.0)))}, "--scene.background.low"),
+    "proposals": ({"scene": SceneConfig(proposal=c.ProposalConfig(rounds=(64, 1)))}, "--scene.proposal.rounds"),
+    "dilation": ({"scene": SceneConfig(proposal=c.ProposalConfig(dilation=(-1.0, 0.0)))}, "--scene.proposal.dilation"),
+    "slope": ({"scene": SceneConfig(proposal=c.ProposalConfig(slope=0.0))}, "--scene.proposal.slope"),
+    "variance": ({"scene": SceneConfig(variance=Ramp(0.1, 0.0))}, "--scene.variance"),
+    "blob of a grid": ({"scene": SceneConfig(blob=c.BlobConfig(on="density"))}, "--scene.blob.on must be logit"),
+    "jitter": ({"camera": c.CameraConfig(look_at_jitter=-0.1)}, "--camera.look-at-jitter"),
+    "recompute": ({"render": c.RenderConfig(recompute=-1)}, "--render.recompute"),
+    "exponent": ({"optimise": c.OptimiseConfig(shampoo=c.ShampooConfig(exponent=0.0))}, "--optimise.shampoo.exponent"),
+    "block": ({"optimise": c.OptimiseConfig(shampoo=c.ShampooConfig(block=0))}, "--optimise.shampoo.block"),
     "smooth mlp": (
         {"scene": SceneConfig(field=MlpField()), "regularise": c.RegulariseConfig(smoothness=Constant(1.0))},
         "--regularise.smoothness",
@@ -151,6 +178,15 @@ def test_presets_can_be_built(name):
     scene = build.scene(config.scene, torch.Generator().manual_seed(0))
     assert set(scene.parameter_groups()) <= {"grid", "network", "background"}
     assert recipe.cameras.fov_y == pytest.approx(tuple(torch.tensor(config.camera.fov_deg).deg2rad().tolist()))
+
+
+def test_jitter_may_be_read_as_a_variance():
+    camera = c.CameraConfig(look_at_jitter=0.04, up_jitter=0.09, position_jitter=0.1)
+    as_deviation = build.recipe(Config(camera=camera)).cameras
+    as_variance = build.recipe(Config(camera=replace(camera, jitter_is="variance"))).cameras
+    assert (as_deviation.look_at_jitter, as_deviation.up_jitter) == (0.04, 0.09)
+    assert (as_variance.look_at_jitter, as_variance.up_jitter) == pytest.approx((0.2, 0.3))
+    assert as_variance.position_jitter == 0.1  # half the width of a box either way
 
 
 def test_every_parameter_is_optimised_exactly_once():

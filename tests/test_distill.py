@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion.distill import AlphaSigma, Sds, SigmaSquared, Uniform, shortened, surrogate
+from dreamfusion.distill import AlphaSigma, Distillation, SigmaSquared, Uniform, UniformLevels, shortened, surrogate
 from dreamfusion.errors import UserError
+from dreamfusion.guidance import Guidance
 from dreamfusion.priors import Conditioning, Known
-from dreamfusion.schedules import Constant, Ramp
+from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE, STD = 2, 0.4
@@ -18,6 +19,11 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def only(t: int) -> UniformLevels:
+    """One timestep of a thousand."""
+    return UniformLevels(Constant((t + 0.5) / 1000), Constant((t + 0.5) / 1000))
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def moments(prior, weighting, low: int, high: int) -> tuple[float, float]:
 def test_expected_gradient_is_the_closed_form(prior, weighting, scale):
     draws = 20_000
     x = random(2, 3, SIZE, SIZE, seed=3)
-    sds = Sds(guidance_scale=scale, weighting=weighting, draws=draws)
+    sds = Distillation(guidance=Guidance(scale), weighting=weighting, draws=draws)
     gradient = sds(x, conditioning(prior, 2), prior, 0.0, generator())
     slope, spread = moments(prior, weighting, 20, 980)
     distance = x - mode(prior, scale)
@@ -64,7 +70,9 @@ def test_single_draws_have_the_same_expectation(prior):
     """The paper's case: one draw per picture, many pictures."""
     count = 20_000
     x = random(1, 3, SIZE, SIZE, seed=3)
-    gradient = Sds(guidance_scale=3.0)(x.repeat(count, 1, 1, 1), conditioning(prior, count), prior, 0.0, generator())
+    gradient = Distillation(guidance=Guidance(3.0))(
+        x.repeat(count, 1, 1, 1), conditioning(prior, count), prior, 0.0, generator()
+    )
     slope, _ = moments(prior, SigmaSquared(), 20, 980)
     error = gradient.std(0) / count**0.5
     assert bool(((gradient.mean(0) - slope * (x[0] - mode(prior, 3.0))).abs() < 5 * error).all())
@@ -73,7 +81,7 @@ def test_single_draws_have_the_same_expectation(prior):
 def test_gradient_vanishes_at_the_mode_in_expectation(prior):
     draws = 20_000
     x = mode(prior, 3.0)[None]
-    gradient = Sds(guidance_scale=3.0, draws=draws)(x, conditioning(prior, 1), prior, 0.0, generator())
+    gradient = Distillation(guidance=Guidance(3.0), draws=draws)(x, conditioning(prior, 1), prior, 0.0, generator())
     assert gradient.abs().max() < 5 * moments(prior, SigmaSquared(), 20, 980)[1] / draws**0.5
 
 
@@ -82,7 +90,7 @@ def test_a_sure_prior_needs_no_luck(prior, weighting):
     """For a prior that knows one picture, eps_hat - eps = alpha / sigma (x - x0) whatever the noise is."""
     sure = replace(prior, std=0.0)
     x = random(1, 3, SIZE, SIZE, seed=3)
-    sds = Sds(guidance_scale=1.0, t_min=Constant(0.5005), t_max=Constant(0.5005), weighting=weighting)
+    sds = Distillation(guidance=Guidance(1.0), levels=only(500), weighting=weighting)
     t = torch.tensor([500])
     factor = (weighting(sure.schedule, t) * sure.schedule.alpha(t) / sure.schedule.sigma(t)).item()
     for seed in range(3):
@@ -93,7 +101,7 @@ def test_a_sure_prior_needs_no_luck(prior, weighting):
 def test_descent_finds_the_mode(prior):
     x = random(1, 3, SIZE, SIZE, seed=4).requires_grad_()
     optimiser = torch.optim.SGD([x], lr=1.0)
-    random_numbers, sds = generator(), Sds(guidance_scale=3.0, draws=16)
+    random_numbers, sds = generator(), Distillation(guidance=Guidance(3.0), draws=16)
     trail = []
     for step in range(150):
         optimiser.param_groups[0]["lr"] = 1.0 / (1 + step / 20)
@@ -114,29 +122,7 @@ def test_surrogate_feeds_the_gradient_into_backpropagation():
 
 def test_there_is_no_graph(prior):
     x = random(1, 3, SIZE, SIZE).requires_grad_()
-    assert not Sds()(x, conditioning(prior, 1), prior, 0.0, generator()).requires_grad
-
-
-def test_timesteps_are_uniform_between_the_limits():
-    t = Sds().timesteps(100_000, 1000, 0.0, generator())
-    assert t.min() == 20
-    assert t.max() == 979
-    counts = torch.histc(t.double(), bins=48, min=20, max=980)
-    expected = len(t) / 48
-    # Chi squared with 47 degrees of freedom: mean 47, standard deviation below 10.
-    assert ((counts - expected) ** 2 / expected).sum() < 47 + 5 * 10
-
-
-def test_timesteps_follow_the_run_and_stay_in_range():
-    sds = Sds(t_min=Constant(0.0), t_max=Ramp(1.0, 0.5))
-    assert sds.timesteps(10_000, 1000, 0.0, generator()).max() == 999
-    assert sds.timesteps(10_000, 1000, 1.0, generator()).max() == 499
-    assert Sds(t_min=Constant(1.0), t_max=Constant(1.0)).timesteps(3, 1000, 0.0, generator()).tolist() == [999] * 3
-
-
-def test_draws_of_a_picture_are_stratified():
-    t = Sds(t_min=Constant(0.0), t_max=Constant(1.0), draws=10).timesteps(50, 1000, 0.0, generator()).view(10, 50)
-    assert torch.equal(t // 100, torch.arange(10)[:, None].expand(10, 50))
+    assert not Distillation()(x, conditioning(prior, 1), prior, 0.0, generator()).requires_grad
 
 
 def test_limited_norm_keeps_the_direction():
@@ -151,25 +137,25 @@ def test_limited_norm_keeps_the_direction():
 def test_knobs_reach_the_gradient(prior):
     """The limit, and the rescale, which at full share undoes a guidance that only scales the picture."""
     x, given = random(2, 3, SIZE, SIZE), conditioning(prior, 2)
-    free = Sds()(x, given, prior, 0.0, generator())
-    torch.testing.assert_close(Sds(max_norm=0.1)(x, given, prior, 0.0, generator()), shortened(free, 0.1))
-    assert Sds(rescale=1.0)(x, given, prior, 0.0, generator()).norm() < 0.5 * free.norm()
+    free = Distillation()(x, given, prior, 0.0, generator())
+    torch.testing.assert_close(Distillation(max_norm=0.1)(x, given, prior, 0.0, generator()), shortened(free, 0.1))
+    assert Distillation(guidance=Guidance(rescale=1.0))(x, given, prior, 0.0, generator()).norm() < 0.5 * free.norm()
 
 
 def test_a_seed_means_the_same_in_single_precision(prior):
     x = random(2, 3, SIZE, SIZE)
-    double = Sds(guidance_scale=3.0)(x, conditioning(prior, 2), prior, 0.0, generator())
-    single = Sds(guidance_scale=3.0)(x.float(), conditioning(prior, 2), prior, 0.0, generator())
+    double = Distillation(guidance=Guidance(3.0))(x, conditioning(prior, 2), prior, 0.0, generator())
+    single = Distillation(guidance=Guidance(3.0))(x.float(), conditioning(prior, 2), prior, 0.0, generator())
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("knobs", [{"draws": 0}, {"max_norm": 0.0}, {"rescale": 1.5}])
+@pytest.mark.parametrize("knobs", [{"draws": 0}, {"max_norm": 0.0}])
 def test_senseless_knobs_are_refused(knobs):
     with pytest.raises(UserError):
-        Sds(**knobs)
+        Distillation(**knobs)
 
 
-def test_senseless_noise_levels_are_refused():
-    with pytest.raises(UserError, match="t_min"):
-        Sds(t_min=Constant(0.9), t_max=Constant(0.5)).timesteps(1, 1000, 0.0, generator())
+def test_a_senseless_rescale_is_refused():
+    with pytest.raises(UserError, match="rescale"):
+        Guidance(rescale=1.5)

@@ -2,7 +2,10 @@
 
 import math
 import signal
+from collections import Counter
+from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
 from dreamfusion.embedded.network import GROUPS, known_features
 from dreamfusion.embedded.pipeline import new_parts, write
+from dreamfusion.embedded.table import Noun, keepers, learned, names, shares
 from dreamfusion.embedded.train import (
     TrainOptions,
     advance,
@@ -59,7 +63,7 @@ def ball(tmp_path_factory):
 def views_of_noise(count: int) -> dataset.Views:
     colours = torch.randint(0, 128, (3, count, 64, 64, 3), generator=generator(), dtype=torch.uint8)
     return dataset.Views(
-        noun=torch.arange(count) % len(dataset.nouns()),
+        mesh=torch.arange(count) % len(learned(dataset.nouns())),
         pose=dataset.random_cameras(count, generator(1)).pose,
         paint=colours[0],
         rest=colours[1],
@@ -126,15 +130,35 @@ def test_captions_name_the_side_that_the_prompt_table_would_name():
 
 
 def test_held_out_pairs_are_a_seventh_and_never_in_a_caption():
-    pairs = [(c, n.noun) for c in dataset.COLOURS for n in dataset.nouns()]
-    held = [f"{c} {n}" for c, n in pairs if dataset.held_out(c, n)]
-    assert 0.12 < len(held) / len(pairs) < 0.18
-    pictures, draw = dataset.Pictures(views_of_noise(58)), generator()
-    captions = [caption for _ in range(20) for caption in pictures.batch(32, draw).captions]
-    assert any(f"{c} " in caption for caption in captions for c in dataset.COLOURS)
-    assert not [caption for caption in captions for pair in held if pair in caption]
+    table = dataset.nouns()
+    pairs = [(colour, noun) for colour in dataset.COLOURS for noun in names(table)]
+    assert 0.12 < sum(dataset.held_out(*pair) for pair in pairs) / len(pairs) < 0.18
+    held = {
+        dataset.described(row, colour, with_adjective)
+        for row, colour, with_adjective in product(table, dataset.COLOURS, (False, True))
+        if dataset.held_out(colour, row.noun)
+    }
+    pictures, draw = dataset.Pictures(views_of_noise(len(learned(table)))), generator()
+    captions = [caption for _ in range(20) for caption in pictures.batch(64, draw).captions]
+    subjects = {caption.split(", ")[0] for caption in captions}
+    assert any(f"{c} " in subject for subject in subjects for c in dataset.COLOURS)
+    assert not [subject for subject in subjects for name in held if f" {subject}".endswith(f" {name}")]
     words = {word.strip(",") for caption in captions for word in caption.split()}
     assert words <= set(dataset.vocabulary())
+
+
+def test_an_adjective_is_in_half_of_the_captions_and_never_contradicts_a_colour():
+    crown = Noun("crown", "crown.glb", 0.0, adjective="golden")
+    chair = Noun("chair", "chair.glb", 0.0, adjective="wooden")
+    assert dataset.described(crown, None, with_adjective=True) == "golden crown"
+    assert dataset.described(crown, "blue", with_adjective=True) == "blue crown"
+    assert dataset.described(chair, "blue", with_adjective=True) == "blue wooden chair"
+    assert dataset.described(chair, None, with_adjective=False) == "chair"
+    index = [row.adjective for row in learned(dataset.nouns())].index("cartoon")
+    views = views_of_noise(4)
+    pictures, draw = dataset.Pictures(replace(views, mesh=torch.full_like(views.mesh, index))), generator()
+    said = ["cartoon" in caption for _ in range(10) for caption in pictures.batch(40, draw).captions]
+    assert sum(said) / len(said) == pytest.approx(0.5, abs=0.08)  # three standard deviations of 400 draws
 
 
 def test_an_article_fits_its_noun():
@@ -175,13 +199,77 @@ def test_training_resumed_is_training_uninterrupted(tmp_path):
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.tensors().items())
 
 
-def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_stopped(tmp_path, monkeypatch, capsys):
-    """The whole command on two meshes; Ctrl-C after the third step, then the same command again."""
-    (tmp_path / "meshes").mkdir()
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    """Two meshes on disk; a third of the table below is not there."""
+    folder = tmp_path_factory.mktemp("assets")
+    (folder / "meshes").mkdir()
     for name, shape in (("ball", trimesh.creation.icosphere(subdivisions=2)), ("box", trimesh.creation.box())):
-        shape.export(tmp_path / "meshes" / f"{name}.glb")
-    table = [dataset.Noun("apple", "ball.glb", 0.0), dataset.Noun("chest", "box.glb", 90.0)]
-    monkeypatch.setattr(dataset, "nouns", lambda: table)
+        shape.export(folder / "meshes" / f"{name}.glb")
+    return folder
+
+
+TABLE = [
+    Noun("apple", "ball.glb", 0.0),
+    Noun("apple", "kept.glb", 0.0, kept_from="prior"),
+    Noun("chest", "box.glb", 90.0, kept_from="judge"),
+]
+
+
+def test_a_rendering_goes_on_where_it_stopped_and_never_opens_what_is_kept_from_the_prior(
+    assets, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dataset, "nouns", lambda: TABLE)
+    dataset.build(assets, tmp_path / "whole", 3, 7, str)
+
+    def leave(line: str):
+        raise KeyboardInterrupt(line)
+
+    with pytest.raises(KeyboardInterrupt, match="ball"):
+        dataset.build(assets, tmp_path / "views", 3, 7, leave)
+    assert not (tmp_path / "views").exists()
+    rendered: list[str] = []
+    dataset.build(assets, tmp_path / "views", 3, 7, rendered.append)
+    assert rendered == ["rendered box.glb (2/2)"]
+    whole, views = dataset.open_views(tmp_path / "whole"), dataset.open_views(tmp_path / "views")
+    assert whole.mesh.tolist() == [0, 0, 0, 1, 1, 1]
+    assert all(torch.equal(value, getattr(views, name)) for name, value in vars(whole).items())
+    monkeypatch.setattr(dataset, "nouns", lambda: TABLE[2:])
+    with pytest.raises(UserError, match="another table of nouns"):
+        dataset.open_views(tmp_path / "views")
+
+
+def test_views_are_shared_evenly_by_the_meshes_of_a_noun():
+    table = learned(dataset.nouns())
+    counts = shares(table, 100)
+    for noun in names(table):
+        own = [count for row, count in zip(table, counts, strict=True) if row.noun == noun]
+        assert sum(own) == 100
+        assert max(own) - min(own) <= 1
+
+
+def test_the_table_is_clean_and_keeps_meshes_by_its_rule():
+    table = dataset.nouns()
+    assert len(names(table)) >= 200
+    assert not set(names(table)) & {*dataset.COLOURS, *dataset.VIEW_WORDS.values()}
+    assert len({row.file for row in table}) == len(table)
+    assert {row.yaw_deg for row in table} <= {-90.0, 0.0, 90.0, 180.0}
+    for noun in names(table):
+        rows = [row for row in table if row.noun == noun]
+        kept = {row.file: row.kept_from for row in rows if row.kept_from}
+        assert kept == keepers([row.file for row in rows])
+        assert len(rows) < 3 or set(kept.values()) == {"prior", "judge"}
+    adjectives = Counter(row.adjective for row in table if row.adjective)
+    assert min(adjectives.values()) >= 5
+    assert set(dataset.COLOURED) <= set(adjectives)
+    assert all({*row.noun.split(), *row.adjective.split()} <= set(dataset.vocabulary()) for row in table)
+
+
+def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_stopped(
+    assets, tmp_path, monkeypatch, capsys
+):
+    """The whole command on two meshes; Ctrl-C after the third step, then the same command again."""
+    monkeypatch.setattr(dataset, "nouns", lambda: TABLE)
     monkeypatch.setattr(generate, "settle", lambda *_: None)  # it would change torch for all other tests
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=3, sketch_first=2, sheet_every=4))
     monkeypatch.setattr(train, "SHEET", ("an apple",))
@@ -195,7 +283,7 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
 
     monkeypatch.setattr(train, "advance", advance_and_interrupt)
     work, out = tmp_path / "work", tmp_path / "prior"
-    command = ["prior", "train", "--assets", str(tmp_path), "--work", str(work), "--out", str(out)]
+    command = ["prior", "train", "--assets", str(assets), "--work", str(work), "--out", str(out)]
     command += ["--steps", "5", "--batch", "2", "--threads", "1"]
     assert cli.run(command) == cli.INTERRUPTED
     assert "stopped after step 3" in capsys.readouterr().out
@@ -211,7 +299,7 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
 
 def test_missing_meshes_are_said_before_anything_is_rendered(tmp_path):
     with pytest.raises(UserError, match="--assets"):
-        dataset.build(tmp_path, tmp_path / "views.npz", 2, 0, print)
+        dataset.build(tmp_path, tmp_path / "views", 2, 0, print)
 
 
 def test_the_written_folder_opens_and_predicts_what_was_trained(tmp_path):

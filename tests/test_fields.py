@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from dreamfusion.fields import Field, Gaussians, SurfaceField, prepared, surface
-from dreamfusion.fields.density import Exp, GaussianBlob, Softplus
+from dreamfusion.fields.density import DensityLaw, Exp, GaussianBlob, Softplus
 from dreamfusion.fields.grid import GridField, GridFieldOptions, refined
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.fields.trilinear import corners, interpolate
 from dreamfusion.geometry import normalise
 from reference.analytic_fields import SoftBall, trilinear
+from reference.paper_mlp import paper_mlp
 
 SMALL = GridFieldOptions(radius=1.5, cells=(2, 4, 8), colour_cells=(2, 4, 8), features=2, hidden=4)
 
@@ -65,6 +66,48 @@ def test_blob_has_the_papers_numbers():
     edge = blob.radius_above(0.7)
     assert torch.allclose(blob(torch.tensor([[0.0, edge, 0.0]])), torch.tensor(0.7))
     assert blob.radius_above(6.0) == 0.0
+
+
+def test_the_blob_can_be_added_on_either_side_of_the_activation():
+    place, logit = torch.tensor([[0.0, 0.2, 0.0]]), torch.tensor([0.3])
+    blob = 5 * math.exp(-0.5)
+    on_logit = DensityLaw()(logit, place)
+    on_density = DensityLaw(blob_on="density")(logit, place)
+    assert on_logit.item() == pytest.approx(math.exp(0.3 + blob), rel=1e-5)
+    assert on_density.item() == pytest.approx(math.exp(0.3) + blob, rel=1e-5)
+
+
+# The paper's field
+
+
+@pytest.mark.parametrize("order", ["norm-first", "norm-last"])
+def test_the_papers_field_is_its_formula_place_by_place(order):
+    options = MipMlpOptions(levels=4, blocks=2, width=8, order=order)
+    field = MipMlp(options, seeded()).double()
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=seeded(parameter.numel())).double())
+    field.focus(0.03)
+    at = points(6, 0.5, dtype=torch.float64)
+    matter = field.matter(at)
+    for place, density, albedo in zip(at.mean, matter.density, matter.albedo, strict=True):
+        logit, expected = paper_mlp(field.state_dict(), place, 0.03, 4, 2, order)
+        blob = 5 * torch.exp(-place.square().sum() / (2 * 0.2**2))
+        assert torch.allclose(density, torch.exp(logit + blob))
+        assert torch.allclose(albedo, expected)
+
+
+def test_the_papers_field_is_as_sharp_as_it_was_told_whatever_it_is_asked():
+    field = MipMlp(MipMlpOptions(levels=6, blocks=1, width=16), seeded())
+    at = points(10, 0.5)
+    wide = replace(at, var=torch.full_like(at.var, 0.1))
+    assert torch.equal(field.density(at), field.density(wide))
+    before = field.density(at)
+    field.focus(1e-4)
+    assert not torch.allclose(field.density(at), before, rtol=1e-4)
+    again = MipMlp(MipMlpOptions(levels=6, blocks=1, width=16), seeded(1))
+    again.load_state_dict(field.state_dict())  # its sharpness is part of its state
+    assert torch.equal(again.density(at), field.density(at))
 
 
 # Both fields
@@ -256,7 +299,7 @@ def test_interpolation_is_trilinear(channels):
     grid = table.view(5, 5, 5, channels).permute(3, 0, 1, 2)
     near = corners(place, 4)
     assert torch.allclose(interpolate(table, near), trilinear(grid, place.clamp(-1, 1)))
-    assert torch.allclose(near.weight.sum(-1), torch.ones(42, dtype=torch.float64))
+    assert torch.allclose(near.weight.sum(0), torch.ones(42, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

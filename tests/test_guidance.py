@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion.guidance import combined, guided_noise, perpendicular, rescaled
+from dreamfusion.guidance import Guidance, combined, guided_noise, perpendicular, rescaled
 from dreamfusion.lights import Light
 from dreamfusion.priors import Conditioning, Known
 from gaussian_prior import GaussianPrior, cosine_schedule
@@ -108,9 +108,9 @@ def test_rescaling_restores_the_contrast(prior, noisy):
 
     guided = guided_noise(prior, x, t, given, 30.0)
     assert bool((contrast(guided) > 10 * contrast(text))[1:].all())  # little can change where there is little noise
-    torch.testing.assert_close(contrast(guided_noise(prior, x, t, given, 30.0, rescale=1.0)), contrast(text))
+    torch.testing.assert_close(contrast(Guidance(30.0, 1.0)(prior, x, t, given).guided), contrast(text))
     torch.testing.assert_close(rescaled(schedule, x, t, guided, text, 0.0), guided)
-    half = guided_noise(prior, x, t, given, 30.0, rescale=0.5)
+    half = Guidance(30.0, 0.5)(prior, x, t, given).guided
     torch.testing.assert_close(contrast(half), 0.5 * (contrast(text) + contrast(guided)))
 
 

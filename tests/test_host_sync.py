@@ -90,6 +90,16 @@ def test_a_step_waits_for_the_device_only_where_it_says_why(prior, tiny_config, 
     assert packing <= 4 * config.steps
 
 
+def test_the_papers_step_waits_nowhere_else(tiny_paper, disc_prior, watch):
+    config = replace(tiny_paper, steps=2, light=replace(tiny_paper.light, albedo_until=0.0))
+    run, prompts = start(config, torch.device("cpu")), prompt_table(config, disc_prior)
+    with watch:
+        for _ in range(config.steps):
+            advance(run, disc_prior, prompts)
+    ours = set(watch.waited)
+    assert ours - set(ALLOWED) == {("shampoo.py", "_update")}  # its count of steps, which lies on the CPU
+
+
 def test_the_watch_sees_what_it_must(watch):
     x = torch.arange(4.0)
     waits = [x.sum().item, x.nonzero, lambda: x[x > 1], x.tolist, x.cpu, lambda: bool(x.any())]

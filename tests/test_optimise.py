@@ -115,7 +115,7 @@ def test_regularisers_are_weighted_by_their_schedules(tiny_config, disc_prior):
     once, thrice = losses(0.1), losses(0.3)
     assert thrice["opacity"] == pytest.approx(3 * once["opacity"], rel=1e-6)
     assert thrice["entropy"] == pytest.approx(3 * once["entropy"], rel=1e-6)
-    assert set(losses(0.0)) == {"sds"}
+    assert set(losses(0.0)) == {"distillation"}
 
 
 def test_orientation_acts_in_lit_views_only_unless_normals_are_asked_for(tiny_config, disc_prior):

@@ -9,7 +9,7 @@ from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light, albedo_only, headlight
 from dreamfusion.priors import Known, NoiseSchedule, Prior
-from dreamfusion.prompts import PromptTable
+from dreamfusion.prompts import PromptTable, Wording
 from dreamfusion.views import ViewWords
 
 
@@ -62,7 +62,7 @@ def mixed_light() -> Light:
 
 
 def table(prior: Prior, **options: object) -> PromptTable:
-    return PromptTable(prior, "a chair", **options)  # pyright: ignore[reportArgumentType]
+    return PromptTable(prior, "a chair", Wording(**options))  # pyright: ignore[reportArgumentType]
 
 
 def test_each_view_gets_its_caption() -> None:
@@ -107,11 +107,19 @@ def test_everything_is_embedded_in_one_call_without_gradient() -> None:
     assert not given.empty.requires_grad
 
 
-@pytest.mark.parametrize("negative", ["", "blurry, ugly, a very long list of words that is longer than any caption"])
-def test_empty_is_the_negative_prompt_of_the_same_length(negative: str) -> None:
+def test_without_a_negative_prompt_there_is_none() -> None:
+    given = table(Parrot(PLAIN_WORDS))(five_views(), mixed_light())
+    assert read(given.empty) == [""] * 5
+    assert given.negative is None
+
+
+def test_a_negative_prompt_comes_beside_the_empty_caption() -> None:
+    negative = "blurry, ugly, a very long list of words that is longer than any caption"
     given = table(Parrot(PLAIN_WORDS), negative=negative)(five_views(), mixed_light())
-    assert read(given.empty) == [negative] * 5
-    assert given.empty.shape == given.text.shape
+    assert given.negative is not None
+    assert read(given.negative) == [negative] * 5
+    assert read(given.empty) == [""] * 5
+    assert given.negative.shape == given.empty.shape == given.text.shape
     assert read(given.text)[0] == "a chair, front view"
 
 
@@ -149,6 +157,27 @@ def test_plain_guidance_steers_against_nothing() -> None:
     given = table(Parrot(PLAIN_WORDS))(five_views(), mixed_light())
     assert given.against.shape == (5, 0, *given.text.shape[1:])
     assert given.weight.shape == (5, 0)
+
+
+def test_perp_neg_steers_away_from_the_front_and_the_nearer_side_in_the_same_surface() -> None:
+    given = table(Parrot(CLAY_WORDS), perp_neg=0.5)(five_views(), mixed_light())
+    assert read(given.against[:, 0]) == [f"a chair, front view{clay}" for clay in ("", ", clay", "", ", clay", "")]
+    front, left, _, right, _ = read(given.against[:, 1])  # from behind, both sides are as near
+    assert (front, left, right) == (
+        "a chair, left side view",
+        "a chair, left side view, clay",
+        "a chair, right side view, clay",
+    )
+    cameras = five_views()
+    torch.testing.assert_close(given.weight, 0.5 * CLAY_WORDS.against(cameras.azimuth, cameras.elevation)[1])
+    assert bool((given.weight[4] == 0).all())  # from overhead
+
+
+def test_views_can_be_blended_whatever_the_habit_of_the_prior() -> None:
+    one = torch.ones(3)
+    cameras = orbit(torch.tensor([0.0, math.pi / 8, math.pi / 2]), 0 * one, one, one, 8)
+    front, between, left = table(Parrot(PLAIN_WORDS), blend_views=True)(cameras, albedo_only(3)).text
+    torch.testing.assert_close(between, 0.75 * front + 0.25 * left)
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])

@@ -217,22 +217,6 @@ def test_normals_are_composed_only_if_asked_or_lit():
     assert (lit.normal.norm(dim=-1) <= lit.opacity + 1e-5).all()
 
 
-def test_variance_of_the_options_reaches_the_field():
-    seen = []
-
-    class Spy(SoftBall):
-        def matter(self, at):
-            seen.append(at)
-            return super().matter(at)
-
-    scene, cameras = scene_of(Spy()), views(1)
-    for variance in (None, 0.05):
-        render(scene, cameras, albedo_only(1), replace(EXACT, variance=variance))
-    assert torch.equal(seen[0].mean, seen[1].mean)
-    assert (seen[0].var < 0.03).all()
-    assert (seen[1].var == 0.05).all()
-
-
 def test_only_the_generator_moves_the_samples():
     scene, cameras = blob_scene(), views(1)
     first, again, other, even = (

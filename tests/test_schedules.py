@@ -1,7 +1,7 @@
 import pytest
 
 from dreamfusion.errors import UserError
-from dreamfusion.schedules import Constant, Ramp, Steps
+from dreamfusion.schedules import Constant, Ramp, Steps, WarmupCosine
 
 
 def test_constant_ignores_progress() -> None:
@@ -37,3 +37,14 @@ def test_steps_refuse_wrong_counts_and_orders() -> None:
         Steps((1.0, 2.0), (0.3, 0.6))
     with pytest.raises(UserError, match="grow"):
         Steps((1.0, 2.0, 3.0), (0.6, 0.3))
+
+
+def test_warm_up_and_cosine() -> None:
+    schedule = WarmupCosine(0.0, 1.0, 0.2, 0.25)
+    assert [schedule(p) for p in (0.0, 0.125, 0.25)] == [0.0, 0.5, 1.0]
+    assert schedule(0.625) == pytest.approx(0.6)
+    assert schedule(1.0) == pytest.approx(0.2)
+    assert schedule(0.25 + 0.75 / 3) == pytest.approx(0.2 + 0.4 * (1 + 0.5))
+    assert WarmupCosine(0.0, 1.0, 0.0, 0.0)(0.0) == 1.0
+    with pytest.raises(UserError, match="warm-up"):
+        WarmupCosine(0.0, 1.0, 0.0, 1.0)

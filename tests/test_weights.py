@@ -1,5 +1,6 @@
 """The weights that ship: small, safe, and they know what the card says they know. Pictures are sampled, seed fixed."""
 
+import json
 import math
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Generator
 from dreamfusion.cameras import orbit
 from dreamfusion.embedded import dataset
 from dreamfusion.embedded.card import describe
+from dreamfusion.embedded.pipeline import END, PAD, UNKNOWN
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
 from dreamfusion.priors import Known, open_prior, require_known
@@ -45,8 +47,16 @@ def test_the_folder_is_small_and_holds_no_pickle():
     assert {path.suffix for path in files} == {".json", ".safetensors"}
 
 
-def test_the_card_lists_the_words_of_the_data_set(prior):
-    assert prior.vocabulary == set(dataset.vocabulary())
+def test_the_card_lists_the_words_of_the_tokenizer_beside_it(prior):
+    tokens = json.loads((FOLDER / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert prior.vocabulary == set(tokens) - {PAD, END, UNKNOWN}
+
+
+def test_the_table_of_nouns_goes_on_teaching_what_the_weights_know(prior):
+    assert prior.vocabulary <= set(dataset.vocabulary())
+
+
+def test_the_description_is_that_of_the_card():
     assert "hamburger" in describe()
     assert "overhead view" in describe()
 

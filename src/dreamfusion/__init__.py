@@ -1,13 +1,14 @@
 """Text to 3D by score distillation. The names below load their modules when they are first used.
 
-from dreamfusion import Config, extract, open_prior, paint, preset, prompt_table, start
+from dreamfusion import Config, export, make_mesh, open_prior, preset, prompt_table, start
 from dreamfusion.optimise import optimise
 
 config = replace(preset("fast"), prompt="a red chair")
 run, prior = start(config, torch.device("cpu")), open_prior(config.prior)
 for metrics in optimise(run, prior, prompt_table(config, prior), config.steps):
     print(metrics.step, metrics.opacity)
-mesh = paint(extract(run.scene), run.scene)
+mesh, report = make_mesh(run.scene, run.recipe.show)
+export(mesh, Path("chair.glb"), {"prompt": config.prompt})
 """
 
 from importlib import import_module
@@ -25,10 +26,10 @@ _HOMES = {
     "scene": ("Scene",),
     "render": ("RenderOptions", "render_views"),
     "priors": ("Conditioning", "Known", "NoiseSchedule", "Prior", "open_prior"),
-    "distill": ("Sds", "surrogate"),
-    "prompts": ("PromptTable",),
+    "distill": ("Csd", "Distillation", "Ism", "Nfsd", "Sds", "Vsd", "surrogate"),
+    "prompts": ("PromptTable", "Wording"),
     "optimise": ("Diverged", "Metrics", "Run", "advance", "prompt_table", "start"),
-    "mesh": ("Mesh", "export", "extract", "paint"),
+    "mesh": ("Mesh", "MeshOptions", "export", "make_mesh"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

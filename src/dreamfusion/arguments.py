@@ -12,6 +12,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from dreamfusion import config as c
 from dreamfusion.config import OutputConfig
+from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.config_text import from_json, schedule_from_text, schedule_text
 from dreamfusion.errors import UserError
 from dreamfusion.presets import preset
@@ -25,6 +26,13 @@ BACKGROUNDS: dict[str, type[c.BackgroundConfig]] = {
     "random": c.RandomBackground,
     "learned": c.LearnedBackground,
 }
+LAWS: dict[str, type[LawConfig]] = {
+    "sds": SdsLaw,
+    "csd": CsdLaw,
+    "nfsd": NfsdLaw,
+    "ism": IsmLaw,
+    "vsd": VsdLaw,
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Generate:
     """Turn a sentence into a 3D object.
 
     A SCHEDULE is a number that may change over the run: 0.5, or 0:1 (from:to), or 0:1@0.2:0.6 (from:to@begin:until, as
-    fractions of the run), or 1,0.5@0.3 (steps).
+    fractions of the run), or 1,0.5@0.3 (steps), or 0:1~0.1@0.2 (a line from:to, from this fraction on a cosine down).
     """
 
     settings: Annotated[c.Config, arg(name="")]
@@ -44,6 +52,8 @@ class Generate:
     """kind of field, if not the preset's"""
     background: Literal["solid", "random", "learned"] | None = None
     """kind of background, if not the preset's"""
+    distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
+    """law of distillation, if not the preset's"""
 
 
 @dataclass(frozen=True)
@@ -60,16 +70,28 @@ class Resume:
 
 @dataclass(frozen=True)
 class MakeMesh:
-    """Extract the coloured mesh of a run again."""
+    """Make the textured mesh of a run again, and files of it in other formats."""
 
     run: Positional[Path]
     """folder of the run"""
     out: Path | None = None
-    """new .glb, .obj or .ply file; mesh.glb in the run's folder if not given"""
-    resolution: int = OutputConfig.mesh_resolution
-    """points per side of the sampled cube"""
+    """new .glb, .obj, .ply, .stl or .usdz file; mesh.glb in the run's folder if not given"""
+    format: tuple[Literal["glb", "obj", "ply", "stl", "usdz"], ...] = ()
+    """also make these, beside that file"""
+    resolution: int | None = None
+    """points at which the density is sampled, per diameter of the scene's ball; the run's own if not given"""
     level: float | None = None
     """density of the surface; found from the renderings if not given"""
+    faces: int = 20_000
+    """most triangles"""
+    texture_size: int | None = None
+    """pixels; the run's own if not given"""
+    normal_map: bool = False
+    """add a map of the field's normals (.glb)"""
+    bake_light: bool = False
+    """put light into the texture, for viewers without any"""
+    height_mm: float = 100.0
+    """of .stl files, for printers"""
     device: str | None = None
     """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 
@@ -86,6 +108,16 @@ class MakeVideo:
     """of the turntable, pixels"""
     device: str | None = None
     """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Place finished objects in one scene."""
+
+    scene: Positional[Path]
+    """JSON file that says which objects, and where (docs/viewer.md)"""
+    out: Path | None = None
+    """folder to make; runs/NAME if not given, NAME being that of the JSON file"""
 
 
 @dataclass(frozen=True)
@@ -210,7 +242,7 @@ def read(kind: type[Arguments], command: str, given: list[str], default: Argumen
 def read_generate(given: list[str]) -> Generate:
     """The arguments of `generate`: those that choose defaults first, then all of them. Raises UserError."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--config", "--field", "--background"):
+    for name in ("--preset", "--config", "--field", "--background", "--distill"):
         chooser.add_argument(name)
     try:
         chosen, _ = chooser.parse_known_args(given)
@@ -224,7 +256,10 @@ def read_generate(given: list[str]) -> Generate:
         scene = replace(scene, field=FIELDS[chosen.field]())
     if chosen.background in BACKGROUNDS and not isinstance(scene.background, BACKGROUNDS[chosen.background]):
         scene = replace(scene, background=BACKGROUNDS[chosen.background]())
-    return read(Generate, "generate", given, Generate(replace(base, scene=scene)))
+    distill = base.distill
+    if chosen.distill in LAWS and not isinstance(distill.law, LAWS[chosen.distill]):
+        distill = replace(distill, law=LAWS[chosen.distill]())
+    return read(Generate, "generate", given, Generate(replace(base, scene=scene, distill=distill)))
 
 
 def _registry() -> ConstructorRegistry:

@@ -1,25 +1,30 @@
 """From a configuration to the parts of a run. Degrees become radians here, names become types; nothing is decided."""
 
 import math
+import os
 from dataclasses import dataclass
 
 import torch
 from torch import Generator
 
 from dreamfusion import config as c
+from dreamfusion import distill
 from dreamfusion.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
 from dreamfusion.cameras import OrbitSampler
 from dreamfusion.config_check import require_device_name
-from dreamfusion.distill import AlphaSigma, Sds, SigmaSquared, Uniform, Weighting
+from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.errors import UserError
 from dreamfusion.fields import Field
-from dreamfusion.fields.density import Activation, Exp, GaussianBlob, Softplus
+from dreamfusion.fields.density import Activation, DensityLaw, Exp, GaussianBlob, Softplus
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.guidance import Guidance
 from dreamfusion.lights import LightSampler
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.proposals import Proposal, ProposalOptions
 from dreamfusion.render import RenderOptions
 from dreamfusion.scene import Scene
+from dreamfusion.shampoo import Shampoo, ShampooOptions
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,14 @@ class Recipe:
     """of the steps"""
     show: RenderOptions
     """of pictures for people"""
-    sds: Sds
     weights: c.RegulariseConfig
 
 
 def recipe(config: c.Config) -> Recipe:
-    """The samplers, the renderer's options and the distillation. Raises UserError for values that they refuse."""
+    """The samplers, the renderer's options and the weights. Raises UserError for values that they refuse."""
     cameras, lights = _cameras(config.camera), _lights(config.light)
     look, show = _look(config.render), RenderOptions(samples=config.output.samples, chunk=config.render.chunk)
-    return Recipe(cameras, lights, look, show, _sds(config.sds), config.regularise)
+    return Recipe(cameras, lights, look, show, config.regularise)
 
 
 def scene(config: c.SceneConfig, generator: Generator) -> Scene:
@@ -48,28 +52,67 @@ def scene(config: c.SceneConfig, generator: Generator) -> Scene:
     cells = config.occupancy
     options = OccupancyOptions(cells=cells.cells, threshold=cells.threshold, decay=cells.decay, margin=cells.margin)
     field, background = _field(config, generator), _background(config.background, generator)
-    return Scene(field, background, Occupancy(options, config.radius), config.radius)
+    proposal = _proposal(config, generator) if config.proposal.rounds else None
+    return Scene(field, background, Occupancy(options, config.radius), config.radius, proposal)
 
 
-def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Adam:
-    """Adam with one group per kind of parameter; each group remembers its own learning rate as `base`."""
+def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
+    """The optimiser, one group per kind of parameter; each group remembers its own learning rate as `base`."""
     rates = {"grid": config.grid, "network": config.network, "background": config.background}
     groups = [
         {"params": parameters, "lr": rates[name], "base": rates[name]}
         for name, parameters in scene.parameter_groups().items()
     ]
+    if config.method == "shampoo":
+        own = config.shampoo
+        return Shampoo(
+            groups,
+            ShampooOptions(
+                betas=config.betas,
+                epsilon=config.epsilon,
+                exponent=own.exponent,
+                block=own.block,
+                averaged=own.averaged,
+                nesterov=own.nesterov,
+                every=own.every,
+            ),
+        )
     fused = scene.occupancy.density.device.type in ("cpu", "cuda")
     return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
 
 
+def learn(optimiser: torch.optim.Optimizer, law: distill.Vsd) -> None:
+    """Let the optimiser move the parameters of a law that learns."""
+    optimiser.add_param_group({"params": list(law.parameters()), "lr": law.rate, "base": law.rate})
+
+
+def distillation(config: c.DistillConfig) -> distill.Distillation:
+    """The gradient of a step. Raises UserError for values that it refuses."""
+    weightings: dict[str, distill.Weighting] = {
+        "sigma2": distill.SigmaSquared(),
+        "uniform": distill.Uniform(),
+        "alpha-sigma": distill.AlphaSigma(),
+    }
+    kinds: dict[str, type[distill.Levels]] = {"uniform": distill.UniformLevels, "dreamtime": distill.DreamTime}
+    return distill.Distillation(
+        law=_law(config.law),
+        guidance=Guidance(config.guidance_scale, config.rescale or None),
+        levels=kinds[config.timesteps](config.t_min, config.t_max),
+        weighting=weightings[config.weighting],
+        draws=config.draws,
+        max_norm=config.max_norm or None,
+    )
+
+
 def device_of(name: str) -> torch.device:
-    """The device that `--device` means; "auto" is CUDA where there is one, else the CPU.
+    """The device that `--device` means; "auto" is CUDA where there is one (under torchrun: its own), or the CPU.
 
     Raises UserError if it is not there, or if the name means none.
     """
     require_device_name(name)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = os.environ.get("LOCAL_RANK")  # torchrun's number of the process on this machine
+        return torch.device(("cuda" if own is None else f"cuda:{own}") if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     there = {
         "cpu": True,
@@ -82,6 +125,7 @@ def device_of(name: str) -> torch.device:
 
 
 def _cameras(config: c.CameraConfig) -> OrbitSampler:
+    spread = math.sqrt if config.jitter_is == "variance" else float
     return OrbitSampler(
         elevation=_radians(config.elevation_deg),
         elevation_uniform_in_angle=config.elevation_uniform_in_angle,
@@ -89,8 +133,8 @@ def _cameras(config: c.CameraConfig) -> OrbitSampler:
         distance=config.distance,
         fov_y=_radians(config.fov_deg),
         position_jitter=config.position_jitter,
-        look_at_jitter=config.look_at_jitter,
-        up_jitter=config.up_jitter,
+        look_at_jitter=spread(config.look_at_jitter),
+        up_jitter=spread(config.up_jitter),
         stratified=config.stratified,
     )
 
@@ -114,25 +158,32 @@ def _look(config: c.RenderConfig) -> RenderOptions:
         weight_threshold=config.weight_threshold,
         colour_threshold=config.colour_threshold,
         normals=config.normals,
+        recompute=config.recompute,
     )
 
 
-def _sds(config: c.SdsConfig) -> Sds:
-    weightings: dict[str, Weighting] = {"sigma2": SigmaSquared(), "uniform": Uniform(), "alpha-sigma": AlphaSigma()}
-    return Sds(
-        guidance_scale=config.guidance_scale,
-        t_min=config.t_min,
-        t_max=config.t_max,
-        weighting=weightings[config.weighting],
-        draws=config.draws,
-        max_norm=config.max_norm or None,
-        rescale=config.rescale or None,
-    )
+def _law(config: LawConfig) -> distill.Law:
+    match config:
+        case SdsLaw():
+            return distill.Sds()
+        case CsdLaw():
+            return distill.Csd()
+        case NfsdLaw(clean_below):
+            return distill.Nfsd(clean_below)
+        case IsmLaw(inversions, gap, start):
+            return distill.Ism(inversions, gap, start)
+        case VsdLaw(rank, rate):
+            return distill.Vsd(rank, rate)
+
+
+def _density_law(config: c.SceneConfig) -> DensityLaw:
+    activations: dict[str, Activation] = {"exp": Exp(config.shift, config.limit), "softplus": Softplus(config.shift)}
+    blob = GaussianBlob(config.blob.height, config.blob.width)
+    return DensityLaw(activations[config.activation], blob, config.blob.on)
 
 
 def _field(config: c.SceneConfig, generator: Generator) -> Field:
-    activations: dict[str, Activation] = {"exp": Exp(config.shift, config.limit), "softplus": Softplus(config.shift)}
-    activation, blob = activations[config.activation], GaussianBlob(config.blob.height, config.blob.width)
+    law = _density_law(config)
     match config.field:
         case c.GridField() as grid:
             sizes = GridFieldOptions(
@@ -142,13 +193,27 @@ def _field(config: c.SceneConfig, generator: Generator) -> Field:
                 colour_cells=grid.colour_cells,
                 features=grid.features,
                 hidden=grid.hidden,
-                activation=activation,
-                blob=blob,
+                activation=law.activation,
+                blob=law.blob,
             )
             return GridField(sizes, generator)
-        case c.MlpField(levels, blocks, width):
-            options = MipMlpOptions(levels=levels, blocks=blocks, width=width, activation=activation, blob=blob)
+        case c.MlpField(levels, blocks, width, order):
+            options = MipMlpOptions(levels=levels, blocks=blocks, width=width, order=order, law=law)
             return MipMlp(options, generator)
+
+
+def _proposal(config: c.SceneConfig, generator: Generator) -> Proposal:
+    own = config.proposal
+    options = ProposalOptions(
+        rounds=own.rounds,
+        levels=own.levels,
+        layers=own.layers,
+        width=own.width,
+        dilation=own.dilation,
+        slope=own.slope,
+        law=_density_law(config),
+    )
+    return Proposal(options, generator)
 
 
 def _background(config: c.BackgroundConfig, generator: Generator) -> Background:

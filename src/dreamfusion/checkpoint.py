@@ -1,9 +1,9 @@
 """Checkpoints: everything of a run on disk, whole at every moment.
 
 A checkpoint folder holds `checkpoint.json` (configuration, step, and the name and SHA-256 of the tensor file) and that
-`tensors-*.safetensors` (scene, Adam's moments, the generator's state). Tensors are written first, under a name of their
-own; the rename of `checkpoint.json` is the moment from which the new state counts; only then the old tensors go.
-Nothing is pickled.
+`tensors-*.safetensors` (scene, what the law of distillation has learnt, state of the optimiser and of the generator).
+Tensors are written first, under a name of their own; the rename of `checkpoint.json` is the moment from which the new
+state counts; only then the old tensors go. Nothing is pickled.
 """
 
 import errno
@@ -21,12 +21,14 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
 from torch import Tensor
 
+from dreamfusion import build
 from dreamfusion.config import Config
 from dreamfusion.config_text import from_json, to_json
+from dreamfusion.distill import Vsd
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, start
 
-FORMAT = 2
+FORMAT = 3
 HEAD = "checkpoint.json"
 
 
@@ -68,19 +70,28 @@ def load(folder: Path, device: torch.device) -> Run:
 def _tensors(run: Run) -> dict[str, Tensor]:
     """All state, under flat names."""
     scene = {f"scene.{name}": tensor for name, tensor in run.scene.state_dict().items()}
-    moments = {
-        f"adam.{index}.{name}": tensor
+    memory = {
+        f"optimiser.{index}.{name}": tensor
         for index, state in run.optimiser.state_dict()["state"].items()
         for name, tensor in state.items()
     }
-    everything = scene | moments | {"generator": run.generator.get_state()}
+    everything = scene | _learnt(run) | memory | {"generator": run.generator.get_state()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in everything.items()}
+
+
+def _learnt(run: Run) -> dict[str, Tensor]:
+    law = run.distillation.law
+    return {f"law.{name}": tensor for name, tensor in law.state_dict().items()} if isinstance(law, Vsd) else {}
 
 
 def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
     run.scene.load_state_dict(_under("scene.", tensors))
+    learnt, law = _under("law.adapter.", tensors), run.distillation.law
+    if learnt and isinstance(law, Vsd):
+        law.adapter.adopt(learnt, run.device)
+        build.learn(run.optimiser, law)
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under("adam.", tensors).items():
+    for name, tensor in _under("optimiser.", tensors).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})

@@ -1,5 +1,6 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -12,12 +13,13 @@ from dreamfusion import arguments as a
 from dreamfusion.config_check import require, require_frame_size, validate
 from dreamfusion.errors import UserError
 from dreamfusion.interrupt import INTERRUPTED, interruptible
-from dreamfusion.runs import default_folder, replacing, require_new_file, unused
+from dreamfusion.runs import default_folder, refuse_occupied, replacing, require_new_file, unused
 
 if TYPE_CHECKING:
     from dreamfusion.generate import Job
+    from dreamfusion.optimise import Run
 
-MESH_SUFFIXES = (".glb", ".obj", ".ply")
+MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -89,11 +91,17 @@ def _generate(name: str, given: list[str]) -> int:
     arguments = a.read_generate(given)
     validate(arguments.settings)
     from dreamfusion import generate
+    from dreamfusion.build import device_of
+    from dreamfusion.optimise import start
+    from dreamfusion.processes import joined
 
     config = arguments.settings
     generate.settle(config.threads, config.device)
-    job = generate.begin(config, arguments.out or default_folder(config.prompt, config.seed))
-    return _work(job)
+    device = device_of(config.device)
+    team = joined(device)
+    if not team.leads:
+        return _follow(start(config, device, team))
+    return _work(generate.begin(config, arguments.out or default_folder(config.prompt, config.seed), team))
 
 
 def _resume(name: str, given: list[str]) -> int:
@@ -101,9 +109,28 @@ def _resume(name: str, given: list[str]) -> int:
     if arguments.steps is not None:
         require("steps", arguments.steps, 1)
     from dreamfusion import generate
+    from dreamfusion.build import device_of
+    from dreamfusion.processes import joined
 
     device = _settle_as(arguments.run, arguments.device)
-    return _work(generate.reopen(arguments.run, device, arguments.steps))
+    team = joined(device_of(device))
+    if not team.leads:
+        team.wait()  # until the folder is as the leader wants it
+        run = generate.open_run(arguments.run, device)[1]
+        return _follow(replace(run, team=team))
+    job = generate.reopen(arguments.run, device, arguments.steps, team)
+    team.wait()
+    return _work(job)
+
+
+def _follow(run: "Run") -> int:
+    """Take part in a run that another process leads; that one decides what Ctrl-C means."""
+    from dreamfusion import generate
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    generate.follow(run)
+    run.team.part()
+    return 0
 
 
 def _settle_as(run: Path, device: str | None) -> str:
@@ -130,6 +157,8 @@ def _work(job: "Job") -> int:
                 line.show(metrics)
                 if stop.is_set():
                     break
+        if run.step == config.steps:
+            run.team.part()
         files = generate.finish(run, folder, line.say, stop.is_set)
     if folder.index not in files:
         print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
@@ -140,18 +169,44 @@ def _work(job: "Job") -> int:
 
 def _mesh(name: str, given: list[str]) -> int:
     arguments = a.read(a.MakeMesh, name, given)
-    require("resolution", arguments.resolution, 8)
-    if arguments.level is not None:
-        require("level", arguments.level, 1e-6)
-    if arguments.out is not None:
-        require_new_file(arguments.out, MESH_SUFFIXES)
+    paths = _require_mesh(arguments)
     from dreamfusion import generate
+    from dreamfusion.mesh import MeshOptions, TextureOptions
 
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
-    path = arguments.out or folder.mesh
-    generate.write_mesh(run, path, arguments.resolution, arguments.level)
-    _list([path, *([] if arguments.out else generate.write_page(run, folder))])
+    output = run.config.output
+    size = arguments.texture_size or output.texture_size
+    texture = TextureOptions(size, arguments.normal_map, arguments.bake_light)
+    options = MeshOptions(
+        arguments.resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture
+    )
+    if paths:
+        files, report = generate.export_mesh(run, paths, options, arguments.height_mm)
+    else:
+        files, report = generate.write_mesh(run, folder, options, arguments.format, arguments.height_mm)
+        files += generate.write_page(run, folder)
+    print(report)
+    _list(files)
     return 0
+
+
+def _require_mesh(arguments: a.MakeMesh) -> list[Path]:
+    """The new files that are wanted, none for the run's own. Raises UserError for what cannot be done."""
+    limits = {"resolution": (8, math.inf), "texture_size": (64, 8192), "level": (1e-6, math.inf)}
+    limits |= {"faces": (100, math.inf), "height_mm": (1e-3, math.inf)}
+    for option, (low, high) in limits.items():
+        if (value := getattr(arguments, option)) is not None:
+            require(option, value, low, high)
+    if arguments.out is None:
+        return []
+    require_new_file(arguments.out, MESH_SUFFIXES)
+    paths = [arguments.out, *(arguments.out.with_suffix(f".{name}") for name in arguments.format)]
+    for path in paths[1:]:
+        require_new_file(path, MESH_SUFFIXES)
+    for path in (path for path in paths if path.suffix.lower() == ".obj"):
+        for beside in (".mtl", ".png"):
+            require_new_file(path.with_suffix(beside), [beside])
+    return list(dict.fromkeys(paths))
 
 
 def _video(name: str, given: list[str]) -> int:
@@ -163,6 +218,16 @@ def _video(name: str, given: list[str]) -> int:
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
     output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
     _list([*generate.write_video(run, folder, output), *generate.write_page(run, folder)])
+    return 0
+
+
+def _compose(name: str, given: list[str]) -> int:
+    arguments = a.read(a.Compose, name, given)
+    out = arguments.out or unused(Path("runs") / arguments.scene.stem)
+    refuse_occupied(out)
+    from dreamfusion import compose
+
+    _list(compose.write(compose.read(arguments.scene), out))
     return 0
 
 
@@ -235,6 +300,7 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "resume": (a.Resume, _resume),
     "mesh": (a.MakeMesh, _mesh),
     "video": (a.MakeVideo, _video),
+    "compose": (a.Compose, _compose),
     "prior info": (a.PriorInfo, _prior_info),
     "prior sample": (a.PriorSample, _prior_sample),
     "prior train": (a.PriorTrain, _prior_train),

@@ -4,126 +4,52 @@ The string under a field is its help text. Angles are degrees here, and only her
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
+from dreamfusion.config_distill import DistillConfig
+from dreamfusion.config_scene import (
+    BackgroundConfig,
+    BlobConfig,
+    Colour,
+    FieldConfig,
+    GridField,
+    LearnedBackground,
+    MlpField,
+    OccupancyConfig,
+    ProposalConfig,
+    RandomBackground,
+    SceneConfig,
+    SolidBackground,
+    Span,
+)
 from dreamfusion.schedules import Constant, Ramp, Schedule
 
-Span = tuple[float, float]
-Colour = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class GridField:
-    """The fast field: nested dense grids, a tiny network for the colours."""
-
-    cells: tuple[int, ...] = (16, 32, 64)
-    """cells per side of the density grids, coarse to fine, each a multiple of the one before"""
-    detail: float = 0.5
-    """what each finer density grid counts, relative to the one before"""
-    colour_cells: tuple[int, ...] = (16, 64)
-    """the same for colour"""
-    features: int = 4
-    """numbers per vertex of a colour grid"""
-    hidden: int = 16
-    """width of the colour network"""
-
-
-@dataclass(frozen=True)
-class MlpField:
-    """The paper's field: a residual network on integrated positional encodings."""
-
-    levels: int = 8
-    """frequencies of the encoding"""
-    blocks: int = 5
-    """residual blocks"""
-    width: int = 128
-    """hidden units"""
-
-
-@dataclass(frozen=True)
-class SolidBackground:
-    """One plain colour."""
-
-    colour: Colour = (1.0, 1.0, 1.0)
-    """red, green, blue in 0..1"""
-
-
-@dataclass(frozen=True)
-class RandomBackground:
-    """A new plain colour for every view."""
-
-    low: Colour = (0.0, 0.0, 0.0)
-    """darkest red, green, blue"""
-    high: Colour = (1.0, 1.0, 1.0)
-    """brightest red, green, blue"""
-    grey: bool = False
-    """greys only"""
-
-
-@dataclass(frozen=True)
-class LearnedBackground:
-    """A network by direction: the paper's environment map."""
-
-    levels: int = 4
-    """frequencies of the encoded direction"""
-    layers: int = 3
-    """hidden layers"""
-    width: int = 64
-    """hidden units"""
-
-
-FieldConfig = GridField | MlpField
-BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
-
-
-@dataclass(frozen=True)
-class BlobConfig:
-    """The matter a run begins with, added to the density logit."""
-
-    height: float = 5.0
-    """in the middle"""
-    width: float = 0.2
-    """standard deviation, world units"""
-
-
-@dataclass(frozen=True)
-class OccupancyConfig:
-    """The memory of empty space."""
-
-    cells: int = 64
-    """per side"""
-    threshold: float = 0.05
-    """density above which a cell counts as occupied"""
-    every: int = 16
-    """steps between refreshes"""
-    parts: int = 4
-    """refreshes until every cell was asked"""
-    decay: float = 0.8
-    """what a refresh leaves of the old density"""
-    margin: int = 1
-    """cells by which occupied space is widened"""
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """What is optimised."""
-
-    radius: float = 1.0
-    """of the ball that holds the object"""
-    field: FieldConfig = GridField()
-    """chosen with --field"""
-    activation: Literal["exp", "softplus"] = "exp"
-    """from logit to density"""
-    shift: float = 0.0
-    """added to the logit: empty space begins at activation(shift)"""
-    limit: float = 15.0
-    """shifted logit above which exp goes on as a straight line"""
-    blob: BlobConfig = BlobConfig()
-    background: BackgroundConfig = RandomBackground()
-    """chosen with --background"""
-    occupancy: OccupancyConfig = OccupancyConfig()
+__all__ = [
+    "BackgroundConfig",
+    "BlobConfig",
+    "CameraConfig",
+    "Colour",
+    "Config",
+    "DistillConfig",
+    "FieldConfig",
+    "GridField",
+    "LearnedBackground",
+    "LightConfig",
+    "MlpField",
+    "OccupancyConfig",
+    "OptimiseConfig",
+    "OutputConfig",
+    "ProposalConfig",
+    "RandomBackground",
+    "RegulariseConfig",
+    "RenderConfig",
+    "SceneConfig",
+    "ShampooConfig",
+    "SolidBackground",
+    "Span",
+]
 
 
 @dataclass(frozen=True)
@@ -146,6 +72,8 @@ class CameraConfig:
     """standard deviation of the point looked at"""
     up_jitter: float = 0.02
     """standard deviation of the up vector"""
+    jitter_is: Literal["deviation", "variance"] = "deviation"
+    """what the two numbers above are; the paper's N(0, 0.2 I) can be read as both, and ports read deviations"""
     stratified: bool = False
     """one view in each sector of the azimuth"""
 
@@ -184,26 +112,8 @@ class RenderConfig:
     """compute normals for unlit views too, so that the orientation weight acts there"""
     chunk: int = 16384
     """rays at once in previews and videos; bounds memory"""
-
-
-@dataclass(frozen=True)
-class SdsConfig:
-    """Score distillation."""
-
-    guidance_scale: Annotated[float, arg(aliases=["--guidance-scale"])] = 101.0
-    """1 follows the caption, more exaggerates it; the paper's omega + 1"""
-    t_min: Schedule = Constant(0.02)
-    """least noise, as a fraction of the prior's timesteps"""
-    t_max: Schedule = Constant(0.98)
-    """most noise"""
-    weighting: Literal["sigma2", "uniform", "alpha-sigma"] = "sigma2"
-    """what each noise level counts"""
-    draws: int = 1
-    """noisy copies per picture"""
-    max_norm: float = 0.0
-    """longest gradient per picture; 0 for no limit"""
-    rescale: float = 0.0
-    """share of guidance's extra contrast that is taken back, 0..1"""
+    recompute: int = 0
+    """rays at once in steps, rendered again for their gradients; bounds memory, costs time; 0: all, once"""
 
 
 @dataclass(frozen=True)
@@ -220,24 +130,48 @@ class RegulariseConfig:
     """against matter spread along a ray"""
     smoothness: Schedule = Constant(0.0)
     """against rough density (grid field only)"""
+    interlevel: Schedule = Constant(1.0)
+    """makes proposals follow the field; trains nothing else"""
+    over_pixels: Literal["mean", "sum"] = "mean"
+    """how the first four count a picture's pixels; score distillation is a sum over them, and the paper says nothing"""
+
+
+@dataclass(frozen=True)
+class ShampooConfig:
+    """What only Shampoo needs. What the paper leaves open is as in the original implementation's defaults."""
+
+    exponent: float = 2.0
+    """override of the inverse root: both sides of a gradient get their statistics to the power -1/exponent"""
+    block: int = 128
+    """greatest side of a preconditioned block"""
+    averaged: bool = False
+    """take the mean of past updates as momentum, not their sum: steps of a tenth of the size"""
+    nesterov: bool = True
+    """let the momentum look one update ahead"""
+    every: int = 1
+    """steps between new inverse roots"""
 
 
 @dataclass(frozen=True)
 class OptimiseConfig:
-    """Adam."""
+    """How the scene is updated."""
+
+    method: Literal["adam", "shampoo"] = "adam"
+    """distributed Shampoo, grafted to steps of length sqrt(N), is the paper's"""
 
     grid: float = 0.02
     """learning rate of grids"""
     network: float = 5e-3
-    """learning rate of the field's network"""
+    """learning rate of the field's network and of proposals"""
     background: float = 1e-3
     """learning rate of a learned background"""
     betas: Span = (0.9, 0.99)
     """memory of the gradient and of its square"""
     epsilon: float = 1e-15
-    """added to the root of the mean square"""
+    """added to the root of the mean square (Adam), or to the statistics relative to their greatest value (Shampoo)"""
     rate: Schedule = Constant(1.0)
     """factor on all learning rates: warm-up and decay"""
+    shampoo: ShampooConfig = ShampooConfig()
 
 
 @dataclass(frozen=True)
@@ -253,7 +187,9 @@ class OutputConfig:
     sheet_size: int = 144
     """of each picture on the contact sheet, pixels"""
     mesh_resolution: int = 112
-    """points per side of the sampled cube"""
+    """points at which the density is sampled, per diameter of the scene's ball"""
+    texture_size: int = 1024
+    """of the mesh, pixels"""
 
 
 @dataclass(frozen=True)
@@ -286,6 +222,10 @@ class Config:
     """tell the prior camera, background and light where it can use them, not words alone"""
     view_words: bool = True
     """append 'front view' and the like to the prompt"""
+    blend_views: bool = False
+    """blend the captions of neighbouring views instead of taking the nearest one"""
+    perp_neg: float = 0.0
+    """steer away from other views' captions (Perp-Neg): factor on the usual weights, 0 for not at all"""
     checkpoint_every: int = 100
     """steps"""
     preview_every: float = 5.0
@@ -294,7 +234,7 @@ class Config:
     camera: CameraConfig = CameraConfig()
     light: LightConfig = LightConfig()
     render: RenderConfig = RenderConfig()
-    sds: SdsConfig = SdsConfig()
+    distill: DistillConfig = DistillConfig()
     regularise: RegulariseConfig = RegulariseConfig()
     optimise: OptimiseConfig = OptimiseConfig()
     output: OutputConfig = OutputConfig()

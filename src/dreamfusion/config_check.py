@@ -16,8 +16,10 @@ from dreamfusion.config import (
     LearnedBackground,
     MlpField,
     RandomBackground,
+    SceneConfig,
     SolidBackground,
 )
+from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Schedule
 
@@ -26,17 +28,21 @@ LONGEST_PROMPT = 300
 
 _LEAST: dict[str, float] = {
     "steps": 1, "views": 1, "threads": 0, "checkpoint_every": 1, "preview_every": 0,
-    "scene.occupancy.cells": 8, "scene.occupancy.every": 1, "scene.occupancy.parts": 1,
+    "scene.occupancy.cells": 8, "scene.occupancy.every": 0, "scene.occupancy.parts": 1,
     "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
     "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
-    "sds.draws": 1, "sds.max_norm": 0, "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
+    "distill.draws": 1, "distill.max_norm": 0, "perp_neg": 0,
+    "output.samples": 2, "output.frames": 2, "output.mesh_resolution": 8,
     "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
+    "render.recompute": 0, "camera.look_at_jitter": 0, "camera.up_jitter": 0, "scene.proposal.layers": 1,
+    "scene.proposal.width": 1, "scene.proposal.levels": 1, "scene.proposal.slope": 1, "optimise.shampoo.exponent": 1,
+    "optimise.shampoo.block": 1, "optimise.shampoo.every": 1,
 }  # fmt: skip
 _BETWEEN: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1), "size": (8, 1024), "scene.radius": (0.01, 100),
     "scene.blob.width": (1e-3, 100), "scene.occupancy.decay": (0, 1),
-    "sds.guidance_scale": (0, 1000), "sds.rescale": (0, 1),
-    "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
+    "distill.guidance_scale": (0, 1000), "distill.rescale": (0, 1),
+    "output.texture_size": (64, 8192), "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),
 }  # fmt: skip
 
 
@@ -49,8 +55,12 @@ def validate(config: Config) -> None:
             raise UserError(f"the {name} is longer than {LONGEST_PROMPT} characters: say it in fewer words")
     _validate_numbers(config)
     _validate_noise(config)
+    _validate_law(config.distill.law)
+    if config.perp_neg and not config.view_words:
+        raise UserError("--perp-neg steers away from view words: leave --no-view-words away, or --perp-neg")
     require_device_name(config.device)
     _validate_background(config.scene.background)
+    _validate_paper_parts(config.scene)
     match config.scene.field:
         case GridField() as grid:
             _validate_grid(grid)
@@ -99,6 +109,18 @@ def _validate_numbers(config: Config) -> None:
         raise UserError(f"--optimise.epsilon must be above 0, not {adam.epsilon}")
 
 
+def _validate_paper_parts(scene: SceneConfig) -> None:
+    """What the networks on blurred places need, if there are any."""
+    for bins in scene.proposal.rounds:
+        require("scene.proposal.rounds", bins, 2)
+    for reach in scene.proposal.dilation:
+        require("scene.proposal.dilation", reach, 0)
+    if not all(scene.variance(part / 100) > 0 for part in range(101)):
+        raise UserError("--scene.variance must be above 0 all along the run")
+    if scene.blob.on == "density" and isinstance(scene.field, GridField):
+        raise UserError("--scene.blob.on must be logit with --field grid, whose first grid holds the blob")
+
+
 def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:
     """Every number with a point in a configuration, with its option; a schedule is one option."""
     if isinstance(value, float):
@@ -131,9 +153,24 @@ def _require_colour(option: str, colour: Colour) -> None:
 
 def _validate_noise(config: Config) -> None:
     """Levels are asked for at every step, and should not be refused half-way."""
-    low, high = config.sds.t_min, config.sds.t_max
+    low, high = config.distill.t_min, config.distill.t_max
     if not all(0 <= low(share) <= high(share) <= 1 for share in (part / 100 for part in range(101))):
-        raise UserError("--sds.t-min and --sds.t-max must satisfy 0 <= t-min <= t-max <= 1 all along the run")
+        raise UserError("--distill.t-min and --distill.t-max must satisfy 0 <= t-min <= t-max <= 1 all along the run")
+
+
+def _validate_law(law: LawConfig) -> None:
+    match law:
+        case NfsdLaw(clean_below):
+            require("distill.law.clean-below", clean_below, 0, 1)
+        case IsmLaw(inversions, gap, start):
+            require("distill.law.inversions", inversions, 1)
+            require("distill.law.gap", gap, 0.001, 0.999)
+            require("distill.law.start", start, 0, 0.999)
+        case VsdLaw(rank, rate):
+            require("distill.law.rank", rank, 1)
+            require("distill.law.rate", rate, 0)
+        case SdsLaw() | CsdLaw():
+            pass
 
 
 def _validate_grid(grid: GridField) -> None:

@@ -1,7 +1,8 @@
 """A configuration as text: schedules in a short form, and frozen records as JSON that reads back exactly.
 
 Schedules are written `0.5` (constant), `0:1` (a line over the whole run), `0:1@0.2:0.6` (a line between these fractions
-of the run, level outside) or `1,0.5,0.1@0.3,0.6` (steps at these fractions).
+of the run, level outside), `1,0.5,0.1@0.3,0.6` (steps at these fractions) or `0:1~0.1@0.2` (a line until this fraction,
+then half a cosine wave).
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dreamfusion.errors import UserError
-from dreamfusion.schedules import Constant, Ramp, Schedule, Steps
+from dreamfusion.schedules import Constant, Ramp, Schedule, Steps, WarmupCosine
 
 Record = TypeVar("Record")
 KIND = "kind"
@@ -21,17 +22,19 @@ def schedule_from_text(text: str) -> Schedule:
     """Read the short form. Raises UserError for anything else."""
     values, _, places = text.partition("@")
     try:
+        if "~" in values:
+            warmup, end = values.split("~")
+            return WarmupCosine(*_two(warmup), float(end), float(places))
         if "," in values:
             return Steps(_numbers(values, ","), _numbers(places, ","))
         if ":" in values:
-            start, end = _numbers(values, ":")
-            begin, until = _numbers(places, ":") if places else (0.0, 1.0)
-            return Ramp(start, end, begin, until)
+            return Ramp(*_two(values), *(_two(places) if places else (0.0, 1.0)))
         if places:
             raise ValueError
         return Constant(float(values))
     except ValueError:
-        raise UserError(f"{text!r} is no schedule: write 0.5, 0:1, 0:1@0.2:0.6 or 1,0.5,0.1@0.3,0.6") from None
+        forms = "0.5, 0:1, 0:1@0.2:0.6, 1,0.5,0.1@0.3,0.6 or 0:1~0.1@0.2"
+        raise UserError(f"{text!r} is no schedule: write {forms}") from None
 
 
 def schedule_text(schedule: Schedule) -> str:
@@ -45,6 +48,8 @@ def schedule_text(schedule: Schedule) -> str:
             return f"{start!r}:{end!r}@{begin!r}:{until!r}"
         case Steps(values, boundaries):
             return ",".join(map(repr, values)) + "@" + ",".join(map(repr, boundaries))
+        case WarmupCosine(start, peak, end, until):
+            return f"{start!r}:{peak!r}~{end!r}@{until!r}"
 
 
 def to_json(record: Any) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def from_json(kind: type[Record], values: Mapping[str, Any], where: str = "") ->
 
 def _plain(value: Any) -> Any:
     match value:
-        case Constant() | Ramp() | Steps():
+        case Constant() | Ramp() | Steps() | WarmupCosine():
             return schedule_text(value)
         case tuple():
             return [_plain(item) for item in value]
@@ -130,6 +135,11 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 def _numbers(text: str, separator: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(separator))
+
+
+def _two(text: str) -> tuple[float, float]:
+    first, second = _numbers(text, ":")
+    return first, second
 
 
 def _path(where: str, name: str) -> str:

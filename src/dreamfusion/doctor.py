@@ -17,7 +17,8 @@ MEMORY_GB, DISK_GB = 2.5, 0.5
 OPTIONAL = {"embreex": "training the embedded prior (pip install 'dreamfusion[train]')"}
 PACKAGES = (
     *("torch", "diffusers", "transformers", "tokenizers", "accelerate", "safetensors", "huggingface_hub"),
-    *("numpy", "scipy", "scikit-image", "trimesh", "pillow", "av", "jaxtyping"),
+    *("numpy", "scipy", "scikit-image", "pillow", "av", "jaxtyping"),
+    *("trimesh", "xatlas", "fast-simplification", "manifold3d"),
 )
 
 

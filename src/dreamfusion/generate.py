@@ -3,7 +3,7 @@
 import ctypes
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from dreamfusion.config import Config, OutputConfig
 from dreamfusion.config_check import validate
 from dreamfusion.config_text import from_json, to_json
 from dreamfusion.errors import UserError
-from dreamfusion.mesh import export, extract, paint
+from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.priors import Prior, open_prior
+from dreamfusion.processes import ALONE, Team, require_equal_shares
 from dreamfusion.prompts import PromptTable
 from dreamfusion.runs import RunFolder, write_json
 
@@ -28,6 +29,8 @@ _GLIBC = {
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: never shrink
     -2: 2**26,  # M_TOP_PAD: grow in such steps
 }
+
+_OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 
 Say = Callable[[str], None]
 """Told in a few words what is being done"""
@@ -74,7 +77,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def begin(config: Config, path: Path) -> Job:
+def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
     """A new run in a new folder. Everything that can be wrong with the configuration is said before the folder is made.
 
     Raises UserError.
@@ -83,18 +86,20 @@ def begin(config: Config, path: Path) -> Job:
     device = device_of(config.device)
     prior = _open_prior(config, device)
     prompts = prompt_table(config, prior)
-    run = start(config, device)
+    run = start(config, device, team)
     folder = RunFolder.create(path, to_json(config))
     checkpoint.save(run, folder.checkpoint)
     return Job(run, prior, prompts, folder)
 
 
-def reopen(path: Path, device: str, steps: int | None = None) -> Job:
+def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE) -> Job:
     """An interrupted run, at its last checkpoint; `steps` is a new total.
 
     Raises UserError, and then nothing is changed.
     """
     folder, run = open_run(path, device)
+    require_equal_shares(run.config.views, team)
+    run.team = team
     if steps is not None:
         if steps < run.step:
             raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
@@ -107,6 +112,13 @@ def reopen(path: Path, device: str, steps: int | None = None) -> Job:
         checkpoint.save(run, folder.checkpoint)  # before the config: it is what counts, and what may not fit on a disk
         write_json(folder.config, to_json(run.config))
     return Job(run, prior, prompts, folder)
+
+
+def follow(run: Run) -> None:
+    """Do all steps of a run whose files another process writes. Raises Diverged, like that one."""
+    prior = _open_prior(run.config, run.device)
+    for _ in optimise(run, prior, prompt_table(run.config, prior), run.config.steps):
+        pass
 
 
 def config_of(path: Path) -> Config:
@@ -168,11 +180,13 @@ def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = 
 
 
 def _own_mesh(run: Run, folder: RunFolder) -> list[Path]:
+    output = run.config.output
+    texture = TextureOptions(output.texture_size)
+    options = MeshOptions(output.mesh_resolution, run.config.size, faces=_OWN_FACES, texture=texture)
     try:
-        write_mesh(run, folder.mesh, run.config.output.mesh_resolution)
+        return write_mesh(run, folder, options)[0]
     except UserError as error:
         raise UserError(f"no mesh and no page were made: {error} (the pictures are in {folder.media})") from error
-    return [folder.mesh]
 
 
 def write_page(run: Run, folder: RunFolder) -> list[Path]:
@@ -195,9 +209,23 @@ def write_video(run: Run, folder: RunFolder, output: OutputConfig) -> list[Path]
     return [folder.turntable_mp4, folder.turntable_webp, folder.sheet]
 
 
-def write_mesh(run: Run, path: Path, resolution: int, level: float | None = None) -> None:
-    """The coloured mesh; the suffix of `path` says the format."""
-    export(paint(extract(run.scene, resolution, level), run.scene), path, _facts(run))
+def write_mesh(
+    run: Run, folder: RunFolder, options: MeshOptions, formats: Iterable[str] = (), height_mm: float = 100.0
+) -> tuple[list[Path], Report]:
+    """The run's mesh with its report, and beside it the same in other formats; returns the files written."""
+    others = [folder.mesh.with_suffix(f".{name}") for name in formats if name != "glb"]
+    files, report = export_mesh(run, [folder.mesh, *others], options, height_mm)
+    write_json(folder.mesh_report, report.record())
+    return [*files, folder.mesh_report], report
+
+
+def export_mesh(
+    run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0
+) -> tuple[list[Path], Report]:
+    """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is."""
+    require_formats(paths)
+    mesh, report = make_mesh(run.scene, run.recipe.show, options)
+    return [file for path in paths for file in export(mesh, path, _facts(run), height_mm)], report
 
 
 def _open_prior(config: Config, device: torch.device) -> Prior:
@@ -208,4 +236,4 @@ def _facts(run: Run) -> dict[str, object]:
     """What made the object, for its files."""
     config = run.config
     facts = {"prompt": config.prompt, "negative": config.negative, "seed": config.seed, "steps": run.step}
-    return facts | {"preset": config.preset, "prior": config.prior, "guidance scale": config.sds.guidance_scale}
+    return facts | {"preset": config.preset, "prior": config.prior, "guidance scale": config.distill.guidance_scale}

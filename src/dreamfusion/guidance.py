@@ -6,60 +6,80 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dreamfusion.errors import UserError
 from dreamfusion.priors import Conditioning, NoiseSchedule, Prior
 
 
-def guided_noise(
-    prior: Prior,
-    noisy: Float[Tensor, "b c u v"],
-    t: Int[Tensor, " b"],
-    given: Conditioning,
-    scale: float,
-    rescale: float | None = None,
-) -> Float[Tensor, "b c u v"]:
-    """The guided noise estimate, from one call of the network for all captions.
-
-    `scale` is diffusers' guidance scale s: 1 is the plain conditional estimate, 0 the empty one; the paper's omega is
-    s - 1. `rescale` in [0, 1] takes back that share of the contrast that guidance adds (see `rescaled`); None: nothing.
-    """
-    says = _estimates(prior, noisy, t, given)
-    guided = combined(says.empty, says.text, says.against, given.weight, scale)
-    return guided if rescale is None else rescaled(prior.schedule, noisy, t, guided, says.text, rescale)
-
-
 @dataclass(frozen=True, eq=False)
-class _Estimates:
-    empty: Float[Tensor, "b c u v"]
+class Estimates:
+    """What a prior says of the noise in pictures."""
+
+    base: Float[Tensor, "b c u v"]
+    """for the empty caption, or the negative prompt in its place"""
     text: Float[Tensor, "b c u v"]
-    against: Float[Tensor, "k b c u v"]
+    guided: Float[Tensor, "b c u v"]
 
 
-def _estimates(prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning) -> _Estimates:
-    captions = torch.cat([given.empty[None], given.text[None], given.against.transpose(0, 1)])
+@dataclass(frozen=True)
+class Guidance:
+    """How a noise estimate is sharpened. The default is the paper's."""
+
+    scale: float = 101.0
+    """diffusers' s: 1 is the plain conditional estimate, 0 the empty one; the paper's omega = 100 is s - 1"""
+    rescale: float | None = None
+    """share in [0, 1] of the contrast added by guidance that is taken back (see `rescaled`); None: nothing"""
+
+    def __post_init__(self) -> None:
+        if self.rescale is not None and not 0 <= self.rescale <= 1:
+            raise UserError(f"the guidance rescale is a share between 0 and 1, not {self.rescale}")
+
+    def __call__(
+        self, prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning
+    ) -> Estimates:
+        """All estimates from one call of the network."""
+        base, text, against = _by_caption(prior, noisy, t, given)
+        guided = combined(base, text, against, given.weight, self.scale)
+        if self.rescale is not None:
+            guided = rescaled(prior.schedule, noisy, t, guided, text, self.rescale)
+        return Estimates(base, text, guided)
+
+
+def guided_noise(
+    prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning, scale: float
+) -> Float[Tensor, "b c u v"]:
+    """The guided noise estimate alone."""
+    return Guidance(scale)(prior, noisy, t, given).guided
+
+
+def _by_caption(
+    prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning
+) -> tuple[Float[Tensor, "b c u v"], Float[Tensor, "b c u v"], Float[Tensor, "k b c u v"]]:
+    base = given.empty if given.negative is None else given.negative
+    captions = torch.cat([base[None], given.text[None], given.against.transpose(0, 1)])
     count = len(captions)
     eps = prior.predict_noise(
         noisy.repeat(count, 1, 1, 1), t.repeat(count), captions.flatten(0, 1), given.known.repeated(count)
     )
-    empty, text, *against = eps.unflatten(0, (count, len(noisy)))
-    return _Estimates(empty, text, torch.stack(against) if against else eps.new_zeros(0, *noisy.shape))
+    base, text, *against = eps.unflatten(0, (count, len(noisy)))
+    return base, text, torch.stack(against) if against else eps.new_zeros(0, *noisy.shape)
 
 
 def combined(
-    empty: Float[Tensor, "b c u v"],
+    base: Float[Tensor, "b c u v"],
     text: Float[Tensor, "b c u v"],
     against: Float[Tensor, "k b c u v"],
     weight: Float[Tensor, "b k"],
     scale: float,
 ) -> Float[Tensor, "b c u v"]:
-    """empty + s (d + sum_k w_k perp(d_k, d)), with d = text - empty and d_k = against_k - empty.
+    """base + s (d + sum_k w_k perp(d_k, d)), with d = text - base and d_k = against_k - base.
 
     Without `against` this is classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). With it it is Perp-Neg
     (Armandpour et al. 2023, arXiv 2304.04968): only what another caption says *besides* the main one counts, and a
     negative weight steers away from it.
     """
-    main = text - empty
-    aside = perpendicular(against - empty, main.expand_as(against))
-    return empty + scale * (main + (weight.T[:, :, None, None, None].to(aside) * aside).sum(0))
+    main = text - base
+    aside = perpendicular(against - base, main.expand_as(against))
+    return base + scale * (main + (weight.T[:, :, None, None, None].to(aside) * aside).sum(0))
 
 
 def perpendicular(v: Float[Tensor, "*n c u v"], axis: Float[Tensor, "*n c u v"]) -> Float[Tensor, "*n c u v"]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -12,11 +12,12 @@ from torch import Generator, Tensor
 from dreamfusion import build, regularise
 from dreamfusion.config import Config
 from dreamfusion.config_check import validate
-from dreamfusion.distill import surrogate
+from dreamfusion.distill import Distillation, Vsd, surrogate
 from dreamfusion.errors import UserError
 from dreamfusion.fields.grid import GridField
 from dreamfusion.priors import Prior, require_known
-from dreamfusion.prompts import PromptTable
+from dreamfusion.processes import ALONE, Team, require_equal_shares
+from dreamfusion.prompts import PromptTable, Wording
 from dreamfusion.render import Render, render
 from dreamfusion.scene import Scene
 from dreamfusion.schedules import Schedule
@@ -33,11 +34,15 @@ class Run:
     config: Config
     recipe: build.Recipe
     scene: Scene
-    optimiser: torch.optim.Adam
+    distillation: Distillation
+    """holds parameters if its law learns (VSD): then `optimiser` moves them too, from the first step on"""
+    optimiser: torch.optim.Optimizer
     generator: Generator
     """on the CPU, on every machine: draws are moved to the device"""
     step: int = 0
     """steps done"""
+    team: Team = ALONE
+    """the processes that share the steps"""
 
     @property
     def progress(self) -> float:
@@ -56,13 +61,13 @@ class Metrics:
     step: int
     """steps done, this one included"""
     losses: dict[str, float]
-    """weighted parts; "sds" is the mean norm of the distillation gradient per picture, as its value means nothing"""
+    """weighted parts; "distillation" is the mean norm of its gradient per picture, as its value means nothing"""
     opacity: float
     """mean over the pixels, in [0, 1]"""
     occupied: float
     """share of the cells that were searched for matter"""
     gradient_norm: float
-    """over all parameters"""
+    """over all parameters of the scene"""
     seconds: dict[str, float]
     """wall time by stage: render, prior, backward, update (on a GPU, where work is queued, only the sum counts)"""
 
@@ -72,20 +77,27 @@ class Metrics:
         return {"step": self.step, "losses": self.losses, **numbers}
 
 
-def start(config: Config, device: torch.device) -> Run:
+def start(config: Config, device: torch.device, team: Team = ALONE) -> Run:
     """A run before its first step. Raises UserError for a configuration with which none can be."""
     validate(config)
+    require_equal_shares(config.views, team)
     generator = Generator().manual_seed(config.seed)
     scene = build.scene(config.scene, generator).to(device)
-    scene.occupancy.update(scene.field, generator)
-    return Run(config, build.recipe(config), scene, build.optimiser(config.optimise, scene), generator)
+    scene.focus(config.scene.variance(0.0), 0.0)
+    if config.scene.occupancy.every:
+        scene.occupancy.update(scene.field, generator)
+    distillation, optimiser = build.distillation(config.distill), build.optimiser(config.optimise, scene)
+    if isinstance(distillation.law, Vsd) and team.size > 1:
+        raise UserError("vsd learns from all views at once: run it in one process, without torchrun")
+    return Run(config, build.recipe(config), scene, distillation, optimiser, generator, team=team)
 
 
 def prompt_table(config: Config, prior: Prior) -> PromptTable:
     """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
     require_known(prior, config.prompt)
     require_known(prior, config.negative)
-    return PromptTable(prior, config.prompt, config.negative, config.view_words, config.conditions)
+    wording = Wording(config.negative, config.view_words, config.conditions, config.blend_views, config.perp_neg)
+    return PromptTable(prior, config.prompt, wording)
 
 
 def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterator[Metrics]:
@@ -97,46 +109,57 @@ def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterat
 def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     """One step of score distillation. Raises Diverged, before anything is updated, if a number is not finite."""
     config, recipe, scene, generator, progress = run.config, run.recipe, run.scene, run.generator, run.progress
-    watch = _Stopwatch()
+    team, own, watch = run.team, run.team.share(config.views), _Stopwatch()
+    scene.focus(config.scene.variance(progress), progress)
+    if isinstance(run.distillation.law, Vsd) and run.distillation.law.meet(prior, generator):
+        build.learn(run.optimiser, run.distillation.law)
 
     cameras = recipe.cameras(config.views, config.size, generator).to(run.device)
     light = recipe.lights(cameras, progress, generator)
     background = scene.background.draw(config.views, generator)
-    picture = render(scene, cameras, light, recipe.look, generator, background)
+    picture = render(scene, cameras, light, replace(recipe.look, views=own), generator, background)
     watch.lap("render")
 
     x = prior.encode(picture.rgb)
-    gradient = recipe.sds(x, prompts(cameras, light, background), prior, progress, generator)
+    given = prompts(cameras, light, background)
+    gradient = run.distillation(team.gathered(x), given, team.sharing(prior), progress, generator)
+    lessons = run.distillation.lessons(x, given, prior, progress, generator)
     watch.lap("prior")
 
-    penalties = _penalties(run, picture, progress)
-    loss = torch.stack([surrogate(x, gradient), *penalties.values()]).sum()
+    penalties = _penalties(run, picture, progress) | lessons
+    loss = torch.stack([surrogate(x, gradient if own is None else gradient[own]), *penalties.values()]).sum()
     run.optimiser.zero_grad()
     loss.backward()
+    team.average([parameter.grad for parameter in scene.parameters() if parameter.grad is not None])
     watch.lap("backward")
 
     pull = gradient.flatten(1).norm(dim=1).mean()
     watched = [_gradient_norm(scene), pull, picture.opacity.mean(), scene.occupancy.share(), *penalties.values()]
-    numbers = torch.stack(watched).tolist()
+    numbers = torch.stack(watched)
+    team.average([numbers])
+    numbers = numbers.tolist()
     _require_finite(run, numbers)
     _update(run, progress)
     watch.lap("update")
 
     norm, pull, opacity, occupied, *parts = numbers
-    losses = {"sds": pull, **dict(zip(penalties, parts, strict=True))}
+    losses = {"distillation": pull, **dict(zip(penalties, parts, strict=True))}
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
 
 
 def _penalties(run: Run, picture: Render, progress: float) -> dict[str, Float[Tensor, ""]]:
     """The weighted regularisers whose weight is not zero now. Orientation waits for views with normals."""
     weights, field = run.recipe.weights, run.scene.field
+    pixels = run.config.size**2 if weights.over_pixels == "sum" else 1
     terms: dict[str, tuple[Schedule, Callable[[], Tensor]]] = {
-        "opacity": (weights.opacity, lambda: regularise.opacity(picture)),
-        "entropy": (weights.entropy, lambda: regularise.entropy(picture)),
-        "distortion": (weights.distortion, lambda: regularise.distortion(picture)),
+        "opacity": (weights.opacity, lambda: pixels * regularise.opacity(picture)),
+        "entropy": (weights.entropy, lambda: pixels * regularise.entropy(picture)),
+        "distortion": (weights.distortion, lambda: pixels * regularise.distortion(picture)),
     }
     if picture.along.normal is not None:
-        terms["orientation"] = weights.orientation, lambda: regularise.orientation(picture)
+        terms["orientation"] = weights.orientation, lambda: pixels * regularise.orientation(picture)
+    if picture.along.proposals:
+        terms["interlevel"] = weights.interlevel, lambda: regularise.interlevel(picture)
     if isinstance(field, GridField):
         terms["smoothness"] = weights.smoothness, lambda: regularise.total_variation(field.merged_logits())
     now = {name: weight(progress) for name, (weight, _) in terms.items()}
@@ -150,7 +173,7 @@ def _update(run: Run, progress: float) -> None:
         group["lr"] = group["base"] * rate
     run.optimiser.step()
     run.step += 1
-    if run.step % occupancy.every == 0:
+    if occupancy.every and run.step % occupancy.every == 0:
         run.scene.occupancy.update(run.scene.field, run.generator, occupancy.parts)
 
 

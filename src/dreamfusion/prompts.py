@@ -1,5 +1,6 @@
 """From one prompt to what the prior is told about each view: a caption with view words, and what else is known."""
 
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -12,37 +13,51 @@ from dreamfusion.lights import Light
 from dreamfusion.priors import Conditioning, Known, Prior
 
 
+@dataclass(frozen=True)
+class Wording:
+    """How a prompt is put to a prior."""
+
+    negative: str = ""
+    """takes the place of the empty caption in guidance"""
+    view_dependent: bool = True
+    """whether captions say from where the object is seen"""
+    use_conditions: bool = True
+    """whether the prior is told view, background and light where it can use them, not words alone"""
+    blend_views: bool = False
+    """blend the captions of neighbouring views instead of taking the nearest one, whatever the prior's habit is"""
+    perp_neg: float = 0.0
+    """factor on the weights with which captions of other views are steered away from (`ViewWords.against`); 0: never"""
+
+
+PLAIN = Wording()
+
+
 class PromptTable:
     """The embeddings of a prompt with all view words of the prior, computed once; a call picks among them."""
 
-    def __init__(
-        self, prior: Prior, prompt: str, negative: str = "", view_dependent: bool = True, use_conditions: bool = True
-    ) -> None:
-        """Embed all captions of `prompt` without gradient. Raises UserError if it is empty.
-
-        `negative` takes the place of the empty caption in guidance. Without `view_dependent` the caption is the same
-        from everywhere. Without `use_conditions` the prior hears of view, background and light through words only.
-        """
+    def __init__(self, prior: Prior, prompt: str, wording: Wording = PLAIN) -> None:
+        """Embed all captions of `prompt` without gradient. Raises UserError if it is empty."""
         if not prompt.strip():
             raise UserError('the prompt is empty: say what to make, for example "a hamburger"')
-        self.view_words = prior.view_words
-        self.view_dependent = view_dependent
-        self.conditions = prior.conditions if use_conditions else frozenset[str]()
-        views = self.view_words.words if view_dependent else ("",)
+        blended = wording.blend_views or prior.view_words.interpolate
+        self.view_words = replace(prior.view_words, interpolate=blended)
+        self.wording = wording
+        self.conditions = prior.conditions if wording.use_conditions else frozenset[str]()
+        views = self.view_words.words if wording.view_dependent else ("",)
         surfaces = ("", self.view_words.textureless) if self.view_words.textureless else ("",)
-        self.captions = tuple(_caption(prompt, view, surface) for surface, view in product(surfaces, views))
+        captions = [_caption(prompt, view, surface) for surface, view in product(surfaces, views)]
+        self.captions = (*captions, "", *([wording.negative] if wording.negative else []))
         # In one call, so that the prior pads all captions to one length.
         with torch.no_grad():
-            embedded = prior.embed([*self.captions, negative])
-        self.table: Float[Tensor, "c l d"] = embedded[:-1]
-        self.empty: Float[Tensor, "l d"] = embedded[-1]
+            self.embeddings: Float[Tensor, "p l d"] = prior.embed(self.captions)
+        count = len(captions)
+        self.table, self.empty = self.embeddings[:count], self.embeddings[count]
+        self.negative = self.embeddings[-1] if wording.negative else None
 
     def __call__(self, cameras: Cameras, light: Light, background: Float[Tensor, "b 3"] | None = None) -> Conditioning:
-        """What to tell the prior about each view, for plain guidance (nothing to steer against).
-
-        `background` is the colour behind the object in [0, 1], where it is plain.
-        """
-        text = torch.einsum("bc,cld->bld", self._weights(cameras, light).to(self.table), self.table)
+        """What to tell the prior about each view. `background` is the colour behind it in [0, 1], where it is plain."""
+        text = self._embedded(self._by_word(cameras), light)
+        against, weight = self._against(cameras, light, text)
         known = Known(
             pose=cameras.pose if "pose" in self.conditions else None,
             background=background if "background" in self.conditions else None,
@@ -52,19 +67,32 @@ class PromptTable:
             text=text,
             empty=self.empty.expand_as(text),
             known=known,
-            against=text.new_zeros(len(text), 0, *self.empty.shape),
-            weight=text.new_zeros(len(text), 0),
+            against=against,
+            weight=weight,
+            negative=None if self.negative is None else self.negative.expand_as(text),
         )
 
-    def _weights(self, cameras: Cameras, light: Light) -> Float[Tensor, "b c"]:
-        """Share of every caption in every view; each row sums to one."""
-        by_view = torch.ones_like(cameras.fov_y)[:, None]
-        if self.view_dependent:
-            by_view = self.view_words.weights(cameras.azimuth, cameras.elevation)
-        if not self.view_words.textureless:
-            return by_view
-        white = light.white.to(by_view)[:, None]
-        return torch.cat([(1 - white) * by_view, white * by_view], dim=-1)
+    def _by_word(self, cameras: Cameras) -> Float[Tensor, "b w"]:
+        """Share of every view word in every view; each row sums to one."""
+        if self.wording.view_dependent:
+            return self.view_words.weights(cameras.azimuth, cameras.elevation)
+        return torch.ones_like(cameras.fov_y)[:, None]
+
+    def _against(
+        self, cameras: Cameras, light: Light, text: Float[Tensor, "b l d"]
+    ) -> tuple[Float[Tensor, "b k l d"], Float[Tensor, "b k"]]:
+        if not self.wording.perp_neg:
+            return text.new_zeros(len(text), 0, *self.empty.shape), text.new_zeros(len(text), 0)
+        words, weight = self.view_words.against(cameras.azimuth, cameras.elevation)
+        captions = [self._embedded(by_word, light) for by_word in words.unbind(1)]
+        return torch.stack(captions, dim=1), self.wording.perp_neg * weight.to(text)
+
+    def _embedded(self, by_word: Float[Tensor, "b w"], light: Light) -> Float[Tensor, "b l d"]:
+        """The caption of every view: view words by their shares, and the surface as the light shows it."""
+        if self.view_words.textureless:
+            white = light.white.to(by_word)[:, None]
+            by_word = torch.cat([(1 - white) * by_word, white * by_word], dim=-1)
+        return torch.einsum("bc,cld->bld", by_word.to(self.table), self.table)
 
 
 def _caption(prompt: str, view: str, surface: str) -> str:

@@ -28,8 +28,8 @@ class Rays:
     def __len__(self) -> int:
         return len(self.origin)
 
-    def __getitem__(self, rows: slice) -> "Rays":
-        """A sub-range of the rays."""
+    def __getitem__(self, rows: slice | Int[Tensor, " k"]) -> "Rays":
+        """Some of the rays."""
         return Rays(self.origin[rows], self.direction[rows], self.radius[rows])
 
 
@@ -47,8 +47,8 @@ class Gaussians:
     def __getitem__(self, rows: Int[Tensor, " k"]) -> "Gaussians":
         """Those of the given numbers."""
         # One number spread over all rows, as of points, stays that.
-        var = self.var[rows] if self.var.stride(0) else self.var[:1].expand(len(rows), -1)
-        return Gaussians(self.mean[rows], var)
+        var = self.var.index_select(0, rows) if self.var.stride(0) else self.var[:1].expand(len(rows), -1)
+        return Gaussians(self.mean.index_select(0, rows), var)
 
 
 def cast(cameras: Cameras) -> Rays:

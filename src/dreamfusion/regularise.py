@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamfusion.render import Picture, Render
+from dreamfusion.stepfun import outer
 
 
 def opacity(picture: Picture) -> Float[Tensor, ""]:
@@ -43,6 +44,19 @@ def distortion(render: Render) -> Float[Tensor, ""]:
     moment_before = (w * middle).cumsum(-1) - w * middle
     pairs = 2 * (w * (middle * weight_before - moment_before)).sum(-1)
     return (pairs + (w.square() * t.diff(dim=-1)).sum(-1) / 3).sum() / render.along.rays
+
+
+def interlevel(render: Render) -> Float[Tensor, ""]:
+    """Mean over rays of how much the field sees that proposals could not (mip-NeRF 360, equation 13), over all rounds.
+
+    sum_i max(0, w_i - bound_i)^2 / w_i, where w_i are the field's weights, without gradient, and bound_i is the weight
+    of the proposal's bins that overlap bin i. Proposals may say too much, never too little. Needs proposals.
+    """
+    along = render.along
+    weights = along.weights.detach()
+    missing = [(weights - outer(along.t.detach(), seen)).clamp(min=0) for seen in along.proposals]
+    floor = torch.finfo(weights.dtype).eps
+    return torch.stack([(each.square() / (weights + floor)).sum() for each in missing]).sum() / along.rays
 
 
 def total_variation(grid: Float[Tensor, "c d h w"]) -> Float[Tensor, ""]:

@@ -68,8 +68,13 @@ class RunFolder:
 
     @property
     def mesh(self) -> Path:
-        """The coloured mesh, binary glTF."""
+        """The textured mesh, binary glTF."""
         return self.path / "mesh.glb"
+
+    @property
+    def mesh_report(self) -> Path:
+        """What that mesh is like, and how well it agrees with the renderings, JSON."""
+        return self.path / "mesh.json"
 
     @property
     def index(self) -> Path:
@@ -84,7 +89,7 @@ class RunFolder:
         """
         run = cls(path)
         try:
-            _refuse_occupied(run)
+            refuse_occupied(path)
             run.media.mkdir(parents=True, exist_ok=True)
             write_json(run.config, config)
         except OSError as error:
@@ -185,12 +190,13 @@ def require_new_file(path: Path, suffixes: Collection[str]) -> None:
         raise UserError(f"cannot write to {path.parent}: choose another --out")
 
 
-def _refuse_occupied(run: RunFolder) -> None:
-    if run.path.exists() and not run.path.is_dir():
-        raise UserError(f"{run.path} is a file: choose another --out")
-    if run.path.is_dir() and any(run.path.iterdir()):
-        resume = f", or continue that run with `dreamfusion resume {run.path}`" if run.config.exists() else ""
-        raise UserError(f"{run.path} exists and is not empty: choose another --out{resume}")
+def refuse_occupied(path: Path) -> None:
+    """Raise UserError unless `path` is free for a new folder, or an empty one."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: choose another --out")
+    if path.is_dir() and any(path.iterdir()):
+        resume = f", or continue that run with `dreamfusion resume {path}`" if RunFolder(path).config.exists() else ""
+        raise UserError(f"{path} exists and is not empty: choose another --out{resume}")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dreamfusion.fields.encoding import isotropic
 from dreamfusion.geometry import intersect_ball, intersect_box
 from dreamfusion.rays import Rays, means, stratified, variances
 from dreamfusion.scene import Scene
+from dreamfusion.stepfun import Histogram
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,14 @@ class Bins:
     """among all rays"""
     rays: Rays
     t: Float[Tensor, "r edges"]
+    offset: Float[Tensor, "r levels"] | None = None
+    """where proposals will cut further: how their bins are shifted, see `Proposal.edges`; `t` are then the two ends"""
+
+    def __getitem__(self, rows: slice | Int[Tensor, " k"]) -> "Bins":
+        """Some of the rays."""
+        return Bins(
+            self.number[rows], self.rays[rows], self.t[rows], None if self.offset is None else self.offset[rows]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +49,37 @@ class Samples:
 
 
 def cut(scene: Scene, rays: Rays, samples: int, generator: Generator | None) -> Bins:
-    """Cut rays into `samples` bins each, from where they enter the ball and the box that hold all matter to the end."""
+    """Cut rays into `samples` bins each, from where they enter the ball and the box that hold all matter to the end.
+
+    If the scene has a network for proposals, that is left to `proposed`.
+    """
     box = intersect_box(rays.origin, rays.direction, *scene.occupancy.bounds)
     ball = intersect_ball(rays.origin, rays.direction, scene.radius)
     near, far = torch.maximum(box[0], ball[0]), torch.minimum(box[1], ball[1])
     number = (far > near).nonzero()[:, 0]
     hit = Rays(rays.origin[number], rays.direction[number], rays.radius[number])
     own = None if generator is None else _child(generator)
-    return Bins(number, hit, stratified(near[number], far[number], samples, own))
+    if scene.proposal is None:
+        return Bins(number, hit, stratified(near[number], far[number], samples, own))
+    ends = torch.stack([near[number], far[number]], dim=-1)
+    shape = (len(number), len(scene.proposal.options.rounds) + 1)
+    offset = ends.new_full(shape, 0.5) if own is None else torch.rand(shape, generator=own, device=own.device).to(ends)
+    return Bins(number, hit, ends, offset)
+
+
+def among(bins: Bins, rays: slice) -> Bins:
+    """Those of a range of all rays, numbered within it."""
+    own = ((bins.number >= rays.start) & (bins.number < rays.stop)).nonzero()[:, 0]
+    kept = bins[own]
+    return Bins(kept.number - rays.start, kept.rays, kept.t, kept.offset)
+
+
+def proposed(scene: Scene, bins: Bins, samples: int) -> tuple[Bins, tuple[Histogram, ...]]:
+    """The same rays, cut for the field, and what was seen on them in each round of proposals (if there are any)."""
+    if scene.proposal is None or bins.offset is None:
+        return bins, ()
+    t, seen = scene.proposal.edges(bins.rays, bins.t, samples, bins.offset)
+    return Bins(bins.number, bins.rays, t), seen
 
 
 def _child(generator: Generator) -> Generator:
@@ -56,16 +88,14 @@ def _child(generator: Generator) -> Generator:
     return Generator(device=generator.device).manual_seed(int(seed))
 
 
-def occupied(scene: Scene, bins: Bins, variance: float | None) -> Samples:
-    """One sample for each bin whose middle is in an occupied cell; `variance` replaces what a pixel sees."""
+def occupied(scene: Scene, bins: Bins) -> Samples:
+    """One sample for each bin whose middle is in an occupied cell."""
     place = means(bins.rays, bins.t)
     index = scene.occupancy.mask(place).flatten().nonzero()[:, 0]
-    mean = place.view(-1, 3)[index]
-    if variance is not None:
-        return Samples(index, isotropic(mean, variance))
+    mean = place.view(-1, 3).index_select(0, index)
     if not scene.field.sees_width:
         return Samples(index, isotropic(mean, 0.0))
-    return Samples(index, Gaussians(mean, variances(bins.rays, bins.t).view(-1, 3)[index]))
+    return Samples(index, Gaussians(mean, variances(bins.rays, bins.t).view(-1, 3).index_select(0, index)))
 
 
 def visible(samples: Samples, weights: Float[Tensor, "r s"], seen: float, coloured: float) -> tuple[Samples, Samples]:

@@ -1,5 +1,6 @@
 """Numbers that change during a run: pure functions of its progress, which goes from 0 (first step) to 1 (end)."""
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -62,4 +63,24 @@ class Steps:
         return self.values[bisect_right(self.boundaries, progress)]
 
 
-Schedule = Constant | Ramp | Steps
+@dataclass(frozen=True)
+class WarmupCosine:
+    """A straight line from `start` to `peak` until progress `until`, then half a cosine wave down to `end` at 1."""
+
+    start: float
+    peak: float
+    end: float
+    until: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.until < 1.0:
+            raise UserError(f"a warm-up ends before the run does, at a fraction from 0 to below 1, not at {self.until}")
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.until:
+            return self.start + (self.peak - self.start) * progress / self.until
+        share = (progress - self.until) / (1.0 - self.until)
+        return self.end + 0.5 * (self.peak - self.end) * (1.0 + math.cos(math.pi * share))
+
+
+Schedule = Constant | Ramp | Steps | WarmupCosine

@@ -5,6 +5,7 @@ from importlib import resources
 from typing import Any
 
 from dreamfusion.embedded import dataset
+from dreamfusion.embedded.table import names
 
 LICENCE = (
     "Trained only on renderings of CC0 1.0 meshes by Kenney (kenney.nl), Quaternius (quaternius.com) and Kay Lousberg "
@@ -22,7 +23,7 @@ def make_card(steps: int, pictures: int) -> dict[str, Any]:
         "conditions": ["background", "light", "pose"],
         "vocabulary": dataset.vocabulary(),
         "zero_padding": True,
-        "nouns": dataset.names(dataset.nouns()),
+        "nouns": names(dataset.nouns()),
         "colours": list(dataset.COLOURS),
         "world": {
             "camera_distance": dataset.DISTANCE,

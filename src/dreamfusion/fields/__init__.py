@@ -52,6 +52,15 @@ class SurfaceField(Field, Protocol):
 
 
 @runtime_checkable
+class FocusedField(Field, Protocol):
+    """A field that is blurred, less and less as the run goes on (the paper's annealed lambda_Sigma)."""
+
+    def focus(self, variance: float) -> None:
+        """From now on, answer for places with this variance along each axis."""
+        ...
+
+
+@runtime_checkable
 class PreparedField(Field, Protocol):
     """A field that can do part of its work once for several queries."""
 
@@ -91,4 +100,14 @@ def outward(slope: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
     return -slope / (slope.square().sum(-1, keepdim=True) + 1e-12).sqrt()
 
 
-__all__ = ["Field", "Gaussians", "Matter", "PreparedField", "SurfaceField", "outward", "prepared", "surface"]
+__all__ = [
+    "Field",
+    "FocusedField",
+    "Gaussians",
+    "Matter",
+    "PreparedField",
+    "SurfaceField",
+    "outward",
+    "prepared",
+    "surface",
+]

@@ -1,7 +1,8 @@
 """From a network's output to density: activations, and the blob of matter that a run begins with."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,11 +43,7 @@ Activation = Exp | Softplus
 
 @dataclass(frozen=True)
 class GaussianBlob:
-    """height * exp(-|x|^2 / (2 width^2)), added to the density logit *before* the activation.
-
-    The paper gives height 5 and width 0.2 in a ball of radius 1.4 and does not say on which side of the activation;
-    after it, a density of 5 would be almost transparent at this width.
-    """
+    """height * exp(-|x|^2 / (2 width^2)): matter in the middle; the paper gives height 5 and width 0.2."""
 
     height: float = 5.0
     width: float = 0.2
@@ -57,3 +54,18 @@ class GaussianBlob:
     def radius_above(self, level: float) -> float:
         """Distance from the centre at which the blob falls to `level` (0 if it never reaches it)."""
         return self.width * math.sqrt(2.0 * math.log(self.height / level)) if 0 < level < self.height else 0.0
+
+
+@dataclass(frozen=True)
+class DensityLaw:
+    """From a network's output at a place to the density there."""
+
+    activation: Activation = field(default_factory=Exp)
+    blob: GaussianBlob = field(default_factory=GaussianBlob)
+    blob_on: Literal["logit", "density"] = "logit"
+    """whether the blob is added before the activation or after it; see `config.BlobConfig`"""
+
+    def __call__(self, logit: Float[Tensor, " m"], position: Float[Tensor, "m 3"]) -> Float[Tensor, " m"]:
+        if self.blob_on == "logit":
+            return self.activation(logit + self.blob(position))
+        return self.activation(logit) + self.blob(position)

@@ -28,14 +28,16 @@ def integrated(at: Gaussians, levels: int) -> Float[Tensor, "m c"]:
     E[sin(f x)] = sin(f mean) exp(-f^2 var / 2), and likewise for the cosine: what varies faster than the Gaussian is
     wide fades to zero instead of aliasing.
     """
-    damping = torch.exp(-0.5 * _scaled(at.var, levels, power=2))
+    var = at.var if at.var.stride(0) else at.var[:1]  # one number for all places is damped once
+    damping = torch.exp(-0.5 * _scaled(var, levels, power=2))
     phase = _scaled(at.mean, levels, power=1)
     return torch.cat([phase.sin() * damping, phase.cos() * damping], dim=-1)
 
 
-def isotropic(mean: Float[Tensor, "m 3"], variance: float) -> Gaussians:
+def isotropic(mean: Float[Tensor, "m 3"], variance: float | Float[Tensor, ""]) -> Gaussians:
     """Places with covariance `variance` * I, whatever a pixel sees (the paper's annealed lambda_Sigma * I)."""
-    return Gaussians(mean=mean, var=mean.new_full((1, 1), variance).expand_as(mean))
+    one = variance.view(1, 1).to(mean) if isinstance(variance, Tensor) else mean.new_full((1, 1), variance)
+    return Gaussians(mean=mean, var=one.expand_as(mean))
 
 
 def _scaled(x: Tensor, levels: int, power: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The paper's field: an MLP on integrated positional encodings (DreamFusion, appendix A.2)."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,42 +9,56 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from dreamfusion.fields import Gaussians, Matter
-from dreamfusion.fields.density import Activation, Exp, GaussianBlob
-from dreamfusion.fields.encoding import encoded_size, integrated
+from dreamfusion.fields.density import DensityLaw
+from dreamfusion.fields.encoding import encoded_size, integrated, isotropic
 from dreamfusion.fields.layers import linear
+
+Order = Literal["norm-first", "norm-last"]
+
+FIRST_VARIANCE = 5e-2
+"""lambda_Sigma at the beginning of the paper's schedule"""
 
 
 @dataclass(frozen=True)
 class MipMlpOptions:
-    """Sizes of the paper's field. The order inside a residual block is ours: LayerNorm, linear, SiLU, linear."""
+    """Sizes of the paper's field."""
 
     levels: int = 8
     """frequencies 2^0 .. 2^(levels - 1) of the encoding"""
     blocks: int = 5
     width: int = 128
-    activation: Activation = field(default_factory=Exp)
-    blob: GaussianBlob = field(default_factory=GaussianBlob)
+    order: Order = "norm-first"
+    """see `Block`"""
+    law: DensityLaw = field(default_factory=DensityLaw)
 
 
 class MipMlp(nn.Module):
     """Residual MLP with density and albedo heads on one trunk.
 
-    It sees as finely as the Gaussians are narrow: `RenderOptions.variance`, annealed, is the paper's coarse-to-fine
-    schedule.
+    It answers for blurred places: their covariance is lambda_Sigma * I, not what a pixel sees, and lambda_Sigma shrinks
+    over the run. The present one is the buffer `variance`, which belongs to the field's state like its weights: nobody,
+    the mesh included, can ask more sharply than it has learned.
     """
 
-    sees_width = True
+    sees_width = False
+
+    variance: Tensor
 
     def __init__(self, options: MipMlpOptions, generator: Generator) -> None:
         super().__init__()
         self.options = options
-        width = options.width
+        width, first = options.width, options.order == "norm-first"
+        self.register_buffer("variance", torch.tensor(FIRST_VARIANCE))
         self.enter = linear(encoded_size(options.levels), width, generator)
-        self.blocks = nn.ModuleList(Block(width, generator) for _ in range(options.blocks))
-        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(Block(width, options.order, generator) for _ in range(options.blocks))
+        self.norm = nn.LayerNorm(width) if first else nn.Identity()
         # Small heads: the first picture is the blob, in grey.
         self.to_density = linear(width, 1, generator, gain=0.1)
         self.to_albedo = linear(width, 3, generator, gain=0.1)
+
+    def focus(self, variance: float) -> None:
+        """See `FocusedField`."""
+        self.variance.fill_(variance)
 
     def density(self, at: Gaussians) -> Float[Tensor, " m"]:
         """See `Field`."""
@@ -59,24 +74,30 @@ class MipMlp(nn.Module):
         return {"network": list(self.parameters())}
 
     def _trunk(self, at: Gaussians) -> Tensor:
-        hidden = self.enter(integrated(at, self.options.levels))
+        hidden = self.enter(integrated(isotropic(at.mean, self.variance), self.options.levels))
         for block in self.blocks:
             hidden = block(hidden)
         return self.norm(hidden)
 
     def _density_of(self, hidden: Tensor, at: Gaussians) -> Tensor:
-        return self.options.activation(self.to_density(hidden)[:, 0] + self.options.blob(at.mean))
+        return self.options.law(self.to_density(hidden)[:, 0], at.mean)
 
 
 class Block(nn.Module):
-    """x + linear(SiLU(linear(LayerNorm(x)))); the last layer starts small, so that the block starts near identity."""
+    """One residual step of two linear layers; the second starts small, so that the block starts near identity.
 
-    def __init__(self, width: int, generator: Generator) -> None:
+    norm-first: x + linear(SiLU(linear(LayerNorm(x)))). norm-last: LayerNorm(x + linear(SiLU(linear(x)))).
+    """
+
+    def __init__(self, width: int, order: Order, generator: Generator) -> None:
         super().__init__()
+        self.order = order
         self.norm = nn.LayerNorm(width)
         self.first = linear(width, width, generator)
         self.second = linear(width, width, generator, gain=0.1)
 
     def forward(self, x: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
-        """One residual step."""
-        return x + self.second(F.silu(self.first(self.norm(x))))
+        """See the class."""
+        if self.order == "norm-first":
+            return x + self.second(F.silu(self.first(self.norm(x))))
+        return self.norm(x + self.second(F.silu(self.first(x))))

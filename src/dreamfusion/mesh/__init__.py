@@ -1,7 +1,33 @@
-"""From a density field to a coloured mesh in a file: `export(paint(extract(scene), scene), path, extras)`."""
+"""From a density field to a textured mesh in a file: `export(bake(paint(mesh, scene), scene), path, extras)`.
 
+`make_mesh` does all of it but the file, and says how well the result agrees with the renderings of the scene.
+"""
+
+from dreamfusion.mesh.agreement import Agreement
+from dreamfusion.mesh.asset import MeshOptions, Report, make_mesh
 from dreamfusion.mesh.colour import linear_from_srgb, paint, srgb_from_linear
-from dreamfusion.mesh.export import export, glb_bytes
-from dreamfusion.mesh.extract import Mesh, extract
+from dreamfusion.mesh.export import export, require_formats
+from dreamfusion.mesh.extract import simplified, surface
+from dreamfusion.mesh.gltf import glb_bytes
+from dreamfusion.mesh.sample import lattice
+from dreamfusion.mesh.texture import TextureOptions, bake
+from dreamfusion.mesh.triangles import Mesh
 
-__all__ = ["Mesh", "export", "extract", "glb_bytes", "linear_from_srgb", "paint", "srgb_from_linear"]
+__all__ = [
+    "Agreement",
+    "Mesh",
+    "MeshOptions",
+    "Report",
+    "TextureOptions",
+    "bake",
+    "export",
+    "glb_bytes",
+    "lattice",
+    "linear_from_srgb",
+    "make_mesh",
+    "paint",
+    "require_formats",
+    "simplified",
+    "srgb_from_linear",
+    "surface",
+]

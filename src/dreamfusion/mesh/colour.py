@@ -1,4 +1,4 @@
-"""Vertex colours from the field, and the two encodings of colour."""
+"""The look of a scene's surface, and the two encodings of colour."""
 
 from dataclasses import replace
 
@@ -7,53 +7,67 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamfusion.compositing import composite
-from dreamfusion.mesh.extract import Mesh, device_of
-from dreamfusion.rays import Gaussians
+from dreamfusion.compositing import composed
+from dreamfusion.fields import Field, Gaussians, Matter, prepared, surface
+from dreamfusion.mesh.sample import device_of
+from dreamfusion.mesh.triangles import Mesh, vertex_normals
 from dreamfusion.scene import Scene
 
-_SAMPLES = 12  # points along the normal
-_CHUNK = 1 << 13  # vertices per evaluation of the field
+_DEPTH = 0.1  # length of the rays that see the surface, in radii of the scene's ball
+_SAMPLES = 8  # points on each
+_CHUNK = 1 << 13  # rays at a time
+_COUNTS = 0.01  # samples of less weight than this, and than any other of their ray, are not asked for their colour
 
 
-def paint(mesh: Mesh, scene: Scene, depth: float = 0.1) -> Mesh:
-    """The mesh with the colours that its surface shows to a ray along the inward normal.
+def paint(mesh: Mesh, scene: Scene) -> Mesh:
+    """The mesh with the colours that its vertices show to rays along their inward normals, see `look_at_surface`."""
+    device = device_of(scene)
+    place, normal = (torch.from_numpy(part).to(device) for part in (mesh.vertices, vertex_normals(mesh)))
+    return replace(mesh, colours=look_at_surface(scene, place, -normal, False).albedo.clamp(0, 1).cpu().numpy())
 
-    The ray starts a quarter of `depth` (in bounding radii) before the surface and ends three quarters behind it. Its
-    albedo is composited as in a rendering and divided by its opacity, so that neither the inside nor the background
-    shows.
+
+@torch.no_grad()
+def look_at_surface(scene: Scene, place: Float[Tensor, "n 3"], inward: Float[Tensor, "n 3"], normals: bool) -> Matter:
+    """What rays see that pass through places of the surface along the unit vectors `inward`.
+
+    A ray starts a quarter of its length before the surface and ends three quarters behind it. What it meets is
+    composited as in a rendering and divided by the opacity, so that neither the inside nor the background shows. The
+    density of the answer has no meaning.
     """
-    vertices, inward = (torch.from_numpy(part).to(device_of(scene)) for part in (mesh.vertices, -vertex_normals(mesh)))
-    length = depth * scene.radius
-    t = torch.linspace(-length / 4, 3 * length / 4, _SAMPLES + 1, device=vertices.device)
-    with torch.no_grad():
-        chunks = zip(vertices.split(_CHUNK), inward.split(_CHUNK), strict=True)
-        colours = torch.cat([_surface_albedo(scene, start, way, t) for start, way in chunks])
-    return replace(mesh, colours=colours.clamp(0, 1).cpu().numpy())
+    length = _DEPTH * scene.radius
+    t = torch.linspace(-length / 4, 3 * length / 4, _SAMPLES + 1, device=place.device)
+    field = prepared(scene.field)
+    parts = [
+        _composited(field, start, way, t, normals)
+        for start, way in zip(place.split(_CHUNK), inward.split(_CHUNK), strict=True)
+    ]
+    return Matter(
+        torch.cat([part.density for part in parts]),
+        torch.cat([part.albedo for part in parts]),
+        torch.cat([part.normal for part in parts if part.normal is not None]) if normals else None,
+    )
 
 
-def _surface_albedo(
-    scene: Scene, start: Float[Tensor, "v 3"], way: Float[Tensor, "v 3"], t: Float[Tensor, " s1"]
-) -> Float[Tensor, "v 3"]:
-    middle = (t[1:] + t[:-1]) / 2
-    points = start[:, None] + way[:, None] * middle[:, None]
-    mean = points.reshape(-1, 3)
-    matter = scene.field.matter(Gaussians(mean, torch.full_like(mean, float(t[1] - t[0]) ** 2 / 12)))
-    weights = composite(matter.density.reshape(points.shape[:2]), t.expand(len(start), -1))
-    weights = weights + 1e-6  # where nothing is dense (a vertex that smoothing moved) the plain mean is left
-    albedo = matter.albedo.reshape(points.shape)
-    return (weights[..., None] * albedo).sum(1) / weights.sum(1, keepdim=True)
+def _composited(
+    field: Field, start: Float[Tensor, "n 3"], way: Float[Tensor, "n 3"], t: Float[Tensor, " s1"], normals: bool
+) -> Matter:
+    mean = torch.addcmul(start[:, None], way[:, None], ((t[1:] + t[:-1]) / 2)[:, None]).reshape(-1, 3)
+    var = (t[1] - t[0]).square() / 12
+    density = field.density(Gaussians(mean, torch.full_like(mean, float(var))))
+    weights = composed(density.view(len(start), -1), t.expand(len(start), -1)).weights
+    weights = weights + 1e-6  # where nothing is dense (a vertex that was moved) the plain mean is left
+    weights = weights / weights.sum(-1, keepdim=True)
+    index = (weights >= weights.amax(-1, keepdim=True).clamp(max=_COUNTS)).flatten().nonzero()[:, 0]
+    weight, row = weights.flatten()[index], index // weights.shape[1]
+    at = Gaussians(mean[index], torch.full_like(mean[index], float(var)))
+    matter = surface(field, at, create_graph=False) if normals else field.matter(at)
 
+    def per_ray(values: Float[Tensor, "m 3"]) -> Float[Tensor, "n 3"]:
+        return torch.zeros_like(start).index_add(0, row, weight[:, None] * values)
 
-def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
-    """Outward unit normals at the vertices: the sum of the adjacent faces' normals, weighted by area."""
-    a, b, c = mesh.vertices.astype(np.float64)[mesh.faces].transpose(1, 0, 2)
-    across = np.cross(b - a, c - a)
-    total = np.zeros(mesh.vertices.shape)
-    for corner in range(3):
-        np.add.at(total, mesh.faces[:, corner], across)
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return (total / np.maximum(length, np.finfo(np.float64).tiny)).astype(np.float32)
+    share = torch.zeros_like(weights[:, 0]).index_add(0, row, weight)[:, None]
+    normal = None if matter.normal is None else torch.nn.functional.normalize(per_ray(matter.normal), dim=-1)
+    return Matter(share[:, 0], per_ray(matter.albedo) / share, normal)
 
 
 def linear_from_srgb(display: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -1,80 +1,81 @@
 """Meshes as files that other programs open upright, at a sane size, in the right colours."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import trimesh
 from jaxtyping import Float
-from trimesh.exchange.gltf import export_glb
 
 from dreamfusion.errors import UserError
-from dreamfusion.mesh.colour import linear_from_srgb, vertex_normals
-from dreamfusion.mesh.extract import Mesh
-from dreamfusion.runs import write_bytes
+from dreamfusion.mesh.gltf import glb_bytes, png_bytes
+from dreamfusion.mesh.triangles import Mesh, split, standing, vertex_normals
+from dreamfusion.mesh.usdz import require_usd, write_usdz
+from dreamfusion.runs import replacing, write_bytes
 
-_SUFFIXES = (".glb", ".obj", ".ply")
-_MATTE = {
-    "name": "matte",
-    "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.95},
-    "doubleSided": False,
-}
+_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
 
 
-def export(mesh: Mesh, path: Path, extras: Mapping[str, object]) -> None:
-    """Write the mesh, standing on the ground (y = 0) over the origin, y up, its longest side 1 metre.
+def require_formats(paths: Iterable[Path]) -> None:
+    """Raise UserError for a suffix that is no format's, and where the library of a format is missing."""
+    for path in paths:
+        if path.suffix.lower() not in _SUFFIXES:
+            raise UserError(f"cannot write a mesh as {path.name}: use one of the suffixes {', '.join(_SUFFIXES)}")
+        if path.suffix.lower() == ".usdz":
+            require_usd()
 
-    The suffix says the format: `.glb` (linear colours, matte material, `extras` in `asset.extras`), or `.obj` and
-    `.ply` (display colours, which is what their readers expect; `extras` are left out). Raises UserError for any other
-    suffix.
+
+def export(mesh: Mesh, path: Path, extras: Mapping[str, object], height_mm: float = 100.0) -> list[Path]:
+    """Write a baked and painted mesh in the format that the suffix of `path` says; returns the files, `path` first.
+
+    All but `.stl` stand on the ground (y = 0) over the origin, y up, the longest side 1 metre: `.glb` with the texture
+    inside and `extras` in `asset.extras`; `.obj` with `.mtl` and `.png` beside it; `.ply` with vertex colours;
+    `.usdz` with the texture inside. `.stl` is the bare shape for a printer: z up, `height_mm` high, the unit is the
+    millimetre. Raises UserError for any other suffix and where a library is missing, and then nothing was written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise UserError(f"cannot write a mesh as {path.name}: use one of the suffixes {', '.join(_SUFFIXES)}")
-    if suffix == ".glb":
-        content = glb_bytes(mesh, extras)
-    else:
-        content = _standing(mesh, _display_bytes(mesh)).export(file_type=suffix[1:])
-    write_bytes(path, content.encode() if isinstance(content, str) else bytes(content))
+    require_formats([path])
+    match path.suffix.lower():
+        case ".glb":
+            write_bytes(path, glb_bytes(mesh, extras))
+        case ".obj":
+            return _write_obj(mesh, path)
+        case ".ply":
+            colours = None if mesh.colours is None else np.round(mesh.colours * 255).astype(np.uint8)
+            write_bytes(path, _plain(mesh, standing(mesh), colours).export(file_type="ply"))
+        case ".stl":
+            write_bytes(path, _plain(mesh, printable(mesh, height_mm), None).export(file_type="stl"))
+        case ".usdz":
+            with replacing(path) as part:
+                write_usdz(mesh, part, extras)
+    return [path]
 
 
-def glb_bytes(mesh: Mesh, extras: Mapping[str, object]) -> bytes:
-    """The mesh as binary glTF, placed as in `export`; equal meshes and extras give equal bytes.
-
-    Colours are stored as floats: eight bits of linear light would leave only a dozen steps for the dark third of the
-    display range.
-    """
-    model = _standing(mesh, None)
-    if mesh.colours is not None:
-        model.vertex_attributes["_COLOR_0"] = linear_from_srgb(mesh.colours.astype(np.float32))
-
-    def finish(tree: dict) -> None:
-        tree["asset"] |= {"generator": "dreamfusion", "extras": dict(extras)}
-        tree["materials"] = [_MATTE]
-        for primitive in (part for each in tree["meshes"] for part in each["primitives"]):
-            primitive["material"] = 0
-            if mesh.colours is not None:
-                primitive["attributes"]["COLOR_0"] = primitive["attributes"].pop("_COLOR_0")
-
-    return export_glb(model, include_normals=True, tree_postprocessor=finish)
+def printable(mesh: Mesh, height_mm: float) -> Float[np.ndarray, "v 3"]:
+    """The vertices as printers want them: standing on z = 0, z up, the front towards -y, so many millimetres high."""
+    x, y, z = standing(mesh).T
+    return (np.stack([x, -z, y], axis=1) * (height_mm / y.max())).astype(np.float32)
 
 
-def _standing(mesh: Mesh, colours: np.ndarray | None) -> trimesh.Trimesh:
-    """The placed mesh with smooth normals; `process=False` keeps the order of vertices."""
-    return trimesh.Trimesh(
-        _on_the_ground(mesh.vertices),
-        mesh.faces,
-        vertex_normals=vertex_normals(mesh),
-        vertex_colors=colours,
-        process=False,
-    )
+def _plain(mesh: Mesh, place: Float[np.ndarray, "v 3"], colours: np.ndarray | None) -> trimesh.Trimesh:
+    """With smooth normals; `process=False` keeps the order of vertices."""
+    return trimesh.Trimesh(place, mesh.faces, vertex_normals=vertex_normals(mesh), vertex_colors=colours, process=False)
 
 
-def _on_the_ground(vertices: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
-    low, high = vertices.min(0), vertices.max(0)
-    middle = (low + high) / 2
-    return (vertices - np.array([middle[0], low[1], middle[2]], vertices.dtype)) / (high - low).max()
-
-
-def _display_bytes(mesh: Mesh) -> np.ndarray | None:
-    return None if mesh.colours is None else np.round(mesh.colours * 255).astype(np.uint8)
+def _write_obj(mesh: Mesh, path: Path) -> list[Path]:
+    """Wavefront: text with indices from 1, in the order place / texture / normal."""
+    assert mesh.texture is not None
+    cut = split(mesh)
+    material, picture = path.with_suffix(".mtl"), path.with_suffix(".png")
+    corners = zip((mesh.faces + 1).tolist(), (cut.faces + 1).tolist(), strict=True)
+    lines = [
+        f"mtllib {material.name}",
+        *(f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in standing(mesh).tolist()),
+        *(f"vt {u:.6f} {v:.6f}" for u, v in cut.uv.tolist()),
+        *(f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in vertex_normals(mesh).tolist()),
+        "usemtl matte",
+        *("f " + " ".join(f"{v}/{t}/{v}" for v, t in zip(*face, strict=True)) for face in corners),
+    ]
+    write_bytes(picture, png_bytes(mesh.texture))
+    write_bytes(material, f"newmtl matte\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n".encode())
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    return [path, material, picture]

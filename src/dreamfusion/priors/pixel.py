@@ -64,7 +64,11 @@ class PixelPrior:
             x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=True)
         return 2 * x - 1
 
-    @torch.no_grad()
+    @property
+    def network(self) -> nn.Module:
+        """What can be adapted: the denoiser."""
+        return self.unet
+
     def predict_noise(
         self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
     ) -> Float[Tensor, "b c u v"]:

@@ -38,12 +38,14 @@ class Conditioning:
 
     text: Float[Tensor, "b l d"]
     empty: Float[Tensor, "b l d"]
-    """the empty caption, or what takes its place (a negative prompt)"""
+    """the empty caption"""
     known: Known
     against: Float[Tensor, "b k l d"]
     """captions to steer relative to, besides `empty` (Perp-Neg); k = 0 is plain classifier-free guidance"""
     weight: Float[Tensor, "b k"]
     """of each `against`: negative steers away from it, positive towards it"""
+    negative: Float[Tensor, "b l d"] | None = None
+    """a negative prompt, which takes the place of the empty caption in guidance; None: there is none"""
 
     def repeated(self, times: int) -> "Conditioning":
         """The whole batch, `times` times in a row."""
@@ -53,6 +55,7 @@ class Conditioning:
             known=self.known.repeated(times),
             against=_tiled(self.against, times),
             weight=_tiled(self.weight, times),
+            negative=None if self.negative is None else _tiled(self.negative, times),
         )
 
 
@@ -98,7 +101,7 @@ class Prior(Protocol):
     def predict_noise(
         self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
     ) -> Float[Tensor, "b c u v"]:
-        """The noise in `noisy` at the timesteps t, without a gradient."""
+        """The noise in `noisy` at the timesteps t. Networks are frozen; gradients flow to what was added to them."""
         ...
 
 

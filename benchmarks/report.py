@@ -1,0 +1,115 @@
+"""Writes the tables of docs/performance.md from the JSON files in benchmarks/results.
+
+    python benchmarks/report.py
+
+A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`; what was there is replaced.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE, RESULTS = HERE.parent / "docs" / "performance.md", HERE / "results"
+FAST = "24 bins, seen 0.01, coloured 0.03"
+"""The line of the accuracy table that is the fast preset"""
+
+Row = tuple[object, ...]
+
+
+def main() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name, make in TABLES.items():
+        text = replaced(text, name, make())
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def replaced(text: str, name: str, table: str) -> str:
+    """The page with the named table in its place. Raises ValueError if it has none."""
+    between = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not between.search(text):
+        raise ValueError(f"the page has no table {name!r}")
+    return between.sub(lambda found: found[1] + table + found[2], text)
+
+
+def markdown(head: Row, rows: list[Row]) -> str:
+    """A table in Markdown."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+
+
+def result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def standing() -> str:
+    step, command, others = result("step"), result("command"), result("reference_path")
+    hashed, grid = (others[kind]["ratio_to_ours"]["mix"] for kind in ("hash", "grid"))
+    return markdown(
+        ("measure", "now", "target", "file"),
+        [
+            ("step, median", f"{step['step_ms']} ms", "", "step"),
+            ("prior's two evaluations, in the same run", f"{step['prior_two_evaluations_ms']} ms", "", "step"),
+            ("whole step / prior's two evaluations", f"**{step['ratio']:.2f}**", "<= 1.8", "step"),
+            (
+                "plain reference path / ours: hashed grid; our own grid on the dense path",
+                f"{hashed:.0f}; {grid:.1f}",
+                ">= 10",
+                "reference_path",
+            ),
+            ('`dreamfusion "a hamburger"`, command to last file', f"{command['whole_s']:.0f} s", "<= 120 s", "command"),
+            ("peak memory of that", f"{command['peak_mb'] / 1e3:.2f} GB", "<= 1.5 GB", "command"),
+            ("command to first step", f"{command['first_step_s']:.1f} s", "<= 8 s", "command"),
+            ("`dreamfusion --help`", f"{command['help_s']:.2f} s", "<= 0.5 s", "command"),
+        ],
+    )
+
+
+def functions() -> str:
+    longest = result("step")["profile"]["functions"][:8]
+    return markdown(
+        ("function", "own time a step", "share"),
+        [(f"`{row['function']}`", f"{row['self_ms']} ms", f"{100 * row['share']:.0f} %") for row in longest],
+    )
+
+
+def accuracy() -> str:
+    plain, lit = (result("accuracy")[view] for view in ("plain", "lit"))
+    return markdown(
+        ("setting", "coloured samples", "plain view: PSNR, cosine of density / colour", "lit view: the same"),
+        [
+            (_setting(name), plain[name].get("coloured", ""), _agreement(plain[name]), _agreement(lit[name]))
+            for name in plain
+        ],
+    )
+
+
+def _setting(name: str) -> str:
+    return f"{name} (**fast preset**)" if name == FAST else name
+
+
+def _agreement(row: dict[str, float]) -> str:
+    decibels = f"{row['psnr_db']} dB, " if "psnr_db" in row else ""
+    return f"{decibels}{row['density_cosine']} / {row['colour_cosine']}"
+
+
+def laws() -> str:
+    rows = []
+    for name, law in result("laws")["laws"].items():
+        fit = law["fit"]
+        deviation = "two points, no test" if fit["deviation"] is None else f"{100 * fit['deviation']:.0f} %"
+        rows.append((name, f"{fit['a']:.1f} + {fit['b']:.1f} {law['work']}", deviation))
+    return markdown(("law, without the prior", "fit, ms", "largest deviation"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "standing": standing,
+    "functions": functions,
+    "accuracy": accuracy,
+    "laws": laws,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""From a scene to a finished mesh, and how well it agrees with what the scene looks like."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dreamfusion.mesh.agreement import Agreement, agreement, overlap, sides, silhouettes, views_of
+from dreamfusion.mesh.colour import paint
+from dreamfusion.mesh.extract import manifold, simplified, surface
+from dreamfusion.mesh.level import COARSE, Tried, best_level, level_curve
+from dreamfusion.mesh.sample import BLUR, lattice
+from dreamfusion.mesh.texture import TextureOptions, bake
+from dreamfusion.mesh.triangles import Mesh
+from dreamfusion.render import RenderOptions
+from dreamfusion.scene import Scene
+
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """How a mesh is made."""
+
+    resolution: int = 112
+    """points of the density's lattice per diameter of the scene's ball"""
+    picture_size: int = 64
+    """pixels per side of the pictures by which the level is chosen and the mesh is judged"""
+    blur: float = BLUR
+    """of the density before its surface is taken, in radii of the ball"""
+    level: float | None = None
+    """density of the surface; found from renderings if not given"""
+    faces: int = 20_000
+    """at most"""
+    texture: TextureOptions = TextureOptions()  # noqa: RUF009  # frozen
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a mesh is like."""
+
+    level: float
+    """density of the surface, per unit length"""
+    curve: tuple[Tried, ...]
+    """the levels tried; none if it was set by hand"""
+    faces_found: int
+    """before the simplification"""
+    faces: int
+    vertices: int
+    """without the doubles that texture seams need in most formats"""
+    watertight: bool
+    """whether every edge joins two faces, wound alike"""
+    simplification_iou: float
+    """overlap of the silhouettes before and after the simplification"""
+    agreement: Agreement
+    """with the volume rendering, from sides that had no part in choosing the level"""
+
+    def __str__(self) -> str:
+        found = self.agreement
+        return "\n".join(
+            [
+                f"surface at density {self.level:.3g}, {self.faces} triangles, "
+                + ("closed and manifold" if self.watertight else "NOT closed"),
+                "agreement with the rendering, from other sides than those that chose the level:",
+                f"  silhouettes {found.silhouette_iou:.3f} (intersection over union), "
+                f"depth error {found.depth_error:.3f} radii",
+                f"  colours {found.albedo_psnr_db:.1f} dB, in soft light {found.shaded_psnr_db:.1f} dB (PSNR)",
+            ]
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return _rounded(asdict(self))
+
+
+def make_mesh(scene: Scene, look: RenderOptions, options: MeshOptions = MeshOptions()) -> tuple[Mesh, Report]:
+    """The surface of a scene, simplified, painted and textured. `look` says how finely the scene is rendered.
+
+    Raises UserError for scenes without a surface: empty ones, and fog.
+    """
+    curve = _curve(scene, look, options) if options.level is None else ()
+    level = best_level(curve) if options.level is None else options.level
+    found = surface(lattice(scene, options.resolution, options.blur), level)
+    mesh = simplified(found, options.faces)
+    mesh = bake(paint(mesh, scene), scene, options.texture)
+    cameras = sides(scene, options.picture_size, turn=0.5)
+    report = Report(
+        level=level,
+        curve=curve,
+        faces_found=len(found.faces),
+        faces=len(mesh.faces),
+        vertices=len(mesh.vertices),
+        watertight=not manifold(mesh).is_empty(),
+        simplification_iou=overlap(silhouettes(found, cameras), silhouettes(mesh, cameras)),
+        agreement=agreement(mesh, scene, views_of(scene, cameras, look), look),
+    )
+    return mesh, report
+
+
+def _curve(scene: Scene, look: RenderOptions, options: MeshOptions) -> tuple[Tried, ...]:
+    views = views_of(scene, sides(scene, options.picture_size), look)
+    return level_curve(lattice(scene, min(COARSE, options.resolution), options.blur), views, scene.radius)
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with the digits that mean something."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value

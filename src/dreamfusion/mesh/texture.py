@@ -1,0 +1,104 @@
+"""A texture for a mesh: an atlas of its surface, with what the field shows there in every texel."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import xatlas
+from jaxtyping import Float, UInt8
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from dreamfusion.fields import Matter
+from dreamfusion.geometry import normalise, spherical
+from dreamfusion.lights import Light
+from dreamfusion.mesh.colour import look_at_surface
+from dreamfusion.mesh.rasterise import Fragments, cover
+from dreamfusion.mesh.sample import device_of
+from dreamfusion.mesh.triangles import Mesh, split, tangents, vertex_normals
+from dreamfusion.scene import Scene
+from dreamfusion.shading import lambert
+
+_PADDING = 4  # texels between charts, so that they do not bleed into each other in smaller copies of the texture
+
+
+@dataclass(frozen=True)
+class TextureOptions:
+    """What is baked."""
+
+    size: int = 1024
+    """texels per side"""
+    normal_map: bool = False
+    """also bake the field's normals"""
+    bake_light: bool = False
+    """light the texture, for viewers without a light"""
+
+
+def bake(mesh: Mesh, scene: Scene, options: TextureOptions = TextureOptions()) -> Mesh:
+    """The mesh with texture coordinates and a texture of what its surface shows along the inward normals.
+
+    The gaps between the charts are filled with the nearest texel's values, so that no seam shows.
+    """
+    mesh = replace(mesh, uv=unwrapped(mesh, options.size))
+    texels = _texels(mesh, options.size, device_of(scene))
+    faces = torch.from_numpy(mesh.faces).to(texels.face.device)
+    place, normal = (
+        texels.blend(torch.from_numpy(part).to(faces.device)[faces]) for part in (mesh.vertices, vertex_normals(mesh))
+    )
+    seen = look_at_surface(scene, place, -normalise(normal), options.normal_map or options.bake_light)
+    colour = lambert(seen, place, _lamp(scene), torch.zeros_like(texels.face)) if options.bake_light else seen.albedo
+    return replace(
+        mesh,
+        texture=_filled(texels, colour, options.size),
+        normal_map=_normal_map(mesh, texels, seen, options.size) if options.normal_map else None,
+        lit=options.bake_light,
+    )
+
+
+def unwrapped(mesh: Mesh, size: int) -> Float[np.ndarray, "f 3 2"]:
+    """Texture coordinates, in [0, 1], of an atlas of charts that do not overlap in a texture of `size` texels."""
+    atlas, packing = xatlas.Atlas(), xatlas.PackOptions()
+    atlas.add_mesh(np.ascontiguousarray(mesh.vertices), mesh.faces.astype(np.uint32))
+    packing.resolution, packing.padding = size, _PADDING
+    atlas.generate(pack_options=packing)
+    _, corners, uv = atlas[0]
+    return np.asarray(uv, np.float32)[corners.astype(np.int64)]
+
+
+def _texels(mesh: Mesh, size: int, device: torch.device) -> Fragments:
+    """The texels that show a face."""
+    assert mesh.uv is not None
+    uv = torch.from_numpy(mesh.uv).to(device)
+    return cover(torch.stack([uv[..., 0], 1 - uv[..., 1]], -1) * size, size, size)
+
+
+def _lamp(scene: Scene) -> Light:
+    """One light for all sides: from above, a little from the left and the front."""
+    angles = torch.deg2rad(torch.tensor([[30.0], [55.0]]))
+    one = torch.ones(1)
+    position = spherical(angles[0], angles[1], 4 * scene.radius * one)
+    return Light(position, 0.6 * one, 0.45 * one, torch.zeros(1, dtype=torch.bool)).to(device_of(scene))
+
+
+def _normal_map(mesh: Mesh, texels: Fragments, seen: Matter, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """The field's normals in the axes that viewers interpolate between the vertices."""
+    assert seen.normal is not None  # because it was asked for
+    cut = split(mesh)
+    corners = torch.from_numpy(cut.faces).to(texels.face.device)
+    frame = np.column_stack([tangents(mesh, cut), vertex_normals(mesh)[cut.vertex]])
+    along, sign, out = texels.blend(torch.from_numpy(frame).to(corners.device)[corners]).split([3, 1, 3], dim=-1)
+    axes = torch.stack([along, sign * torch.linalg.cross(out, along), out], -1)
+    inside = normalise(torch.linalg.solve(axes, seen.normal))
+    return _filled(texels, 0.5 + 0.5 * inside, size)
+
+
+def _filled(texels: Fragments, values: Float[Tensor, "m 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """A square picture of values in [0, 1]; texels that no face covers take the nearest one's."""
+    picture = np.zeros((size * size, 3), np.uint8)
+    covered = np.zeros(size * size, bool)
+    pixel = texels.pixel.cpu().numpy()
+    picture[pixel] = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    covered[pixel] = True
+    gaps = ~covered.reshape(size, size)
+    rows, columns = np.asarray(distance_transform_edt(gaps, return_distances=False, return_indices=True))
+    return picture.reshape(size, size, 3)[rows, columns]

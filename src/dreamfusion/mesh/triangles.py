@@ -1,0 +1,99 @@
+"""A triangle mesh, and what follows from its triangles alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A triangle mesh in world axes (y up, the front looks along +z), faces counter-clockwise from outside.
+
+    Neighbouring faces share their vertices, also across the seams of the texture: texture coordinates belong to the
+    corners of faces.
+    """
+
+    vertices: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    colours: Float[np.ndarray, "v 3"] | None = None
+    """display (sRGB) values in [0, 1] per vertex; None before `paint`"""
+    uv: Float[np.ndarray, "f 3 2"] | None = None
+    """of each face's corners in the texture, in [0, 1]; v = 0 is the bottom row. None before `bake`"""
+    texture: UInt8[np.ndarray, "size size 3"] | None = None
+    """display values, the top row first; None before `bake`"""
+    normal_map: UInt8[np.ndarray, "size size 3"] | None = None
+    """normals in the axes of `tangents`, -1..1 as 0..255; None unless asked for"""
+    lit: bool = False
+    """whether the texture holds light already, so that viewers should add none"""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The vertices as files know them: one for each pair of a vertex and its place in the texture."""
+
+    vertex: Int[np.ndarray, " n"]
+    """number in the mesh"""
+    uv: Float[np.ndarray, "n 2"]
+    faces: Int[np.ndarray, "f 3"]
+
+
+def split(mesh: Mesh) -> Split:
+    """Cut the mesh open at the seams of its texture."""
+    assert mesh.uv is not None  # there are seams only in a texture
+    keys = np.column_stack([mesh.faces.ravel(), mesh.uv.reshape(-1, 2).astype(np.float64)])
+    rows, faces = np.unique(keys, axis=0, return_inverse=True)
+    return Split(rows[:, 0].astype(np.int64), rows[:, 1:].astype(np.float32), faces.reshape(-1, 3))
+
+
+def tangents(mesh: Mesh, cut: Split) -> Float[np.ndarray, "n 4"]:
+    """Tangent frames at the vertices of a split mesh, as glTF has them: unit vectors along growing u, and a sign.
+
+    With the normal N and the tangent T the third axis is sign * N x T; it points along growing v. Tangents are
+    perpendicular to the normals.
+    """
+    normal = vertex_normals(mesh)[cut.vertex].astype(np.float64)
+    a, b, c = mesh.vertices.astype(np.float64)[cut.vertex][cut.faces].transpose(1, 0, 2)
+    p, q, r = cut.uv.astype(np.float64)[cut.faces].transpose(1, 0, 2)
+    (du1, dv1), (du2, dv2) = (q - p).T, (r - p).T
+    turn = np.sign(du1 * dv2 - du2 * dv1)[:, None]  # the length of a face's contribution is its area in the mesh
+    along_u = turn * (dv2[:, None] * (b - a) - dv1[:, None] * (c - a))
+    total, signs = np.zeros_like(normal), np.zeros(len(normal))
+    for corner in range(3):
+        np.add.at(total, cut.faces[:, corner], along_u)
+        np.add.at(signs, cut.faces[:, corner], turn[:, 0])
+    total -= (total * normal).sum(1, keepdims=True) * normal
+    any_across = np.cross(normal, np.eye(3)[np.abs(normal).argmin(1)])  # for vertices of faces without extent in u
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    tangent = np.where(length > 1e-12, total, any_across)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    return np.column_stack([tangent, np.where(signs < 0, -1.0, 1.0)]).astype(np.float32)
+
+
+def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
+    """Outward unit normals at the vertices: the sum of the adjacent faces' normals, weighted by area."""
+    a, b, c = corners(mesh)
+    across = np.cross(b - a, c - a)
+    total = np.zeros(mesh.vertices.shape)
+    for corner in range(3):
+        np.add.at(total, mesh.faces[:, corner], across)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return (total / np.maximum(length, np.finfo(np.float64).tiny)).astype(np.float32)
+
+
+def signed_volumes(mesh: Mesh) -> Float[np.ndarray, " f"]:
+    """Volume of the tetrahedron from the origin to each face; over a closed part they add up to what it encloses."""
+    a, b, c = corners(mesh)
+    return (a * np.cross(b, c)).sum(1) / 6
+
+
+def corners(mesh: Mesh) -> Float[np.ndarray, "3 f 3"]:
+    """The three corners of every face, in double precision."""
+    return mesh.vertices.astype(np.float64)[mesh.faces].transpose(1, 0, 2)
+
+
+def standing(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
+    """The vertices on the ground (y = 0) over the origin, y up, the longest side 1 long."""
+    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
+    middle = (low + high) / 2
+    return (mesh.vertices - np.array([middle[0], low[1], middle[2]], np.float32)) / (high - low).max()

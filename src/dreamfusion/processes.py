@@ -1,0 +1,142 @@
+"""One run in several processes, as `torchrun` starts them: each renders its share of a step's views.
+
+All draw the same random numbers for all views, so the step is that of one process, up to the rounding of sums: pictures
+are exchanged before the prior is asked, its answers after, and gradients and numbers are averaged.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreamfusion.errors import UserError
+from dreamfusion.priors import Known, NoiseSchedule, Prior
+from dreamfusion.views import ViewWords
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those of its run."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that speaks and writes files."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice | None:
+        """This process' part of `count` things in a row; None if all are its own. `count` is a multiple of `size`."""
+        each = count // self.size
+        return None if self.size == 1 else slice(self.rank * each, (self.rank + 1) * each)
+
+    def gathered(self, part: Tensor) -> Tensor:
+        """The parts of all processes, in their order, along the first axis; without gradients if there are several."""
+        if self.size == 1:
+            return part
+        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        dist.all_gather(parts, part.detach().contiguous())
+        return torch.cat(parts)
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Put the mean over all processes into tensors of one type."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def sharing(self, prior: Prior) -> Prior:
+        """The prior, asked by all processes for the same pictures: each evaluates its share of them."""
+        return prior if self.size == 1 else SharedPrior(prior, self)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def part(self) -> None:
+        """No more is exchanged."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+ALONE = Team()
+
+
+def joined(device: torch.device) -> Team:
+    """The team that torchrun's variables name, ready to talk over nccl on GPUs, else gloo; `ALONE` without them."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Team(dist.get_rank(), dist.get_world_size())
+
+
+def require_equal_shares(views: int, team: Team) -> None:
+    """Raise UserError unless each process gets the same number of views."""
+    if views % team.size:
+        raise UserError(f"--views {views} cannot be shared equally by {team.size} processes: give a multiple of them")
+
+
+@dataclass(frozen=True, eq=False)
+class SharedPrior:
+    """Implements `Prior`: each process of a team evaluates its rows of a batch, and all get all answers."""
+
+    prior: Prior
+    team: Team
+
+    @property
+    def name(self) -> str:
+        return self.prior.name
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return self.prior.schedule
+
+    @property
+    def image_size(self) -> int:
+        return self.prior.image_size
+
+    @property
+    def view_words(self) -> ViewWords:
+        return self.prior.view_words
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        return self.prior.conditions
+
+    @property
+    def vocabulary(self) -> frozenset[str] | None:
+        return self.prior.vocabulary
+
+    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
+        """See `Prior`."""
+        return self.prior.embed(prompts)
+
+    def encode(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
+        """See `Prior`."""
+        return self.prior.encode(image)
+
+    def predict_noise(
+        self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
+    ) -> Float[Tensor, "b c u v"]:
+        """See `Prior`; `b` must be a multiple of the number of processes."""
+        own = self.team.share(len(noisy)) or slice(None)
+        return self.team.gathered(self.prior.predict_noise(noisy[own], t[own], text[own], _rows(known, own)))
+
+
+def _rows(known: Known, own: slice) -> Known:
+    return replace(
+        known,
+        pose=None if known.pose is None else known.pose[own],
+        background=None if known.background is None else known.background[own],
+        light=None if known.light is None else known.light[own],
+    )

@@ -1,0 +1,197 @@
+"""docs/paper.md against the code: each row's field has the row's value, and the test that proves it exists."""
+
+import ast
+import math
+import re
+from dataclasses import replace
+from functools import reduce
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamfusion import checkpoint
+from dreamfusion.config_check import validate
+from dreamfusion.config_text import schedule_from_text
+from dreamfusion.generate import write_mesh
+from dreamfusion.optimise import optimise, prompt_table, start
+from dreamfusion.presets import PAPER
+from dreamfusion.proposals import Proposal
+from dreamfusion.schedules import Constant, Schedule
+from dreamfusion.video import Shot, contact_sheet
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+CPU = torch.device("cpu")
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its first two lines."""
+    section = PAGE.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+NUMBERS, CHOICES = rows("Every number"), rows("Where the paper leaves it open")
+
+
+def code(cell: str) -> list[str]:
+    """What stands between back-quotes."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def value_at(path: str):
+    """A field of the preset, by its dotted path."""
+    return reduce(getattr, path.split("."), PAPER)
+
+
+def same(value: object, text: str) -> bool:
+    """Whether a value of the configuration is what the table says."""
+    if isinstance(value, bool | str):
+        return str(value).lower() == text.lower()
+    if isinstance(value, Schedule):
+        return same_schedule(value, schedule_from_text(text))
+    numbers = value if isinstance(value, tuple) else (value,)
+    return [pytest.approx(number, rel=1e-5) for number in numbers] == [float(part) for part in text.split(",")]
+
+
+def same_schedule(a: Schedule, b: Schedule) -> bool:
+    return type(a) is type(b) and all(
+        a(share / 1000) == pytest.approx(b(share / 1000), rel=1e-5, abs=1e-12) for share in range(1001)
+    )
+
+
+def require_test(reference: str) -> None:
+    """`test_file.py::test_name` is there."""
+    file, name = reference.split("::")
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, reference
+
+
+def require_name(dotted: str) -> None:
+    """`module.name` of the package, or an attribute of it, is there."""
+    parts = dotted.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        try:
+            module = import_module("dreamfusion." + ".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        reduce(getattr, parts[count:], module)
+        return
+    pytest.fail(f"there is no {dotted}")
+
+
+@pytest.mark.parametrize("row", NUMBERS, ids=[row[1] for row in NUMBERS])
+def test_each_number_of_the_paper_is_the_presets_and_has_its_test(row):
+    _, _, value, ours, proof = row
+    (path,) = code(ours)
+    if path.endswith("()"):
+        require_name(path.removesuffix("()"))
+    else:
+        assert same(value_at(path), code(value)[0]), f"{path} is {value_at(path)}, the page says {value}"
+    assert code(proof), "no test named"
+    for reference in code(proof):
+        require_test(reference)
+
+
+@pytest.mark.parametrize("row", CHOICES, ids=[row[0] for row in CHOICES])
+def test_each_choice_is_a_field_with_the_value_on_the_page(row):
+    _, chosen, ours, _, proof = row
+    (path,) = code(ours)
+    assert same(value_at(path), code(chosen)[0]), f"{path} is {value_at(path)}, the page says {chosen}"
+    for reference in code(proof):
+        require_test(reference)
+
+
+def test_the_tables_are_there_and_a_wrong_row_would_be_noticed():
+    assert len(NUMBERS) > 35
+    assert len(CHOICES) > 10
+    assert not same(PAPER.steps, "14999")
+    assert not same(PAPER.scene.variance, "0.05:0.002@0.0:0.3")
+    assert not same(PAPER.camera.distance, "1, 1.6")
+    with pytest.raises(AssertionError):
+        require_test("test_paper.py::test_of_nothing")
+
+
+def test_derivations_name_functions_that_exist():
+    page = (ROOT / "docs" / "derivations.md").read_text(encoding="utf-8")
+    pattern = r"[a-z_]+(\.(?!py)[A-Za-z_]+)+"
+    names = [name for name in code(page) if re.fullmatch(pattern, name)]
+    assert len(names) >= 5
+    for name in names:
+        require_name(name)
+
+
+# The preset at work, as small as it goes
+
+
+def go(config, prior, until):
+    run = start(config, CPU)
+    return run, [metrics.record() for metrics in optimise(run, prior, prompt_table(config, prior), until)]
+
+
+def test_schedules_follow_the_progress_of_the_run(tiny_paper, disc_prior):
+    run, _ = go(tiny_paper, disc_prior, 3)  # the last step began at progress 2/12
+    expected = 0.05 + (0.002 - 0.05) * (2 / 12) * 3
+    assert float(run.scene.field.variance) == pytest.approx(expected, rel=1e-5)
+    assert float(run.scene.proposal.variance) == pytest.approx(expected, rel=1e-5)
+    for group in run.optimiser.param_groups:
+        assert group["lr"] == pytest.approx(1e-9 + (1e-4 - 1e-9) * (2 / 12) / 0.2, rel=1e-5)
+
+
+def test_the_learning_rate_is_the_papers_at_its_landmarks():
+    rate = PAPER.optimise.rate
+    at = {step: PAPER.optimise.network * rate(step / 15000) for step in (0, 1500, 3000, 9000, 15000)}
+    assert at[0] == pytest.approx(1e-9)
+    assert at[1500] == pytest.approx(0.5e-4, rel=1e-4)
+    assert at[3000] == pytest.approx(1e-4)
+    assert at[9000] == pytest.approx((1e-4 + 1e-6) / 2)
+    assert at[15000] == pytest.approx(1e-6)
+
+
+def test_a_run_trains_field_proposals_and_surroundings_and_continues_exactly(tiny_paper, disc_prior, tmp_path):
+    config = replace(tiny_paper, optimise=replace(tiny_paper.optimise, rate=Constant(10.0)))
+    whole, told = go(config, disc_prior, 4)
+    fresh = start(config, CPU).scene.state_dict()
+    for part in ("field.enter", "proposal.hidden.0", "background.to_colour"):
+        name = f"{part}.weight"
+        assert not torch.equal(whole.scene.state_dict()[name], fresh[name])
+    first, told_first = go(config, disc_prior, 2)
+    checkpoint.save(first, tmp_path)
+    second = checkpoint.load(tmp_path, CPU)
+    rest = [metrics.record() for metrics in optimise(second, disc_prior, prompt_table(config, disc_prior), 4)]
+    assert told_first + rest == told
+    left, right = whole.scene.state_dict(), second.scene.state_dict()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_losses_are_those_of_the_paper_over_all_pixels(tiny_paper, disc_prior):
+    _, (told,) = go(replace(tiny_paper, steps=1), disc_prior, 1)
+    assert set(told["losses"]) == {"distillation", "opacity", "orientation", "interlevel"}
+    mean = replace(tiny_paper, steps=1, regularise=replace(tiny_paper.regularise, over_pixels="mean"))
+    _, (other,) = go(mean, disc_prior, 1)
+    for name in ("opacity", "orientation"):
+        assert told["losses"][name] == pytest.approx(tiny_paper.size**2 * other["losses"][name], rel=1e-4)
+    assert told["losses"]["interlevel"] == pytest.approx(other["losses"]["interlevel"], rel=1e-4)
+
+
+def test_pictures_and_mesh_come_of_it(tiny_paper, disc_prior, tmp_path):
+    dense = replace(tiny_paper.scene, shift=-3.0, blob=replace(tiny_paper.scene.blob, height=8.0))
+    run, _ = go(replace(tiny_paper, scene=dense), disc_prior, 1)
+    sheet = contact_sheet(run.scene, run.recipe.show, Shot(size=16))
+    assert sheet[:16, :16].std() > 5  # a blob, not plain
+    write_mesh(run, tmp_path / "mesh.glb", 24)
+    assert (tmp_path / "mesh.glb").stat().st_size > 1000
+
+
+def test_fields_of_view_are_those_of_the_papers_focal_lengths():
+    narrow, wide = (math.radians(angle) for angle in PAPER.camera.fov_deg)
+    assert 0.5 / math.tan(narrow / 2) == pytest.approx(1.35)
+    assert 0.5 / math.tan(wide / 2) == pytest.approx(0.7)
+
+
+def test_the_preset_is_valid_and_has_its_proposal_network():
+    config = replace(PAPER, prompt="a ball", device="cpu")
+    validate(config)
+    assert isinstance(start(config, CPU).scene.proposal, Proposal)

@@ -1,0 +1,186 @@
+"""Proposals, and how they learn from the field alone."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dreamfusion.background import Solid
+from dreamfusion.cameras import orbit
+from dreamfusion.fields import Gaussians
+from dreamfusion.fields.density import DensityLaw, Exp, GaussianBlob
+from dreamfusion.lights import albedo_only, headlight
+from dreamfusion.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.proposals import Proposal, ProposalOptions
+from dreamfusion.rays import cast
+from dreamfusion.regularise import interlevel
+from dreamfusion.render import RenderOptions, render, render_views
+from dreamfusion.samples import cut, proposed
+from dreamfusion.scene import Scene
+from dreamfusion.stepfun import outer
+from reference import histograms
+from reference.analytic_fields import SoftBall
+
+LOOK = RenderOptions(samples=8, weight_threshold=0.0)
+EMPTY = DensityLaw(Exp(shift=-3.0), GaussianBlob(0.0, 1.0))
+SMALL = ProposalOptions(rounds=(16, 12), levels=3, layers=2, width=16, law=EMPTY)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def scene_of(options=SMALL, radius=1.0, field=None):
+    occupancy = Occupancy(OccupancyOptions(cells=8), radius)
+    scene = Scene(field or SoftBall(0.35, 40.0), Solid(), occupancy, radius, Proposal(options, seeded()))
+    scene.focus(1e-3, 1.0)
+    return scene
+
+
+def views(count=1, size=8, distance=3.0):
+    one = torch.ones(count)
+    return orbit(torch.arange(count) * 2.0, 0.3 * one, distance * one, math.radians(40) * one, size)
+
+
+def picture(scene, options=LOOK, seed=0):
+    return render(scene, views(2), albedo_only(2), options, seeded(seed))
+
+
+def test_bins_ascend_and_stay_inside_the_ball_also_for_cameras_in_it():
+    for distance in (3.0, 0.7):
+        scene = scene_of()
+        rays = cast(views(2, 8, distance))
+        ends = cut(scene, rays, 8, seeded())
+        bins, seen = proposed(scene, ends, 8)
+        assert [each.weights.shape[1] for each in seen] == [16, 12]
+        for t in (bins.t, *(each.t for each in seen)):
+            assert (t.diff(dim=-1) >= 0).all()
+            places = bins.rays.origin[:, None] + t[..., None] * bins.rays.direction[:, None]
+            assert places.norm(dim=-1).max() < 1.0 + 1e-5
+
+
+def test_two_rounds_of_64_and_a_last_of_32_are_the_default():
+    scene = scene_of(replace(SMALL, rounds=ProposalOptions().rounds))
+    along = picture(scene, replace(LOOK, samples=32)).along
+    assert [each.weights.shape[1] for each in along.proposals] == [64, 64]
+    assert along.weights.shape[1] == 32
+
+
+def trained(scene, steps):
+    optimiser = torch.optim.Adam(scene.proposal.parameters(), 1e-2)
+    losses = []
+    for step in range(steps):
+        optimiser.zero_grad()
+        loss = interlevel(picture(scene, seed=step))
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_proposals_learn_to_find_the_matter_and_bins_gather_there():
+    scene = scene_of()
+
+    def share_of_bins_near_the_ball():
+        along = picture(scene, seed=99).along
+        middle = 0.5 * (along.t[:, 1:] + along.t[:, :-1])
+        sees = along.weights.sum(-1) > 0.8
+        return ((middle - 3).abs() < 0.5)[sees].float().mean().item()
+
+    before = share_of_bins_near_the_ball()
+    losses = trained(scene, 60)
+    assert sum(losses[-5:]) < 0.2 * sum(losses[:5])
+    assert share_of_bins_near_the_ball() > max(0.75, before + 0.2)
+
+
+def test_levels_are_separated_by_stopped_gradients():
+    scene = scene_of()
+    drawn = picture(scene)
+    interlevel(drawn).backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in scene.field.parameters())
+    assert max(parameter.grad.abs().max() for parameter in scene.proposal.parameters()) > 0
+    scene.zero_grad()
+    picture(scene).rgb.sum().backward()
+    assert scene.field.radius.grad.abs() > 0
+    assert all(parameter.grad is None for parameter in scene.proposal.parameters())
+
+
+def test_interlevel_is_the_loops_and_zero_for_a_bound():
+    scene = scene_of()
+    drawn = picture(scene)
+    along = drawn.along
+    total = sum(
+        histograms.interlevel(
+            along.t[ray].tolist(),
+            along.weights[ray].tolist(),
+            [(each.t[ray].tolist(), each.weights[ray].tolist()) for each in along.proposals],
+        )
+        for ray in range(len(along.t))
+    )
+    assert interlevel(drawn).item() == pytest.approx(total / along.rays, rel=1e-4)
+    assert total > 0
+    generous = replace(along, proposals=tuple(replace(each, weights=each.weights + 1) for each in along.proposals))
+    assert interlevel(replace(drawn, along=generous)) == 0
+    assert (outer(along.t, generous.proposals[0]) >= 1).all()
+
+
+def test_early_in_the_run_weights_count_little():
+    scene = scene_of()
+    trained(scene, 30)
+    spans = []
+    for progress in (0.0, 0.1, 1.0):
+        scene.focus(1e-3, progress)
+        assert float(scene.proposal.power) == pytest.approx({0.0: 0.0, 0.1: 1 / 1.9, 1.0: 1.0}[progress])
+        along = picture(scene).along
+        spans.append((along.t[:, -1] - along.t[:, 0])[along.weights.sum(-1) > 0.8].mean().item())
+    assert spans[0] > spans[1] > spans[2]
+
+
+def test_focus_reaches_field_and_proposals():
+    scene = scene_of()
+    at = Gaussians(torch.rand(20, 3, generator=seeded()), torch.zeros(20, 3))
+    sharp = scene.proposal.density(at)
+    scene.focus(100.0, 1.0)
+    blurred = scene.proposal.density(at)
+    assert not torch.allclose(sharp, blurred)
+    assert torch.allclose(blurred, blurred[:1].expand(20))  # so blurred that all places are one
+
+
+@pytest.mark.parametrize("lit", [False, True])
+def test_recomputing_in_pieces_changes_neither_picture_nor_gradients(lit):
+    results = []
+    for recompute in (0, 7, 10_000):
+        scene = scene_of()
+        cameras = views(2)
+        light = headlight(cameras, white=False) if lit else albedo_only(2)
+        drawn = render(scene, cameras, light, replace(LOOK, recompute=recompute), seeded())
+        normal = 0.0 if drawn.along.normal is None else (drawn.along.weight * drawn.along.normal[:, 0].square()).sum()
+        (drawn.rgb.square().sum() + drawn.opacity.sum() + normal + 10 * interlevel(drawn)).backward()
+        gradients = [parameter.grad for parameter in scene.parameters()]
+        along = drawn.along
+        results.append(
+            [drawn.rgb.detach(), along.row, along.direction, along.proposals[1].weights.detach(), *gradients]
+        )
+    for other in results[1:]:
+        for ours, theirs in zip(results[0], other, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_range_of_the_views_is_pictured_as_among_all():
+    scene = scene_of()
+    cameras = views(4)
+    light = headlight(cameras, white=False)
+    whole = render(scene, cameras, light, LOOK, seeded())
+    part = render(scene, cameras, light, replace(LOOK, views=slice(2, 4)), seeded())
+    assert torch.equal(part.rgb, whole.rgb[2:])
+    assert torch.equal(part.normal, whole.normal[2:])
+    assert part.along.rays == whole.along.rays // 2
+
+
+def test_pictures_for_people_are_proposed_too():
+    scene = scene_of()
+    cameras = views(2)
+    whole = render(scene, cameras, albedo_only(2), LOOK)
+    pieces = render_views(scene, cameras, albedo_only(2), replace(LOOK, chunk=9))
+    assert torch.allclose(pieces.rgb, whole.rgb, atol=1e-6)

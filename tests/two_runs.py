@@ -1,0 +1,50 @@
+"""Run by each process of a team, in a folder: what it does in some steps, as a file. See test_processes.py."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from conftest import red_disc, small_paper
+from dreamfusion.config import Config
+from dreamfusion.optimise import advance, prompt_table, start
+from dreamfusion.processes import Team, joined
+from dreamfusion.schedules import Constant
+
+STEPS = 3
+
+
+def steady(config: Config) -> Config:
+    """Nothing moves, so that all steps have gradients of one scene."""
+    return replace(config, optimise=replace(config.optimise, rate=Constant(0.0)))
+
+
+def by_adam(config: Config) -> Config:
+    """Steps that do not magnify rounding, of a size that counts."""
+    return replace(config, optimise=replace(config.optimise, method="adam", network=1e-2, background=1e-2))
+
+
+def outcome(team: Team) -> dict[str, torch.Tensor]:
+    """Gradients of a scene at rest, summed over some steps; parameters after as many; the logged numbers."""
+    config, prior = replace(small_paper(), light=replace(small_paper().light, albedo_until=0.1)), red_disc()
+    found: dict[str, torch.Tensor] = {}
+    for name, change in (("rest", steady), ("moved", by_adam)):
+        run = start(change(config), torch.device("cpu"), team)
+        prompts = prompt_table(run.config, prior)
+        for step in range(STEPS):
+            metrics = advance(run, prior, prompts)
+            numbers = [*metrics.losses.values(), metrics.opacity, metrics.gradient_norm]
+            found[f"{name}.{step}.numbers"] = torch.tensor(numbers)
+            for parameter, tensor in run.scene.named_parameters():
+                found[f"{name}.{step}.{parameter}"] = (tensor.grad if name == "rest" else tensor).detach().clone()
+        found[f"{name}.generator"] = run.generator.get_state()
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    team = joined(torch.device("cpu"))
+    save_file(outcome(team), Path(sys.argv[1]) / f"{team.rank}.safetensors")
+    team.part()
