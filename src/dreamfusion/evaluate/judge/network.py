@@ -13,8 +13,10 @@ from torch.nn import functional as F
 SIZE = 64
 """pixels per side of what it looks at"""
 COLOURS, SIDES = 11, 5
-WIDTHS = (64, 128, 256)
-"""channels at 16 x 16, 8 x 8 and 4 x 4"""
+LAYERS, LAYER_SIZE = 7, 16
+"""coverage, colour, and normals in the camera's axes, all times coverage"""
+CHANNELS, HIDDEN = (48, 96), 512
+"""of the maps at 16 x 16 and 8 x 8, and of the layer that sees them whole"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,27 +45,42 @@ class Residual(nn.Module):
 
 
 class JudgeNet(nn.Module):
-    """From pictures in [0, 1] to opinions about `nouns` nouns."""
+    """From pictures in [0, 1] to opinions about `nouns` nouns.
+
+    Objects are in the middle, so the places of the last map are not averaged: one wide layer sees them all.
+    """
 
     def __init__(self, nouns: int):
         super().__init__()
-        fine, middle, coarse = WIDTHS
-        self.body = nn.Sequential(
-            nn.Conv2d(3, fine, 7, stride=4, padding=3),
-            Residual(fine),
-            nn.Conv2d(fine, middle, 2, stride=2),
-            Residual(middle),
-            nn.Conv2d(middle, coarse, 2, stride=2),
+        fine, coarse = CHANNELS
+        self.see = nn.Sequential(
+            nn.Conv2d(3, fine, 7, stride=4, padding=3, bias=False),
+            nn.BatchNorm2d(fine),
+            nn.ReLU(),
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1),
             Residual(coarse),
             nn.BatchNorm2d(coarse),
             nn.ReLU(),
         )
-        self.noun, self.colour, self.side = (nn.Linear(coarse, count) for count in (nouns, COLOURS, SIDES))
+        self.think = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(coarse * (SIZE // 8) ** 2, HIDDEN, bias=False),
+            nn.BatchNorm1d(HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+        )
+        self.noun, self.colour, self.side = (nn.Linear(HIDDEN, count) for count in (nouns, COLOURS, SIDES))
+        self.recall = nn.Linear(HIDDEN, LAYERS * LAYER_SIZE**2)
 
     def forward(self, image: Float[Tensor, "b 3 64 64"]) -> Opinion:
+        return self.with_layers(image)[0]
+
+    def with_layers(self, image: Float[Tensor, "b 3 64 64"]) -> tuple[Opinion, Float[Tensor, "b 7 16 16"]]:
+        """The opinion, and the picture's layers as remembered: only training asks for these, to learn shapes faster."""
         centred = (image * 2 - 1).contiguous(memory_format=torch.channels_last)
-        features = self.body(centred).mean((2, 3))
-        return Opinion(self.noun(features), self.colour(features), self.side(features))
+        thought = self.think(self.see(centred))
+        layers = self.recall(thought).view(-1, LAYERS, LAYER_SIZE, LAYER_SIZE)
+        return Opinion(self.noun(thought), self.colour(thought), self.side(thought)), layers
 
 
 def new_network(nouns: int, seed: int) -> JudgeNet:

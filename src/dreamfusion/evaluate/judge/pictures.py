@@ -11,7 +11,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from dreamfusion.embedded.dataset import COLOURS
+from dreamfusion.evaluate.judge.network import LAYER_SIZE, SIZE
 from dreamfusion.evaluate.judge.views import SIDES, Views
+from dreamfusion.geometry import look_at
 
 LAMPS = 3
 PALETTE = torch.tensor(list(COLOURS.values()))
@@ -49,6 +51,8 @@ class Batch:
     colour: Int[Tensor, " b"]
     """number in `COLOURS`, or `UNPAINTED`"""
     side: Int[Tensor, " b"]
+    layers: Float[Tensor, "b 7 16 16"]
+    """coverage, colour without light, and normals in the camera's axes, the last two times coverage"""
 
 
 def draw(views: Views, look: Look, generator: Generator) -> Batch:
@@ -60,12 +64,27 @@ def draw(views: Views, look: Look, generator: Generator) -> Batch:
     albedo = views.rest / 255 + repaint(views.paint / 255, colour, generator)
     alpha = views.alpha / 255
     brightness = torch.where(_wide(flat & ~textureless), 1.0, lit(views, generator))
-    shaded = torch.where(_wide(textureless), alpha, albedo) * brightness
+    surface = torch.where(_wide(textureless), alpha, albedo)
+    shaded = surface * brightness
     cut_out = _softened(torch.cat([shaded, alpha], dim=1), soft, generator)
     image = cut_out[:, :3] + (1 - cut_out[:, 3:]) * backgrounds(*alpha.shape[::2], generator)
     image = _as_filmed(image, soft, look.noise, generator)
-    image = torch.where(_wide(mirrored), image.flip(-1), image)
-    return Batch(image, views.noun, colour, torch.where(mirrored, MIRRORED[views.side], views.side))
+    layers = F.avg_pool2d(torch.cat([alpha, surface, camera_normals(views) * alpha], dim=1), SIZE // LAYER_SIZE)
+    flipped = layers.flip(-1) * torch.tensor([1.0, 1, 1, 1, -1, 1, 1])[:, None, None]
+    return Batch(
+        image=torch.where(_wide(mirrored), image.flip(-1), image),
+        noun=views.noun,
+        colour=colour,
+        side=torch.where(mirrored, MIRRORED[views.side], views.side),
+        layers=torch.where(_wide(mirrored), flipped, layers),
+    )
+
+
+def camera_normals(views: Views) -> Float[Tensor, "b 3 h w"]:
+    """Normals in the axes of upright cameras that look at the origin, as the judge's cameras nearly do."""
+    up = torch.tensor([0.0, 1.0, 0.0]).expand_as(views.eye)
+    axes = look_at(views.eye, torch.zeros_like(views.eye), up)[:, :3, :3]
+    return torch.einsum("bwc,bwij->bcij", axes, views.normal / 127 - 1)
 
 
 def balanced(noun: Int[Tensor, " n"], count: int, generator: Generator) -> Int[Tensor, " {count}"]:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from dreamfusion.embedded.table import names, nouns
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.judge.network import JudgeNet, Opinion, new_network
+from dreamfusion.evaluate.judge.network import JudgeNet, new_network
 from dreamfusion.evaluate.judge.pictures import TRAINING, UNPAINTED, Batch, balanced, draw
 from dreamfusion.evaluate.judge.views import COUNTS, Counts, Split, Views
 
@@ -48,6 +48,7 @@ class TrainOptions:
     weight_decay: float = 0.05
     side_weight: float = 0.4
     colour_weight: float = 0.3
+    layers_weight: float = 10.0
     views: Counts = COUNTS
     save_every: int = 250
     seed: int = 7
@@ -130,12 +131,18 @@ def learning_rate(step: int, options: TrainOptions) -> float:
     return options.learning_rate * min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * min(max(down, 0.0), 1.0)))
 
 
-def loss_of(opinion: Opinion, truth: Batch, options: TrainOptions) -> Float[Tensor, ""]:
-    """Weighted sum of the three cross entropies; colour counts where a colour word was painted."""
+def loss_of(network: JudgeNet, truth: Batch, options: TrainOptions) -> Float[Tensor, ""]:
+    """Weighted sum of the three cross entropies and of the squared error of the layers.
+
+    Colour counts where a colour word was painted.
+    """
+    opinion, layers = network.with_layers(truth.image)
     painted = (truth.colour != UNPAINTED).sum().clamp(min=1)
     colour = F.cross_entropy(opinion.colour, truth.colour, ignore_index=UNPAINTED, reduction="sum") / painted
     noun, side = F.cross_entropy(opinion.noun, truth.noun), F.cross_entropy(opinion.side, truth.side)
-    return noun + options.side_weight * side + options.colour_weight * colour
+    drawn = F.mse_loss(layers, truth.layers)
+    answers = noun + options.side_weight * side + options.colour_weight * colour
+    return answers + options.layers_weight * drawn
 
 
 def advance(training: Training, views: Views, options: TrainOptions, threads: ThreadPoolExecutor) -> float:
@@ -170,7 +177,7 @@ def _learn(lane: Lane, views: Views, count: int, options: TrainOptions) -> float
     """The gradient of one lane's share."""
     lane.network.zero_grad()
     truth = draw(views[balanced(views.noun, count, lane.generator)], TRAINING, lane.generator)
-    loss = loss_of(lane.network(truth.image), truth, options)
+    loss = loss_of(lane.network, truth, options)
     loss.backward()
     return float(loss.detach())
 
