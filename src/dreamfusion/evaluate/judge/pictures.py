@@ -3,7 +3,7 @@
 Nothing here is shared with the pictures that the prior learns from except what the colour words mean.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dreamfusion.embedded.dataset import COLOURS
 from dreamfusion.evaluate.judge.network import LAYER_SIZE, SIZE
-from dreamfusion.evaluate.judge.views import SIDES, Views
+from dreamfusion.evaluate.judge.views import BUFFERS, SIDES, Views
 from dreamfusion.geometry import look_at
 
 LAMPS = 3
@@ -35,10 +35,12 @@ class Look:
     """that it is blurred, translucent, noisy, and its contrast and saturation are off"""
     noise: float = 0.03
     """greatest standard deviation of the pixels' noise, where it is soft"""
+    shift: int = 5
+    """pixels by which a batch may be off to any side"""
 
 
 TRAINING = Look()
-CLEAN = Look(soft=0.0)
+CLEAN = Look(soft=0.0, shift=0)
 """what accuracy is measured on, with a `textureless` of 0 or 1"""
 
 
@@ -57,7 +59,7 @@ class Batch:
 
 def draw(views: Views, look: Look, generator: Generator) -> Batch:
     """One picture of each of the views."""
-    chance = _Chance(len(views.noun), generator)
+    views, chance = _shifted(views, look.shift, generator), _Chance(len(views.noun), generator)
     textureless, flat, painted = chance(look.textureless), chance(look.flat), chance(look.painted)
     painted, soft, mirrored = painted & ~textureless, chance(look.soft), chance(0.5)
     colour = torch.where(painted, torch.randint(len(PALETTE), (len(views.noun),), generator=generator), UNPAINTED)
@@ -127,6 +129,13 @@ def backgrounds(count: int, size: int, generator: Generator) -> Float[Tensor, "{
     coarse = torch.where(kind < 0.7, plain, torch.where(kind < 0.9, gradient, coarse))
     coloured = torch.lerp(coarse.mean(1, keepdim=True), coarse, 0.7 * amount)
     return F.interpolate(coloured, (size, size), mode="bilinear", align_corners=True)
+
+
+def _shifted(views: Views, pixels: int, generator: Generator) -> Views:
+    """All views moved together by up to so many pixels: the objects of the judge's views leave room for it."""
+    by = tuple(torch.randint(-pixels, pixels + 1, (2,), generator=generator).tolist())
+    moved = {name: torch.roll(getattr(views, name), by, (-2, -1)) for name in BUFFERS}
+    return replace(views, **moved)
 
 
 def _softened(

@@ -38,8 +38,8 @@ STATE, LOG = "state.safetensors", "log.jsonl"
 class TrainOptions:
     """Knobs of the training; the defaults made the shipped weights (docs/evaluation.md)."""
 
-    steps: int = 5_500
-    batch: int = 32
+    steps: int = 5_000
+    batch: int = 64
     """pictures per step, a multiple of `lanes`"""
     lanes: int = 2
     learning_rate: float = 1.5e-3
