@@ -38,7 +38,7 @@ demo: $(VENV)/run.stamp
 	$(BIN)/dreamfusion generate "$(PROMPT)" --out "$$out" && echo && echo "Open $$out/index.html in a browser."
 
 test: $(VENV)/validator.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

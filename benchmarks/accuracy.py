@@ -24,7 +24,7 @@ from dreamfusion.generate import settle
 from dreamfusion.lights import Light
 from dreamfusion.optimise import Run, prompt_table
 from dreamfusion.presets import preset
-from dreamfusion.priors import Prior, open_prior
+from dreamfusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.render import RenderOptions, render
 from machine import as_json, machine
 from measure import middle_of_run
@@ -55,7 +55,7 @@ def main() -> None:
     settle(arguments.threads, "cpu")
     device = device_of("cpu")
     config = replace(preset("fast"), prompt=arguments.prompt)
-    prior = open_prior(config.prior, device)
+    prior = open_prior(config.prior, PriorOptions(device=device))
     run = middle_of_run(config, device, prior, arguments.warm_steps)
     result = {"lit" if lit else "plain": dict(_rows(run, prior, lit)) for lit in (False, True)}
     print(as_json(result | {"machine": machine(device)}))

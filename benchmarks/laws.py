@@ -28,7 +28,7 @@ from dreamfusion.fields.density import GaussianBlob
 from dreamfusion.generate import available_cores, settle
 from dreamfusion.optimise import Run, prompt_table, start
 from dreamfusion.presets import preset
-from dreamfusion.priors import Prior, open_prior
+from dreamfusion.priors import Prior, PriorOptions, open_prior
 from laws_plot import draw
 from machine import as_json, machine
 from measure import Step, all_lit, middle_of_run, standing, timed_steps
@@ -71,7 +71,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     settle(arguments.threads, arguments.device)
     device = device_of(arguments.device)
     config = replace(preset("fast"), prompt=arguments.prompt)
-    prior = open_prior(config.prior, device)
+    prior = open_prior(config.prior, PriorOptions(device=device))
     run = middle_of_run(config, device, prior, arguments.warm_steps)
     run.config = all_lit(config)
     names = [name for name in arguments.laws if name != "threads" or device.type == "cpu"]

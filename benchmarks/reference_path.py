@@ -42,7 +42,7 @@ from dreamfusion.geometry import intersect_ball
 from dreamfusion.lights import Light
 from dreamfusion.optimise import prompt_table
 from dreamfusion.presets import preset
-from dreamfusion.priors import Prior, open_prior
+from dreamfusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.rays import Rays, cast, stratified
 from hash_field import ACTIVATION, BLOB, Encoded, hash_field
 from machine import as_json, machine, now, peak_memory
@@ -63,7 +63,7 @@ def main() -> None:
     settle(arguments.threads, arguments.device)
     device = device_of(arguments.device)
     config = replace(preset("fast"), prompt=arguments.prompt, size=arguments.size)
-    prior = open_prior(config.prior, device)
+    prior = open_prior(config.prior, PriorOptions(device=device))
     run = middle_of_run(config, device, prior, arguments.warm_steps)
     ours = _with_mix(measured_step(run, prior, arguments.steps), config)
     result: dict[str, object] = {"ours": ours, "ours_memory": peak_memory(device)}

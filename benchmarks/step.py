@@ -25,7 +25,7 @@ from dreamfusion.config import Config
 from dreamfusion.generate import open_run, settle
 from dreamfusion.optimise import Run, advance, prompt_table
 from dreamfusion.presets import preset
-from dreamfusion.priors import Known, Prior, open_prior
+from dreamfusion.priors import Known, Prior, PriorOptions, open_prior
 from machine import as_json, machine, peak_memory
 from measure import Step, middle_of_run, standing, timed_steps, two_evaluations
 from self_times import SelfTimes, operators, timing
@@ -69,9 +69,9 @@ def _run_and_prior(arguments: argparse.Namespace, device: torch.device) -> tuple
     if arguments.run is not None:
         run = open_run(arguments.run, arguments.device)[1]
         run.config = _changed(run.config, arguments)
-        return run, open_prior(run.config.prior, device)
+        return run, open_prior(run.config.prior, PriorOptions(device=device))
     config = _changed(replace(preset(arguments.preset), prompt=arguments.prompt), arguments)
-    prior = open_prior(config.prior, device)
+    prior = open_prior(config.prior, PriorOptions(device=device))
     return middle_of_run(config, device, prior, arguments.warm_steps), prior
 
 

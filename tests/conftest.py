@@ -1,6 +1,7 @@
 """What several tests need: a run so small that a step takes milliseconds, and priors to judge it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +103,12 @@ def red_disc() -> GaussianPrior:
 def long_config(tiny_config: Config) -> Config:
     """The same with time to become something."""
     return replace(tiny_config, steps=120)
+
+
+@pytest.fixture(scope="session")
+def miniature_folders(tmp_path_factory) -> dict[str, Path]:
+    """A folder per kind of pipeline (`miniatures`)."""
+    import miniatures
+
+    place = tmp_path_factory.mktemp("miniatures")
+    return {kind: miniatures.save(kind, place / kind) for kind in miniatures.BUILDERS}

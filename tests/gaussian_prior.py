@@ -13,7 +13,7 @@ from dreamfusion.views import ViewWords
 def cosine_schedule(steps: int = 1000, dtype: torch.dtype = torch.float64) -> NoiseSchedule:
     """alpha^2 from 0.9999 down to 0.0001 along a squared cosine."""
     angle = torch.linspace(0.01, 0.5 * torch.pi - 0.01, steps, dtype=dtype)
-    return NoiseSchedule(angle.cos() ** 2)
+    return NoiseSchedule.variance_preserving(angle.cos() ** 2)
 
 
 @dataclass(frozen=True, eq=False)

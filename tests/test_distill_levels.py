@@ -57,7 +57,7 @@ def test_dreamtime_spends_its_time_as_its_weight_says():
     assert t.max() == 979
     assert t.min() >= 20
     at = torch.arange(20, 980)
-    products = SCHEDULE.alphas_cumprod[at]
+    products = SCHEDULE.alpha(at) ** 2
     weight = ((1 - products) / products).sqrt() * torch.exp(-0.5 * ((at / 999 - 0.5) / 0.125) ** 2)
     spent = torch.bincount(t, minlength=1000)[at] / steps
     # A timestep more or less at the ends of an interval, and what the first of them loses to the start of the run.
@@ -73,7 +73,8 @@ def test_dreamtime_draws_nothing_and_is_the_same_for_all():
 
 
 def test_dreamtime_leaves_pure_noise_out():
-    silent = NoiseSchedule(torch.cat([SCHEDULE.alphas_cumprod[:-1], SCHEDULE.alphas_cumprod.new_zeros(1)]))
+    products = SCHEDULE.signal**2
+    silent = NoiseSchedule.variance_preserving(torch.cat([products[:-1], products.new_zeros(1)]))
     wide = DreamTime(Constant(0.0), Constant(1.0), centre=1.0)
     t = [int(wide(silent, (1, 1), k / 50, generator())) for k in range(51)]
     assert t == sorted(t, reverse=True)

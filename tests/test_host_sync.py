@@ -78,7 +78,7 @@ def watch(monkeypatch):
 
 @pytest.mark.parametrize("prior", ["gaussian", "embedded"])
 def test_a_step_waits_for_the_device_only_where_it_says_why(prior, tiny_config, disc_prior, watch):
-    judge = disc_prior if prior == "gaussian" else open_prior("embedded", torch.device("cpu"))
+    judge = disc_prior if prior == "gaussian" else open_prior("embedded")
     config = tiny_config if prior == "gaussian" else replace(tiny_config, prompt="a hamburger", steps=3)
     run, prompts = start(config, torch.device("cpu")), prompt_table(config, judge)
     with watch:

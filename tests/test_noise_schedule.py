@@ -46,6 +46,7 @@ def test_every_prediction_becomes_the_same_epsilon(triple):
     x0, eps, t = triple
     noisy = schedule.add_noise(x0, eps, t)
     outputs = {Prediction.EPSILON: eps, Prediction.X0: x0, Prediction.V: schedule.v_from_eps(eps, noisy, t)}
+    outputs[Prediction.FLOW] = eps - x0
     for prediction in Prediction:
         torch.testing.assert_close(schedule.epsilon(prediction, outputs[prediction], noisy, t), eps)
 
@@ -55,7 +56,47 @@ def test_results_take_the_dtype_of_the_pictures(triple):
     assert cosine_schedule().add_noise(x0.float(), eps.float(), t).dtype == torch.float32
 
 
-@pytest.mark.parametrize("values", [[0.5, 0.6], [1.0, 0.5], [0.5, -0.1], [0.5, 0.5], [float("nan"), 0.5]])
-def test_what_is_no_schedule_is_refused(values):
-    with pytest.raises(ValueError, match="alphas_cumprod"):
-        NoiseSchedule(torch.tensor(values))
+@pytest.mark.parametrize("alpha", [[0.5, 0.6], [1.0, 0.5], [0.5, -0.1], [0.5, 0.5], [float("nan"), 0.5]])
+def test_what_is_no_signal_is_refused(alpha):
+    with pytest.raises(ValueError, match="signal"):
+        NoiseSchedule(torch.tensor(alpha), torch.tensor([0.5, 0.6]))
+
+
+@pytest.mark.parametrize("sigma", [[0.5, 0.4], [0.0, 0.5], [0.5, 1.1], [float("nan"), 0.5]])
+def test_what_is_no_noise_is_refused(sigma):
+    with pytest.raises(ValueError, match="noise"):
+        NoiseSchedule(torch.tensor([0.6, 0.5]), torch.tensor(sigma))
+
+
+# --- straight paths --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def straight() -> NoiseSchedule:
+    """Ends in pure noise."""
+    return NoiseSchedule.straight(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+
+
+def test_straight_paths_share_the_sum(straight, triple):
+    x0, eps, t = triple
+    torch.testing.assert_close(straight.alpha(t) + straight.sigma(t), torch.ones(5, dtype=torch.float64))
+    sigma = straight.sigma(t)[:, None, None, None]
+    torch.testing.assert_close(straight.add_noise(x0, eps, t), (1 - sigma) * x0 + sigma * eps)
+
+
+def test_the_velocity_is_the_slope_of_the_path(straight, triple):
+    """dx / dsigma between neighbours, exactly, as the path is straight; and it gives back the noise, at its end too."""
+    x0, eps, t = triple
+    later = straight.add_noise(x0, eps, t.clamp(max=998) + 1)
+    now = straight.add_noise(x0, eps, t.clamp(max=998))
+    velocity = (later - now) * 1000
+    torch.testing.assert_close(velocity, eps - x0)
+    noisy = straight.add_noise(x0, eps, t)
+    torch.testing.assert_close(straight.epsilon(Prediction.FLOW, velocity, noisy, t), eps)
+
+
+def test_conversions_of_straight_paths_invert(straight, triple):
+    x0, eps, t = triple[0], triple[1], triple[2].clamp(max=998)
+    noisy = straight.add_noise(x0, eps, t)
+    torch.testing.assert_close(straight.x0_from_eps(eps, noisy, t), x0)
+    torch.testing.assert_close(straight.eps_from_x0(x0, noisy, t), eps)

@@ -14,7 +14,8 @@ import torch
 from dreamfusion import checkpoint
 from dreamfusion.config_check import validate
 from dreamfusion.config_text import schedule_from_text
-from dreamfusion.generate import write_mesh
+from dreamfusion.generate import export_mesh
+from dreamfusion.mesh import MeshOptions
 from dreamfusion.optimise import optimise, prompt_table, start
 from dreamfusion.presets import PAPER
 from dreamfusion.proposals import Proposal
@@ -181,7 +182,7 @@ def test_pictures_and_mesh_come_of_it(tiny_paper, disc_prior, tmp_path):
     run, _ = go(replace(tiny_paper, scene=dense), disc_prior, 1)
     sheet = contact_sheet(run.scene, run.recipe.show, Shot(size=16))
     assert sheet[:16, :16].std() > 5  # a blob, not plain
-    write_mesh(run, tmp_path / "mesh.glb", 24)
+    export_mesh(run, [tmp_path / "mesh.glb"], MeshOptions(24, 16))
     assert (tmp_path / "mesh.glb").stat().st_size > 1000
 
 

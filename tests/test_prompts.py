@@ -23,7 +23,9 @@ class Parrot:
     name: str = "parrot"
     image_size: int = 8
     vocabulary: frozenset[str] | None = None
-    schedule: NoiseSchedule = field(default_factory=lambda: NoiseSchedule(torch.linspace(0.99, 0.01, 10)))
+    schedule: NoiseSchedule = field(
+        default_factory=lambda: NoiseSchedule.variance_preserving(torch.linspace(0.99, 0.01, 10))
+    )
     scale: torch.Tensor = field(default_factory=lambda: torch.ones(1, requires_grad=True))
 
     def embed(self, prompts: Sequence[str]) -> torch.Tensor:

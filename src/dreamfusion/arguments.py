@@ -52,6 +52,8 @@ class Generate:
     """kind of field, if not the preset's"""
     background: Literal["solid", "random", "learned"] | None = None
     """kind of background, if not the preset's"""
+    save_embeddings: Path | None = None
+    """new .safetensors file for the prompt's text embeddings, to be used again with --embeddings"""
     distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
     """law of distillation, if not the preset's"""
 
@@ -141,6 +143,8 @@ class PriorSample:
     """of the noise"""
     conditions: bool = True
     """tell the prior camera, background and light where it can use them, not words alone"""
+    half: bool = False
+    """run the prior in half precision (GPUs)"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ... or mps"""
     out: Path | None = None
@@ -223,6 +227,21 @@ class JudgeTrain:
 @dataclass(frozen=True)
 class Doctor:
     """Say what this machine has, what would run, and what is missing."""
+
+    prior: str = ""
+    """also estimate the memory that this prior needs: a diffusers folder, or a hub id"""
+    preset: str = "fast"
+    """for a run with the settings of this preset"""
+    half: bool = False
+    """with the prior in half precision"""
+
+
+def doctor_config(arguments: Doctor) -> c.Config | None:
+    """The run whose memory is asked for, or None. Raises UserError for an unknown preset."""
+    if not arguments.prior:
+        return None
+    base = preset(arguments.preset)
+    return replace(base, prior=arguments.prior, half=arguments.half or base.half)
 
 
 def read(kind: type[Arguments], command: str, given: list[str], default: Arguments | None = None) -> Arguments:

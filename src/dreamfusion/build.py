@@ -21,6 +21,7 @@ from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.guidance import Guidance
 from dreamfusion.lights import LightSampler
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.priors import PriorOptions
 from dreamfusion.proposals import Proposal, ProposalOptions
 from dreamfusion.render import RenderOptions
 from dreamfusion.scene import Scene
@@ -79,6 +80,21 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
         )
     fused = scene.occupancy.density.device.type in ("cpu", "cuda")
     return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
+
+
+def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
+    """How the prior is put into memory."""
+    large = config.large
+    return PriorOptions(
+        device=device,
+        dtype=None if config.half else torch.float32,
+        size=large.size,
+        attention_slicing=large.attention_slicing,
+        vae_slicing=large.vae_slicing,
+        vae_tiling=large.vae_tiling,
+        offload=large.offload,
+        texts=not large.embeddings,
+    )
 
 
 def learn(optimiser: torch.optim.Optimizer, law: distill.Vsd) -> None:

@@ -1,6 +1,7 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -8,19 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamfusion import __version__, cli_evaluate
+from dreamfusion import __version__, cli_evaluate, cli_prior
 from dreamfusion import arguments as a
 from dreamfusion.config_check import require, require_frame_size, validate
 from dreamfusion.errors import UserError
 from dreamfusion.interrupt import INTERRUPTED, interruptible
-from dreamfusion.runs import default_folder, refuse_occupied, replacing, require_new_file, unused
+from dreamfusion.runs import default_folder, listed, refuse_occupied, require_new_file, unused
 
 if TYPE_CHECKING:
     from dreamfusion.generate import Job
     from dreamfusion.optimise import Run
 
 MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,8 +90,11 @@ def _call(name: str, given: list[str]) -> int:
 def _generate(name: str, given: list[str]) -> int:
     arguments = a.read_generate(given)
     validate(arguments.settings)
+    if arguments.save_embeddings is not None:
+        require_new_file(arguments.save_embeddings, (".safetensors",), "--save-embeddings")
     from dreamfusion import generate
     from dreamfusion.build import device_of
+    from dreamfusion.memory import estimated
     from dreamfusion.optimise import start
     from dreamfusion.processes import joined
 
@@ -101,7 +104,12 @@ def _generate(name: str, given: list[str]) -> int:
     team = joined(device)
     if not team.leads:
         return _follow(start(config, device, team))
-    return _work(generate.begin(config, arguments.out or default_folder(config.prompt, config.seed), team))
+    if config.prior != "embedded":
+        print(f"the prior needs about {estimated(config, device)}", file=sys.stderr)
+    job = generate.begin(config, arguments.out or default_folder(config.prompt, config.seed), team)
+    if arguments.save_embeddings is not None:
+        generate.save_embeddings(config, job.prompts, arguments.save_embeddings)
+    return _work(job)
 
 
 def _resume(name: str, given: list[str]) -> int:
@@ -147,6 +155,7 @@ def _work(job: "Job") -> int:
     """Drive a run to its end, or to the first Ctrl-C."""
     from dreamfusion import generate
     from dreamfusion.live import LiveLine
+    from dreamfusion.memory import measured
 
     run, folder = job.run, job.folder
     config = run.config
@@ -163,7 +172,8 @@ def _work(job: "Job") -> int:
     if folder.index not in files:
         print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
         return INTERRUPTED
-    _list(files)
+    print(listed(files))
+    print(f"peak memory: {measured(run.device)}", file=sys.stderr)
     return 0
 
 
@@ -175,18 +185,16 @@ def _mesh(name: str, given: list[str]) -> int:
 
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
     output = run.config.output
-    size = arguments.texture_size or output.texture_size
-    texture = TextureOptions(size, arguments.normal_map, arguments.bake_light)
-    options = MeshOptions(
-        arguments.resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture
-    )
+    texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
+    resolution = arguments.resolution or output.mesh_resolution
+    options = MeshOptions(resolution, run.config.size, level=arguments.level, faces=arguments.faces, texture=texture)
     if paths:
         files, report = generate.export_mesh(run, paths, options, arguments.height_mm)
     else:
         files, report = generate.write_mesh(run, folder, options, arguments.format, arguments.height_mm)
         files += generate.write_page(run, folder)
     print(report)
-    _list(files)
+    print(listed(files))
     return 0
 
 
@@ -217,7 +225,7 @@ def _video(name: str, given: list[str]) -> int:
 
     folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
     output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
-    _list([*generate.write_video(run, folder, output), *generate.write_page(run, folder)])
+    print(listed([*generate.write_video(run, folder, output), *generate.write_page(run, folder)]))
     return 0
 
 
@@ -227,70 +235,15 @@ def _compose(name: str, given: list[str]) -> int:
     refuse_occupied(out)
     from dreamfusion import compose
 
-    _list(compose.write(compose.read(arguments.scene), out))
+    print(listed(compose.write(compose.read(arguments.scene), out)))
     return 0
-
-
-def _prior_info(name: str, given: list[str]) -> int:
-    a.read(a.PriorInfo, name, given)
-    from dreamfusion.embedded.card import describe
-
-    print(describe())
-    return 0
-
-
-def _prior_sample(name: str, given: list[str]) -> int:
-    arguments = a.read(a.PriorSample, name, given)
-    if not arguments.captions:
-        raise UserError('say what to draw: dreamfusion prior sample "a red chair"')
-    require("steps", arguments.steps, 1)
-    require("seed", arguments.seed, 0, 2**63 - 1)
-    require("guidance-scale", arguments.guidance_scale, 0)
-    out = arguments.out or unused(Path("samples.png"))
-    require_new_file(out, PICTURE_SUFFIXES)
-    from dreamfusion.build import device_of
-    from dreamfusion.embedded.sheet import samples, save_sheet
-    from dreamfusion.priors import open_prior, require_known
-
-    prior = open_prior(arguments.prior, device_of(arguments.device))
-    for caption in arguments.captions:
-        require_known(prior, caption)
-    pictures = samples(
-        prior,
-        arguments.captions,
-        conditions=arguments.conditions,
-        steps=arguments.steps,
-        guidance_scale=arguments.guidance_scale,
-        seed=arguments.seed,
-    )
-    with replacing(out) as part:
-        save_sheet(pictures, part)
-    _list([out])
-    return 0
-
-
-def _prior_train(name: str, given: list[str]) -> int:
-    arguments = a.read(a.PriorTrain, name, given)
-    asked = {key: value for key in ("steps", "batch") if (value := getattr(arguments, key)) is not None}
-    for option, value in asked.items():
-        require(option, value, 1)
-    require("threads", arguments.threads, 0)
-    from dreamfusion import generate
-    from dreamfusion.embedded import train
-
-    generate.settle(arguments.threads, "cpu")
-    options = replace(train.TrainOptions(), **asked)
-    train.prepare(arguments.assets, arguments.work, options, print)
-    with interruptible() as stop:
-        done = train.main(arguments.work, arguments.out, options, print, stop.is_set)
-    return 0 if done else INTERRUPTED
 
 
 def _doctor(name: str, given: list[str]) -> int:
-    a.read(a.Doctor, name, given)
+    arguments = a.read(a.Doctor, name, given)
     from dreamfusion.doctor import examine
 
-    lines, healthy = examine()
+    lines, healthy = examine(a.doctor_config(arguments))
     print("\n".join(lines))
     return 0 if healthy else 1
 
@@ -301,21 +254,11 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "mesh": (a.MakeMesh, _mesh),
     "video": (a.MakeVideo, _video),
     "compose": (a.Compose, _compose),
-    "prior info": (a.PriorInfo, _prior_info),
-    "prior sample": (a.PriorSample, _prior_sample),
-    "prior train": (a.PriorTrain, _prior_train),
+    "prior info": (a.PriorInfo, cli_prior.info),
+    "prior sample": (a.PriorSample, cli_prior.sample),
+    "prior train": (a.PriorTrain, cli_prior.train),
     "evaluate": (a.Evaluate, cli_evaluate.evaluate),
     "judge info": (a.JudgeInfo, cli_evaluate.judge_info),
     "judge train": (a.JudgeTrain, cli_evaluate.judge_train),
     "doctor": (a.Doctor, _doctor),
 }
-
-
-def _list(files: Sequence[Path]) -> None:
-    for path in files:
-        print(f"{path}  ({size_text(path.stat().st_size)})")
-
-
-def size_text(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

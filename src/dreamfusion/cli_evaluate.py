@@ -9,6 +9,7 @@ from dreamfusion import arguments as a
 from dreamfusion.config_check import require
 from dreamfusion.errors import UserError
 from dreamfusion.interrupt import INTERRUPTED, interruptible
+from dreamfusion.runs import listed
 
 
 def evaluate(name: str, given: list[str]) -> int:
@@ -20,7 +21,7 @@ def evaluate(name: str, given: list[str]) -> int:
     if not files:
         print("stopped; all runs are saved, and the same command goes on", file=sys.stderr)
         return INTERRUPTED
-    print("\n".join(map(str, files)))
+    print(listed(files))
     return 0
 
 

@@ -4,9 +4,9 @@ The string under a field is its help text. Angles are degrees here, and only her
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from dreamfusion.config_distill import DistillConfig
 from dreamfusion.config_scene import (
@@ -24,6 +24,7 @@ from dreamfusion.config_scene import (
     SolidBackground,
     Span,
 )
+from dreamfusion.config_views import CameraConfig, LightConfig
 from dreamfusion.schedules import Constant, Ramp, Schedule
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "DistillConfig",
     "FieldConfig",
     "GridField",
+    "LargeConfig",
     "LearnedBackground",
     "LightConfig",
     "MlpField",
@@ -50,52 +52,6 @@ __all__ = [
     "SolidBackground",
     "Span",
 ]
-
-
-@dataclass(frozen=True)
-class CameraConfig:
-    """Where training views are taken from; every value is drawn from its range."""
-
-    elevation_deg: Span = (-10.0, 90.0)
-    """above the horizon"""
-    elevation_uniform_in_angle: float = 0.5
-    """probability of drawing the angle evenly, which favours the pole, instead of the area"""
-    azimuth_deg: Span = (0.0, 360.0)
-    """0 is the front"""
-    distance: Span = (1.0, 1.5)
-    """from the middle"""
-    fov_deg: Span = (40.65, 71.08)
-    """vertical field of view"""
-    position_jitter: float = 0.1
-    """half width of the box about the position"""
-    look_at_jitter: float = 0.2
-    """standard deviation of the point looked at"""
-    up_jitter: float = 0.02
-    """standard deviation of the up vector"""
-    jitter_is: Literal["deviation", "variance"] = "deviation"
-    """what the two numbers above are; the paper's N(0, 0.2 I) can be read as both, and ports read deviations"""
-    stratified: bool = False
-    """one view in each sector of the azimuth"""
-
-
-@dataclass(frozen=True)
-class LightConfig:
-    """How training views are lit."""
-
-    albedo_until: float = 1000 / 15000
-    """fraction of the run that shows plain colour only"""
-    shaded: float = 0.75
-    """probability of a lit view after that"""
-    textureless: float = 0.5
-    """probability that a lit view shows the shape without colour"""
-    ambient: float = 0.1
-    """light from everywhere in a lit view"""
-    diffuse: float = 0.9
-    """light from the lamp in a lit view"""
-    distance: Span = (0.8, 1.5)
-    """of the lamp from the middle"""
-    spread: float = 1.0
-    """how far the lamp strays from the camera"""
 
 
 @dataclass(frozen=True)
@@ -175,6 +131,26 @@ class OptimiseConfig:
 
 
 @dataclass(frozen=True)
+class LargeConfig:
+    """What only large priors need (docs/priors.md)."""
+
+    embeddings: Annotated[str, arg(aliases=["--embeddings"])] = ""
+    """file made with --save-embeddings, in place of the text encoders"""
+    size: int = 0
+    """of the pictures as a latent prior sees them, in pixels; 0 for its own"""
+    latent_until: Annotated[float, arg(aliases=["--latent-until"])] = 0.0
+    """fraction of the run that takes the short cut from colours to latents"""
+    attention_slicing: bool = False
+    """attention in parts (U-Nets): less memory"""
+    vae_slicing: bool = False
+    """encode one picture at a time: less memory"""
+    vae_tiling: bool = False
+    """encode large pictures in tiles: less memory"""
+    offload: bool = False
+    """keep the denoiser in main memory and fetch each layer when it computes: slow, for small cards"""
+
+
+@dataclass(frozen=True)
 class OutputConfig:
     """The files at the end."""
 
@@ -201,7 +177,7 @@ class Config:
     negative: str = ""
     """what to keep away from"""
     prior: str = "embedded"
-    """text-to-image model: embedded, a diffusers folder, or a hub id"""
+    """text-to-image model: embedded, a diffusers folder, or a hub id (owner/name, or owner/name@revision)"""
     preset: str = "fast"
     """where the defaults come from"""
     steps: int = 600
@@ -237,4 +213,5 @@ class Config:
     distill: DistillConfig = DistillConfig()
     regularise: RegulariseConfig = RegulariseConfig()
     optimise: OptimiseConfig = OptimiseConfig()
+    large: LargeConfig = LargeConfig()
     output: OutputConfig = OutputConfig()

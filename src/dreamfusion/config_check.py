@@ -27,7 +27,7 @@ LONGEST_PROMPT = 300
 """characters; text encoders read some 77 tokens"""
 
 _LEAST: dict[str, float] = {
-    "steps": 1, "views": 1, "threads": 0, "checkpoint_every": 1, "preview_every": 0,
+    "steps": 1, "views": 1, "large.size": 0, "threads": 0, "checkpoint_every": 1, "preview_every": 0,
     "scene.occupancy.cells": 8, "scene.occupancy.every": 0, "scene.occupancy.parts": 1,
     "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
     "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
@@ -39,7 +39,7 @@ _LEAST: dict[str, float] = {
     "optimise.shampoo.block": 1, "optimise.shampoo.every": 1,
 }  # fmt: skip
 _BETWEEN: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**63 - 1), "size": (8, 1024), "scene.radius": (0.01, 100),
+    "seed": (0, 2**63 - 1), "large.latent_until": (0, 1), "size": (8, 1024), "scene.radius": (0.01, 100),
     "scene.blob.width": (1e-3, 100), "scene.occupancy.decay": (0, 1),
     "distill.guidance_scale": (0, 1000), "distill.rescale": (0, 1),
     "output.texture_size": (64, 8192), "output.frame_size": (16, 4096), "output.sheet_size": (16, 4096),

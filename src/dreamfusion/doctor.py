@@ -5,11 +5,13 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from dreamfusion import __version__
+from dreamfusion.config import Config
 from dreamfusion.errors import UserError
 
 MEMORY_GB, DISK_GB = 2.5, 0.5
@@ -31,9 +33,10 @@ class Finding:
     missing: bool = False
 
 
-def examine() -> tuple[list[str], bool]:
-    """The report, and whether the main job would run."""
-    parts = (_software, _machine, _processors, _embedded_prior, _optional)
+def examine(config: Config | None = None) -> tuple[list[str], bool]:
+    """The report, and whether the main job would run. With a configuration, also the memory that its prior needs."""
+    asked = [] if config is None else [partial(_prior_memory, config)]
+    parts = (_software, _machine, _processors, _embedded_prior, _optional, *asked)
     findings = dict.fromkeys(finding for part in parts for finding in _tried(part))  # each told once
     healthy = not any(finding.missing for finding in findings)
     lines = [f"{'MISSING ' if finding.missing else ''}{finding.what}: {finding.text}" for finding in findings]
@@ -91,6 +94,19 @@ def _embedded_prior() -> Iterator[Finding]:
         return
     words = "any text" if prior.vocabulary is None else f"{len(prior.vocabulary)} words"
     yield Finding("embedded prior", f"{prior.name}, {prior.image_size} x {prior.image_size} pixels, {words}; loads")
+
+
+def _prior_memory(config: Config) -> Iterator[Finding]:
+    from dreamfusion.build import device_of
+    from dreamfusion.memory import estimated
+    from dreamfusion.priors.locate import locate
+
+    try:
+        needs, folder = estimated(config, device_of(config.device)), locate(config.prior)
+    except UserError as error:
+        yield Finding("prior", str(error), missing=True)
+        return
+    yield Finding("prior", f"{folder.pipeline}, about {needs}, with preset {config.preset}")
 
 
 def _optional() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dreamfusion import checkpoint, video, viewer
+from dreamfusion import build, checkpoint, video, viewer
 from dreamfusion.build import device_of
 from dreamfusion.config import Config, OutputConfig
 from dreamfusion.config_check import validate
@@ -17,10 +17,11 @@ from dreamfusion.config_text import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
-from dreamfusion.priors import Prior, open_prior
+from dreamfusion.priors import Prior, embeddings, open_prior, open_reader
+from dreamfusion.priors.locate import locate
 from dreamfusion.processes import ALONE, Team, require_equal_shares
 from dreamfusion.prompts import PromptTable
-from dreamfusion.runs import RunFolder, write_json
+from dreamfusion.runs import RunFolder, replacing, write_json
 
 # Numbers from glibc's malloc.h, see mallopt(3).
 _GLIBC = {
@@ -84,8 +85,7 @@ def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
     """
     validate(config)
     device = device_of(config.device)
-    prior = _open_prior(config, device)
-    prompts = prompt_table(config, prior)
+    prior, prompts = open_parts(config, device)
     run = start(config, device, team)
     folder = RunFolder.create(path, to_json(config))
     checkpoint.save(run, folder.checkpoint)
@@ -105,8 +105,7 @@ def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE
             raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
         run.config = replace(run.config, steps=steps)
         validate(run.config)
-    prior = _open_prior(run.config, run.device)
-    prompts = prompt_table(run.config, prior)
+    prior, prompts = open_parts(run.config, run.device)
     folder.rewind_metrics(run.step)
     if steps is not None:
         checkpoint.save(run, folder.checkpoint)  # before the config: it is what counts, and what may not fit on a disk
@@ -116,8 +115,7 @@ def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE
 
 def follow(run: Run) -> None:
     """Do all steps of a run whose files another process writes. Raises Diverged, like that one."""
-    prior = _open_prior(run.config, run.device)
-    for _ in optimise(run, prior, prompt_table(run.config, prior), run.config.steps):
+    for _ in optimise(run, *open_parts(run.config, run.device), run.config.steps):
         pass
 
 
@@ -228,8 +226,32 @@ def export_mesh(
     return [file for path in paths for file in export(mesh, path, _facts(run), height_mm)], report
 
 
-def _open_prior(config: Config, device: torch.device) -> Prior:
-    return open_prior(config.prior, device, torch.float16 if config.half else torch.float32)
+def open_parts(config: Config, device: torch.device) -> tuple[Prior, PromptTable]:
+    """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
+
+    Raises UserError, also for a prior that does not go with the rest of the configuration.
+    """
+    options, saved = build.prior_options(config, device), config.large.embeddings
+    prompts = prompt_table(config, open_reader(config.prior, options, Path(saved) if saved else None))
+    prior = open_prior(config.prior, options)
+    if prior.together > 1:
+        _require_groups(config, prior.together)
+    return prior, prompts
+
+
+def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
+    """Write what the prior's text encoders made of the prompt, for `LargeConfig.embeddings`. Raises UserError."""
+    folder = locate(config.prior)
+    with replacing(path) as part:
+        embeddings.save(prompts.captions, prompts.embeddings, folder, part)
+
+
+def _require_groups(config: Config, together: int) -> None:
+    if config.views % together or not config.conditions:
+        raise UserError(
+            f"{config.prior} draws {together} views of one object at once and is told their cameras: use --views"
+            f" {together} (or a multiple of it) and --conditions, as --preset mvdream does"
+        )
 
 
 def _facts(run: Run) -> dict[str, object]:

@@ -10,12 +10,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion import build, regularise
+from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config_check import validate
 from dreamfusion.distill import Distillation, Vsd, surrogate
 from dreamfusion.errors import UserError
 from dreamfusion.fields.grid import GridField
-from dreamfusion.priors import Prior, require_known
+from dreamfusion.lights import Light
+from dreamfusion.priors import MultiViewPrior, Prior, Reader, RoughPrior, require_known
 from dreamfusion.processes import ALONE, Team, require_equal_shares
 from dreamfusion.prompts import PromptTable, Wording
 from dreamfusion.render import Render, render
@@ -92,12 +94,12 @@ def start(config: Config, device: torch.device, team: Team = ALONE) -> Run:
     return Run(config, build.recipe(config), scene, distillation, optimiser, generator, team=team)
 
 
-def prompt_table(config: Config, prior: Prior) -> PromptTable:
+def prompt_table(config: Config, reader: Reader) -> PromptTable:
     """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
-    require_known(prior, config.prompt)
-    require_known(prior, config.negative)
+    require_known(reader, config.prompt)
+    require_known(reader, config.negative)
     wording = Wording(config.negative, config.view_words, config.conditions, config.blend_views, config.perp_neg)
-    return PromptTable(prior, config.prompt, wording)
+    return PromptTable(reader, config.prompt, wording)
 
 
 def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterator[Metrics]:
@@ -114,13 +116,11 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     if isinstance(run.distillation.law, Vsd) and run.distillation.law.meet(prior, generator):
         build.learn(run.optimiser, run.distillation.law)
 
-    cameras = recipe.cameras(config.views, config.size, generator).to(run.device)
-    light = recipe.lights(cameras, progress, generator)
-    background = scene.background.draw(config.views, generator)
+    cameras, light, background = _views(run, prior.together if isinstance(prior, MultiViewPrior) else 1)
     picture = render(scene, cameras, light, replace(recipe.look, views=own), generator, background)
     watch.lap("render")
 
-    x = prior.encode(picture.rgb)
+    x = _encoded(prior, picture.rgb, rough=progress < config.large.latent_until)
     given = prompts(cameras, light, background)
     gradient = run.distillation(team.gathered(x), given, team.sharing(prior), progress, generator)
     lessons = run.distillation.lessons(x, given, prior, progress, generator)
@@ -145,6 +145,25 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     norm, pull, opacity, occupied, *parts = numbers
     losses = {"distillation": pull, **dict(zip(penalties, parts, strict=True))}
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
+
+
+def _views(run: Run, together: int) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
+    """Where a step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own).
+
+    `together` views in a row are one view from all around, under one light and before one colour.
+    """
+    recipe, generator, count = run.recipe, run.generator, run.config.views // together
+    cameras = recipe.cameras(count, run.config.size, generator).to(run.device)
+    light = recipe.lights(cameras, run.progress, generator)
+    background = run.scene.background.draw(count, generator)
+    if together == 1:
+        return cameras, light, background
+    behind = None if background is None else background.repeat_interleave(together, 0)
+    return cameras.around(together), light.around(together), behind
+
+
+def _encoded(prior: Prior, image: Float[Tensor, "b h w 3"], rough: bool) -> Float[Tensor, "b c u v"]:
+    return prior.encode_roughly(image) if rough and isinstance(prior, RoughPrior) else prior.encode(image)
 
 
 def _penalties(run: Run, picture: Render, progress: float) -> dict[str, Float[Tensor, ""]]:

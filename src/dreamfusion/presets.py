@@ -1,12 +1,14 @@
 """Presets: named starting points of a configuration, as values. The command line can change every field of them."""
 
 import math
+from dataclasses import replace
 
 from dreamfusion.config import (
     BlobConfig,
     CameraConfig,
     Config,
     DistillConfig,
+    LargeConfig,
     LearnedBackground,
     LightConfig,
     MlpField,
@@ -47,11 +49,12 @@ FAST = Config(
     # A prior that is told camera, background and light leaves little to guess: more guidance only burns the colours.
     # Late in the run only small corrections.
     distill=DistillConfig(guidance_scale=2.0, t_max=Ramp(0.98, 0.5)),
-    # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers.
+    # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers. The entropy
+    # turns soft matter into surfaces, which a mesh can follow.
     regularise=RegulariseConfig(
         opacity=Constant(20.0),
         orientation=Constant(30.0),
-        entropy=Ramp(0.0, 100.0, 0.2, 1.0),
+        entropy=Ramp(0.0, 1000.0, 0.2, 1.0),
     ),
     optimise=OptimiseConfig(grid=0.06, rate=Ramp(1.0, 0.1, 0.5, 1.0)),
 )
@@ -96,7 +99,87 @@ PAPER = Config(
 """DreamFusion to the letter (section 3, appendix A.2): every number, and where the paper leaves one open, is in
 docs/paper.md. Made for a large prior and GPUs."""
 
-PRESETS = {config.preset: config for config in (FAST, PAPER)}
+# What priors that know any object share. Nothing of this is tuned: no weights of a large model were at hand. The values
+# are those that published runs agree on, in the 3D half that is known to work here.
+_OPEN = replace(
+    FAST,
+    steps=10_000,
+    half=True,
+    checkpoint_every=250,
+    # Views as people take them, with a little play: these models do not know an exact camera.
+    camera=CameraConfig(
+        elevation_deg=(-10.0, 60.0),
+        distance=(2.6, 3.2),
+        fov_deg=(38.0, 52.0),
+        position_jitter=0.1,
+        look_at_jitter=0.05,
+        up_jitter=0.02,
+    ),
+    render=RenderConfig(samples=48, weight_threshold=1e-3, colour_threshold=1e-2),
+    optimise=OptimiseConfig(grid=0.02, rate=Ramp(1.0, 0.1, 0.5, 1.0)),
+)
+
+SD = replace(
+    _OPEN,
+    preset="sd",
+    # A 64-pixel picture has as many pixels as the prior has latents: the first fifth of the run needs no auto-encoder.
+    size=64,
+    large=LargeConfig(latent_until=0.2),
+    # DreamFusion's guidance; less leaves Stable Diffusion undecided. Late in the run only small corrections.
+    distill=DistillConfig(guidance_scale=100.0, t_max=Ramp(0.98, 0.5)),
+)
+"""Stable Diffusion 1.x and 2.x; docs/priors.md has the memory of each."""
+
+SDXL = replace(
+    SD,
+    preset="sdxl",
+    # The auto-encoder's gradient is what needs memory, and grows with the area: 768 pixels instead of 1024, which the
+    # network is told; rendered in 96, one per latent.
+    size=96,
+    large=LargeConfig(size=768, latent_until=0.2, vae_slicing=True),
+    distill=DistillConfig(guidance_scale=50.0, t_max=Ramp(0.98, 0.5)),
+)
+"""Stable Diffusion XL, PixArt."""
+
+IF = replace(
+    _OPEN,
+    preset="if",
+    # Pixels of the model are pixels of the picture: the paper's own case, no auto-encoder, several views per step.
+    size=64,
+    views=4,
+    # Published runs use a fifth of the latent models' guidance: pixel models exaggerate more.
+    distill=DistillConfig(guidance_scale=20.0, t_max=Ramp(0.98, 0.5)),
+)
+"""DeepFloyd IF's first stage."""
+
+FLUX = replace(
+    _OPEN,
+    preset="flux",
+    # 512 pixels: a quarter of the tokens of 1024, and the models know smaller pictures.
+    size=64,
+    large=LargeConfig(size=512, latent_until=0.2),
+    # Flow models are sampled with guidance 3.5 to 7. alpha sigma weighs the distance to the estimate by alpha^2: their
+    # timesteps crowd near pure noise, where little of it can be trusted (docs/derivations.md).
+    distill=DistillConfig(guidance_scale=10.0, t_min=Constant(0.05), t_max=Ramp(0.95, 0.5), weighting="alpha-sigma"),
+)
+"""Flow matching models: Flux, Stable Diffusion 3."""
+
+MVDREAM = replace(
+    _OPEN,
+    preset="mvdream",
+    # Four views of one object at once; the model is told the cameras, upright ones that look at the middle.
+    views=4,
+    camera=replace(_OPEN.camera, elevation_deg=(0.0, 30.0), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0),
+    # arXiv 2308.16512: guidance 50, half of the added contrast taken back, noise levels that sink over the run.
+    distill=DistillConfig(
+        guidance_scale=50.0, t_min=Ramp(0.98, 0.02, 0.0, 0.8), t_max=Ramp(0.98, 0.5, 0.0, 0.8), rescale=0.5
+    ),
+    # Words for the sides would only contradict the cameras.
+    view_words=False,
+)
+"""Multi-view models in MVDream's manner."""
+
+PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX, MVDREAM)}
 
 
 def preset(name: str) -> Config:

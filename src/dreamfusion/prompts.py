@@ -10,7 +10,7 @@ from torch import Tensor
 from dreamfusion.cameras import Cameras
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
-from dreamfusion.priors import Conditioning, Known, Prior
+from dreamfusion.priors import Conditioning, Known, Reader
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,26 @@ PLAIN = Wording()
 
 
 class PromptTable:
-    """The embeddings of a prompt with all view words of the prior, computed once; a call picks among them."""
+    """The embeddings of a prompt with all view words of the prior, computed once; a call picks among them.
 
-    def __init__(self, prior: Prior, prompt: str, wording: Wording = PLAIN) -> None:
+    It keeps nothing of the reader, whose text encoders may leave the memory.
+    """
+
+    def __init__(self, reader: Reader, prompt: str, wording: Wording = PLAIN) -> None:
         """Embed all captions of `prompt` without gradient. Raises UserError if it is empty."""
         if not prompt.strip():
             raise UserError('the prompt is empty: say what to make, for example "a hamburger"')
-        blended = wording.blend_views or prior.view_words.interpolate
-        self.view_words = replace(prior.view_words, interpolate=blended)
+        blended = wording.blend_views or reader.view_words.interpolate
+        self.view_words = replace(reader.view_words, interpolate=blended)
         self.wording = wording
-        self.conditions = prior.conditions if wording.use_conditions else frozenset[str]()
+        self.conditions = reader.conditions if wording.use_conditions else frozenset[str]()
         views = self.view_words.words if wording.view_dependent else ("",)
         surfaces = ("", self.view_words.textureless) if self.view_words.textureless else ("",)
         captions = [_caption(prompt, view, surface) for surface, view in product(surfaces, views)]
         self.captions = (*captions, "", *([wording.negative] if wording.negative else []))
         # In one call, so that the prior pads all captions to one length.
         with torch.no_grad():
-            self.embeddings: Float[Tensor, "p l d"] = prior.embed(self.captions)
+            self.embeddings: Float[Tensor, "p l d"] = reader.embed(self.captions)
         count = len(captions)
         self.table, self.empty = self.embeddings[:count], self.embeddings[count]
         self.negative = self.embeddings[-1] if wording.negative else None
@@ -70,6 +73,7 @@ class PromptTable:
             against=against,
             weight=weight,
             negative=None if self.negative is None else self.negative.expand_as(text),
+            together=cameras.together,
         )
 
     def _by_word(self, cameras: Cameras) -> Float[Tensor, "b w"]:

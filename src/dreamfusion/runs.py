@@ -8,7 +8,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,16 +178,16 @@ def unused(path: Path) -> Path:
     return free
 
 
-def require_new_file(path: Path, suffixes: Collection[str]) -> None:
+def require_new_file(path: Path, suffixes: Collection[str], option: str = "--out") -> None:
     """Raise UserError unless a file can be made at `path` that replaces none and whose suffix is one of these."""
     if path.suffix.lower() not in suffixes:
         raise UserError(f"cannot write {path}: use one of the suffixes {', '.join(suffixes)}")
     if path.exists():
-        raise UserError(f"{path} exists: choose another --out, or move it away")
+        raise UserError(f"{path} exists: choose another {option}, or move it away")
     if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}: make it, or choose another --out")
+        raise UserError(f"there is no folder {path.parent}: make it, or choose another {option}")
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"cannot write to {path.parent}: choose another --out")
+        raise UserError(f"cannot write to {path.parent}: choose another {option}")
 
 
 def refuse_occupied(path: Path) -> None:
@@ -246,3 +246,12 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a whole JSON file, indented, keys in their order; NaN and infinity raise ValueError."""
     write_text(path, json.dumps(dict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def listed(files: Sequence[Path]) -> str:
+    """Paths and sizes for people, one file a line."""
+    return "\n".join(f"{path}  ({_size_text(path.stat().st_size)})" for path in files)
+
+
+def _size_text(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -65,7 +65,9 @@ class Distillation:
     ) -> Draw:
         """All pictures for the first draw, then all of them for the second, and so on."""
         copies = x.repeat(self.draws, 1, 1, 1)
-        t = self.levels(prior.schedule, (self.draws, len(x)), progress, generator).flatten().to(x.device)
+        objects = len(x) // given.together
+        t = self.levels(prior.schedule, (self.draws, objects), progress, generator)
+        t = t.repeat_interleave(given.together, dim=1).flatten().to(x.device)
         eps = torch.randn(copies.shape, generator=generator, device=generator.device).to(x)
         return Draw(copies, t, eps, given.repeated(self.draws), prior, self.guidance)
 

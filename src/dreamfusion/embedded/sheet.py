@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 from dreamfusion.cameras import orbit
 from dreamfusion.embedded import dataset
 from dreamfusion.lights import albedo_only
-from dreamfusion.priors import Known, Prior
+from dreamfusion.priors import Known
+from dreamfusion.priors.pipeline import PipelinePrior
 from dreamfusion.priors.sampling import caption_conditioning, ddim
 
 AZIMUTHS_DEG, ELEVATION_DEG = (0.0, 90.0, 180.0, 270.0), 20.0
@@ -20,7 +21,7 @@ BACKGROUND = 0.8
 
 
 def samples(
-    prior: Prior, captions: Sequence[str], *, conditions: bool, steps: int, guidance_scale: float, seed: int
+    prior: PipelinePrior, captions: Sequence[str], *, conditions: bool, steps: int, guidance_scale: float, seed: int
 ) -> Float[Tensor, "c v h w 3"]:
     """Pictures in [0, 1] of each caption from the front, left, back and right.
 
@@ -35,13 +36,13 @@ def samples(
     )
     words = prior.view_words
     texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
-    device = prior.schedule.alphas_cumprod.device
+    device = prior.schedule.signal.device
     cameras, behind = cameras.to(device), torch.full((count, 3), BACKGROUND, device=device)
     told = {"pose": cameras.pose, "background": behind, "light": albedo_only(count, device)}
     known = Known(**{key: told[key] for key in prior.conditions}) if conditions else Known()
     given = caption_conditioning(prior, texts, known)
-    pictures = ddim(prior, given, steps, guidance_scale, Generator().manual_seed(seed))
-    return (pictures.unflatten(0, (len(captions), views)).permute(0, 1, 3, 4, 2) / 2 + 0.5).clamp(0, 1)
+    x = ddim(prior, given, steps, guidance_scale, Generator().manual_seed(seed), prior.space.limit)
+    return prior.decode(x).unflatten(0, (len(captions), views))
 
 
 def save_sheet(pictures: Float[Tensor, "c v h w 3"], path: Path, zoom: int = 2) -> None:

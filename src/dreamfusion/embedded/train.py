@@ -131,7 +131,7 @@ def denoising_loss(training: Training, pictures: dataset.Pictures, options: Trai
     generator, parts = training.generator, training.parts
     batch = pictures.batch(options.batch, generator)
     level = torch.sigmoid(0.6 + 1.2 * torch.randn(options.batch, generator=generator))
-    schedule = NoiseSchedule(parts.scheduler.alphas_cumprod)
+    schedule = NoiseSchedule.variance_preserving(parts.scheduler.alphas_cumprod)
     timestep = (level * schedule.steps).long()
     noise = torch.randn(batch.image.shape, generator=generator)
     noisy = schedule.add_noise(batch.image, noise, timestep)

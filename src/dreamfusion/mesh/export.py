@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from jaxtyping import Float
+from trimesh.exchange.ply import export_ply
+from trimesh.exchange.stl import export_stl
 
 from dreamfusion.errors import UserError
 from dreamfusion.mesh.gltf import glb_bytes, png_bytes
@@ -41,9 +43,9 @@ def export(mesh: Mesh, path: Path, extras: Mapping[str, object], height_mm: floa
             return _write_obj(mesh, path)
         case ".ply":
             colours = None if mesh.colours is None else np.round(mesh.colours * 255).astype(np.uint8)
-            write_bytes(path, _plain(mesh, standing(mesh), colours).export(file_type="ply"))
+            write_bytes(path, bytes(export_ply(_plain(mesh, standing(mesh), colours))))
         case ".stl":
-            write_bytes(path, _plain(mesh, printable(mesh, height_mm), None).export(file_type="stl"))
+            write_bytes(path, bytes(export_stl(_plain(mesh, printable(mesh, height_mm), None))))
         case ".usdz":
             with replacing(path) as part:
                 write_usdz(mesh, part, extras)

@@ -36,7 +36,7 @@ def simplified(mesh: Mesh, faces: int) -> Mesh:
     """
     vertices, triangles = mesh.vertices, mesh.faces.astype(np.int32)
     if len(triangles) > faces:
-        vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=faces)
+        vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=faces)[:2]
     solid = manifold(Mesh(vertices.astype(np.float32), triangles.astype(np.int64)))
     if solid.is_empty():
         raise UserError(f"no closed surface is left with {faces} faces: give more --faces, or another --level")

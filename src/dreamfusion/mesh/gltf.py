@@ -59,7 +59,8 @@ def _textured(mesh: Mesh) -> trimesh.Trimesh:
         name="matte",
         baseColorTexture=_image(mesh.texture),
         normalTexture=None if mesh.normal_map is None else _image(mesh.normal_map),
-        **_MATTE,
+        metallicFactor=_MATTE["metallicFactor"],
+        roughnessFactor=_MATTE["roughnessFactor"],
     )
     model = trimesh.Trimesh(
         standing(mesh)[cut.vertex],

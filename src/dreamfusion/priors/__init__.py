@@ -1,30 +1,53 @@
 """Frozen 2D diffusion models behind one protocol. Importing this is cheap: model libraries load with the prior."""
 
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dreamfusion.priors.protocol import Conditioning, Known, Prior
+from dreamfusion.priors.options import PriorOptions
+from dreamfusion.priors.protocol import Conditioning, Known, MultiViewPrior, Prior, Reader, RoughPrior
 from dreamfusion.priors.schedule import NoiseSchedule, Prediction
 from dreamfusion.priors.vocabulary import require_known, unknown_words, words_of
+
+if TYPE_CHECKING:
+    from dreamfusion.priors.pipeline import PipelinePrior
 
 __all__ = [
     "Conditioning",
     "Known",
+    "MultiViewPrior",
     "NoiseSchedule",
     "Prediction",
     "Prior",
+    "PriorOptions",
+    "Reader",
+    "RoughPrior",
     "open_prior",
+    "open_reader",
     "require_known",
     "unknown_words",
     "words_of",
 ]
 
+AS_IT_IS = PriorOptions()
 
-def open_prior(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Prior:
-    """Open the prior that comes with the package ("embedded"), a diffusers pipeline folder, or a hub id (owner/name).
 
-    `dtype` is that of the networks; use torch.float32 on a CPU, where half precision is many times slower.
-    Raises UserError if there is no such prior, if its files are damaged, or if its kind is not supported.
+def open_prior(name: str, options: PriorOptions = AS_IT_IS) -> "PipelinePrior":
+    """Open the prior that comes with the package ("embedded"), a diffusers pipeline folder, or a hub id.
+
+    A hub id is owner/name, or owner/name@revision. Raises UserError if there is no such prior, if its files are
+    damaged, or if its kind or an option is not supported.
     """
     from dreamfusion.priors.opening import open_pipeline
 
-    return open_pipeline(name, torch.device(device), dtype)
+    return open_pipeline(name, options)
+
+
+def open_reader(name: str, options: PriorOptions = AS_IT_IS, embeddings: Path | None = None) -> Reader:
+    """What the same prior makes of captions, without its denoiser: text encoders are in memory only while they read.
+
+    `embeddings`: a file of `embeddings.save`, from which captions are taken; no text encoder is needed then. Raises
+    UserError as `open_prior` does, or if the file is damaged or of another prior.
+    """
+    from dreamfusion.priors.opening import open_captions
+
+    return open_captions(name, options, embeddings)

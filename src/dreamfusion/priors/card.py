@@ -32,11 +32,11 @@ class Card:
     """whether text embeddings are zero where a caption has no token"""
 
 
-def read_card(folder: Path, image_size: int) -> Card:
-    """The folder's card, or a plain one from its name and the network's `image_size`. UserError if it is damaged."""
+def read_card(folder: Path, image_size: int, conditions: frozenset[str]) -> Card:
+    """The folder's card, or a plain one from its name and what its kind says. UserError if it is damaged."""
     path = folder / "card.json"
     if not path.exists():
-        return Card(folder.name, image_size)
+        return Card(folder.name, image_size, conditions=conditions)
     try:
         return _parsed(read_json(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -83,7 +83,7 @@ def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
         raise UserError(f"the pipeline has no folder {where}: restore it")
     for path in sorted(where.glob("*.json")):
         read_json(path)
-    loader = _class_of(folder, component)
+    loader = class_of(folder, component)
     try:
         with _without_progress_bar():
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)
@@ -106,7 +106,8 @@ def _without_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _class_of(folder: PipelineFolder, component: str) -> Any:
+def class_of(folder: PipelineFolder, component: str) -> Any:
+    """The class of a component, from one of the known libraries. Raises UserError if there is no such class."""
     index = folder.path / "model_index.json"
     if component not in folder.classes:
         raise UserError(f"{index} names no {component}, which this kind of pipeline needs: restore the file")

@@ -1,73 +1,130 @@
 """From the name that a user gives to an open prior."""
 
-import re
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dreamfusion.errors import UserError
-from dreamfusion.priors.folder import PipelineFolder, read_pipeline
-from dreamfusion.priors.pixel import open_pixel
-from dreamfusion.priors.protocol import Prior
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-LATENT = (
-    "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusion3Pipeline",
-    "FluxPipeline",
-    "PixArtSigmaPipeline",
-)
-# What is read of a hub repository: no pickles, no half-precision duplicates, no components without a use here.
-HUB_FILES = [
-    "model_index.json",
-    "card.json",
-    *(f"{part}/*" for part in ("unet", "text_encoder", "tokenizer", "scheduler")),
-]
-HUB_LEFT_OUT = ["*.bin", "*.msgpack", "*.onnx*", "*.fp16*"]
+from dreamfusion.priors import embeddings
+from dreamfusion.priors.card import Card, read_card
+from dreamfusion.priors.folder import PipelineFolder, load_component, load_network, read_json
+from dreamfusion.priors.kinds import Kind, kind_of
+from dreamfusion.priors.locate import locate
+from dreamfusion.priors.multiview import join_views
+from dreamfusion.priors.options import PriorOptions
+from dreamfusion.priors.pipeline import PipelinePrior, PipelineReader
+from dreamfusion.priors.protocol import Reader
+from dreamfusion.priors.schedule import Prediction
+from dreamfusion.priors.schedulers import prediction_of, straight_schedule, variance_preserving_schedule
+from dreamfusion.priors.spaces import LatentSpace, PixelSpace, pixels_per_latent
+from dreamfusion.priors.text import Embed, TextEncoders, zero_padded_text
 
 
-def open_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> Prior:
+def open_captions(name: str, options: PriorOptions, saved: Path | None) -> Reader:
+    """See `dreamfusion.priors.open_reader`."""
+    folder = locate(name, texts=saved is None)
+    kind = kind_of(folder)
+    card = _card(folder, kind)
+    if saved is not None:
+        return embeddings.read(saved, folder, card, options.device)
+    return PipelineReader(card, _encoders(folder, kind, options), _embed(kind, card))
+
+
+def open_pipeline(name: str, options: PriorOptions) -> PipelinePrior:
     """See `dreamfusion.priors.open_prior`."""
-    if name == "embedded":
-        return _open_folder(Path(str(files("dreamfusion"))) / "embedded" / "weights", device, dtype)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _open_folder(path, device, dtype)
-    if path.exists() or not HUB_ID.fullmatch(name):
-        raise UserError(
-            f'there is no prior {name!r}: give "embedded", a diffusers pipeline folder, or a hub id such as owner/model'
-        )
-    return _open_folder(_download(name), device, dtype)
+    folder = locate(name, options.texts)
+    kind, scheduler = kind_of(folder), load_component(folder, "scheduler")
+    network = _network(folder, kind, options)
+    card = _card(folder, kind)
+    space = _space(folder, kind, options, card)
+    if kind.flow:
+        prediction, schedule = Prediction.FLOW, straight_schedule(folder, scheduler, space.size // space.factor)
+    else:
+        prediction, schedule = prediction_of(folder, scheduler), variance_preserving_schedule(folder, scheduler)
+    return PipelinePrior(
+        card=card,
+        encoders=_encoders(folder, kind, options),
+        read=_embed(kind, card),
+        space=space,
+        denoiser=kind.denoiser(network, space.size, card.conditions),
+        dtype=dtype_of(kind, options),
+        prediction=prediction,
+        schedule=schedule.to(options.device),
+        together=kind.together,
+    )
 
 
-def _open_folder(path: Path, device: torch.device, dtype: torch.dtype) -> Prior:
-    folder = read_pipeline(path)
-    _require_supported(folder)
-    return open_pixel(folder, device, dtype)
+def dtype_of(kind: Kind, options: PriorOptions) -> torch.dtype:
+    """That of the kind's networks."""
+    return options.dtype or kind.half
 
 
-def _require_supported(folder: PipelineFolder) -> None:
-    kind = folder.pipeline
-    if kind in LATENT:
-        raise UserError(
-            f"{folder.path} is a latent model ({kind}); those come later: use a pixel-space one (IFPipeline)"
-        )
-    if kind != "IFPipeline":
-        raise UserError(f"{folder.path} is a {kind}, which is not supported: use a pixel-space pipeline (IFPipeline)")
+def _card(folder: PipelineFolder, kind: Kind) -> Card:
+    """The folder's card, or a plain one."""
+    told = frozenset({"pose"}) if kind.together > 1 else frozenset[str]()
+    return read_card(folder.path, image_size(folder, kind), told)
 
 
-def _download(name: str) -> Path:
-    """A hub repository's folder in the cache, fetched if need be; its kind is checked before gigabytes come."""
-    from huggingface_hub import hf_hub_download, snapshot_download
-
+def image_size(folder: PipelineFolder, kind: Kind) -> int:
+    """Pixels per side of the pictures with which the model was trained, by its configuration."""
+    path = folder.path / kind.network / "config.json"
     try:
-        index = hf_hub_download(name, "model_index.json")
-        _require_supported(read_pipeline(Path(index).parent))
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=HUB_LEFT_OUT))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"there is no folder {name!r}, and the model hub did not give it ({type(error).__name__}):"
-            " check the name, the network and your access rights, or give the folder of a downloaded copy"
-        ) from error
+        cells = kind.cells or read_json(path)["sample_size"]
+        if not kind.latent:
+            return cells
+        path = folder.path / "vae" / "config.json"
+        return cells * pixels_per_latent(read_json(path)["block_out_channels"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say how large pictures are ({error!r}): restore the file") from error
+
+
+def vae_dtype_of(folder: PipelineFolder, dtype: torch.dtype) -> torch.dtype:
+    """That of the auto-encoder, where the other networks have `dtype`: many overflow in half precision, and say so."""
+    fragile = read_json(folder.path / "vae" / "config.json").get("force_upcast", True)
+    return torch.float32 if fragile and dtype == torch.float16 else dtype
+
+
+def _encoders(folder: PipelineFolder, kind: Kind, options: PriorOptions) -> TextEncoders:
+    return TextEncoders(folder, options.device, dtype_of(kind, options))
+
+
+def _embed(kind: Kind, card: Card) -> Embed:
+    return zero_padded_text if card.zero_padding else kind.embed
+
+
+def _network(folder: PipelineFolder, kind: Kind, options: PriorOptions) -> Any:
+    """The denoiser, where and as the options want it."""
+    there = torch.device("cpu") if options.offload else options.device
+    network = tuned(load_network(folder, kind.network, there, dtype_of(kind, options)), folder, kind, options)
+    if options.offload:
+        network.enable_group_offload(onload_device=options.device, offload_type="leaf_level")
+    return network
+
+
+def tuned(network: Any, folder: PipelineFolder, kind: Kind, options: PriorOptions) -> Any:
+    """The same network, with attention as its kind and the options want it."""
+    if kind.together > 1:
+        join_views(network)
+    if options.attention_slicing:
+        if kind.together > 1 or not hasattr(network, "set_attention_slice"):
+            raise UserError(f"attention slicing is for plain U-Nets, not for a {folder.pipeline}: leave it out")
+        network.set_attention_slice("auto")
+    return network
+
+
+def _space(folder: PipelineFolder, kind: Kind, options: PriorOptions, card: Card) -> PixelSpace | LatentSpace:
+    size = options.size or card.image_size
+    if not kind.latent:
+        if size != card.image_size:
+            raise UserError(f"{folder.path} works on pixels: its pictures have {card.image_size} pixels, not {size}")
+        return PixelSpace(size)
+    vae = load_network(folder, "vae", options.device, vae_dtype_of(folder, dtype_of(kind, options)))
+    if options.vae_slicing:
+        vae.enable_slicing()
+    if options.vae_tiling:
+        vae.enable_tiling()
+    space = LatentSpace(vae, size, options.device)
+    if size % (2 * space.factor):  # 2: the blocks of transformers, the first halving of U-Nets
+        raise UserError(f"the prior's pictures must be a multiple of {2 * space.factor} pixels, not {size}")
+    return space

@@ -1,7 +1,7 @@
 """What the rest knows of a text-to-image diffusion model: the `Prior` protocol and the records that go through it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -37,6 +37,7 @@ class Conditioning:
     """What a batch of pictures should show, as guidance needs it."""
 
     text: Float[Tensor, "b l d"]
+    """embeddings as the prior made them: they may be blended and stacked, and are otherwise its own affair"""
     empty: Float[Tensor, "b l d"]
     """the empty caption"""
     known: Known
@@ -44,12 +45,15 @@ class Conditioning:
     """captions to steer relative to, besides `empty` (Perp-Neg); k = 0 is plain classifier-free guidance"""
     weight: Float[Tensor, "b k"]
     """of each `against`: negative steers away from it, positive towards it"""
+    together: int = 1
+    """pictures in a row that show one object and must have the same noise level (`Cameras.together`)"""
     negative: Float[Tensor, "b l d"] | None = None
     """a negative prompt, which takes the place of the empty caption in guidance; None: there is none"""
 
     def repeated(self, times: int) -> "Conditioning":
         """The whole batch, `times` times in a row."""
-        return Conditioning(
+        return replace(
+            self,
             text=_tiled(self.text, times),
             empty=_tiled(self.empty, times),
             known=self.known.repeated(times),
@@ -60,19 +64,11 @@ class Conditioning:
 
 
 @runtime_checkable
-class Prior(Protocol):
-    """A frozen text-to-image diffusion model. It speaks epsilon, whatever its network predicts."""
+class Reader(Protocol):
+    """What a prior makes of captions, and what else it can be told. It may be there before the networks are."""
 
     @property
     def name(self) -> str: ...
-
-    @property
-    def schedule(self) -> NoiseSchedule: ...
-
-    @property
-    def image_size(self) -> int:
-        """Pixels along the sides of the (square) pictures it knows."""
-        ...
 
     @property
     def view_words(self) -> ViewWords: ...
@@ -94,6 +90,19 @@ class Prior(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class Prior(Reader, Protocol):
+    """A frozen text-to-image diffusion model. It speaks epsilon, whatever its network predicts."""
+
+    @property
+    def schedule(self) -> NoiseSchedule: ...
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along the sides of the (square) pictures it knows."""
+        ...
+
     def encode(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
         """Pictures in [0, 1] to diffusion space; differentiable."""
         ...
@@ -102,6 +111,25 @@ class Prior(Protocol):
         self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
     ) -> Float[Tensor, "b c u v"]:
         """The noise in `noisy` at the timesteps t. Networks are frozen; gradients flow to what was added to them."""
+        ...
+
+
+@runtime_checkable
+class RoughPrior(Prior, Protocol):
+    """A prior with a cheaper way into its diffusion space, good enough for a first sketch."""
+
+    def encode_roughly(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
+        """About what `encode` makes of the pictures; differentiable."""
+        ...
+
+
+@runtime_checkable
+class MultiViewPrior(Prior, Protocol):
+    """A prior that looks at several views of one object at once, in the order of `Cameras.around`."""
+
+    @property
+    def together(self) -> int:
+        """How many; 1 is a prior like any other."""
         ...
 
 

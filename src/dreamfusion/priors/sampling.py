@@ -20,21 +20,31 @@ def caption_conditioning(prior: Prior, captions: Sequence[str], known: Known) ->
 
 @torch.no_grad()
 def ddim(
-    prior: Prior, given: Conditioning, steps: int, guidance_scale: float, generator: Generator
+    prior: Prior,
+    given: Conditioning,
+    steps: int,
+    guidance_scale: float,
+    generator: Generator,
+    limit: float | None = 1.0,
 ) -> Float[Tensor, "b c u v"]:
     """Deterministic DDIM (Song et al. 2020, eta = 0) from pure noise, in the prior's diffusion space.
 
-    `steps` evenly spaced noise levels; the clean estimate is held within [-1, 1] at each of them.
+    `steps` evenly spaced timesteps, from the last one that leaves a trace of the picture. At each of them the clean
+    estimate is held within [-limit, limit] (None: it is not). For a flow this is Euler's method.
     """
     schedule, count = prior.schedule, len(given.text)
-    times = torch.linspace(schedule.steps - 1, 0, steps + 1).long()[:-1].to(given.text.device)
-    shape = (count, *prior.encode(torch.zeros(1, prior.image_size, prior.image_size, 3)).shape[1:])
+    last = int((schedule.signal > 0).sum()) - 1
+    times = torch.linspace(last, 0, steps + 1).long()[:-1].to(given.text.device)
+    blank = torch.zeros(1, prior.image_size, prior.image_size, 3, device=given.text.device)
+    shape = (count, *prior.encode(blank).shape[1:])
     # In float32 whatever the networks compute in: alpha is tiny at the first steps.
     x = torch.randn(shape, generator=generator, device=generator.device).to(given.text.device)
     for index, time in enumerate(times):
         t = time.expand(count)
         eps = guided_noise(prior, x, t, given, guidance_scale)
-        clean = schedule.x0_from_eps(eps, x, t).clamp(-1, 1)
+        clean = schedule.x0_from_eps(eps, x, t)
+        if limit is not None:
+            clean = clean.clamp(-limit, limit)
         if index == steps - 1:
             return clean
         following = times[index + 1].expand(count)

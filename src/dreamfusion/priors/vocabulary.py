@@ -5,7 +5,7 @@ from collections.abc import Set
 from difflib import get_close_matches
 
 from dreamfusion.errors import UserError
-from dreamfusion.priors.protocol import Prior
+from dreamfusion.priors.protocol import Reader
 
 
 def words_of(prompt: str) -> list[str]:
@@ -18,7 +18,7 @@ def unknown_words(prompt: str, vocabulary: Set[str]) -> list[str]:
     return [word for word in dict.fromkeys(words_of(prompt)) if word not in vocabulary]
 
 
-def require_known(prior: Prior, prompt: str) -> None:
+def require_known(prior: Reader, prompt: str) -> None:
     """Raises UserError if the prior lists the words it knows and the prompt has others."""
     if prior.vocabulary is None:
         return

@@ -1,0 +1,71 @@
+"""The commands `prior info`, `prior sample` and `prior train`. Whatever is slow to load is imported by them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from dreamfusion import arguments as a
+from dreamfusion.config_check import require
+from dreamfusion.errors import UserError
+from dreamfusion.interrupt import INTERRUPTED, interruptible
+from dreamfusion.runs import listed, replacing, require_new_file, unused
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def info(name: str, given: list[str]) -> int:
+    """Say what the embedded prior is."""
+    a.read(a.PriorInfo, name, given)
+    from dreamfusion.embedded.card import describe
+
+    print(describe())
+    return 0
+
+
+def sample(name: str, given: list[str]) -> int:
+    """Draw pictures from a prior into a file."""
+    arguments = a.read(a.PriorSample, name, given)
+    if not arguments.captions:
+        raise UserError('say what to draw: dreamfusion prior sample "a red chair"')
+    require("steps", arguments.steps, 1)
+    require("seed", arguments.seed, 0, 2**63 - 1)
+    require("guidance-scale", arguments.guidance_scale, 0)
+    out = arguments.out or unused(Path("samples.png"))
+    require_new_file(out, PICTURE_SUFFIXES)
+    from dreamfusion.build import device_of
+    from dreamfusion.embedded.sheet import samples, save_sheet
+    from dreamfusion.priors import PriorOptions, open_prior, require_known
+
+    options = PriorOptions(device=device_of(arguments.device))
+    prior = open_prior(arguments.prior, replace(options, dtype=None) if arguments.half else options)
+    for caption in arguments.captions:
+        require_known(prior, caption)
+    pictures = samples(
+        prior,
+        arguments.captions,
+        conditions=arguments.conditions,
+        steps=arguments.steps,
+        guidance_scale=arguments.guidance_scale,
+        seed=arguments.seed,
+    )
+    with replacing(out) as part:
+        save_sheet(pictures, part)
+    print(listed([out]))
+    return 0
+
+
+def train(name: str, given: list[str]) -> int:
+    """Train the embedded prior to the last step, or to the first Ctrl-C."""
+    arguments = a.read(a.PriorTrain, name, given)
+    asked = {key: value for key in ("steps", "batch") if (value := getattr(arguments, key)) is not None}
+    for option, value in asked.items():
+        require(option, value, 1)
+    require("threads", arguments.threads, 0)
+    from dreamfusion import generate
+    from dreamfusion.embedded import train as training
+
+    generate.settle(arguments.threads, "cpu")
+    options = replace(training.TrainOptions(), **asked)
+    training.prepare(arguments.assets, arguments.work, options, print)
+    with interruptible() as stop:
+        done = training.main(arguments.work, arguments.out, options, print, stop.is_set)
+    return 0 if done else INTERRUPTED

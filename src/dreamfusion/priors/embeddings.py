@@ -1,0 +1,87 @@
+"""Text embeddings as a file: captions are read once, perhaps on another machine, and no text encoder is needed again.
+
+A safetensors file with one tensor, "embeddings" of shape (captions, rows, width), and metadata: the captions, the class
+of the pipeline and a fingerprint of its denoiser's configuration, which tell whether the file fits a prior.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dreamfusion.errors import UserError
+from dreamfusion.priors.card import Card
+from dreamfusion.priors.folder import PipelineFolder, read_json
+from dreamfusion.priors.kinds import kind_of
+from dreamfusion.views import ViewWords
+
+
+@dataclass(frozen=True, eq=False)
+class SavedReader:
+    """A `Reader` that looks captions up instead of reading them."""
+
+    card: Card
+    path: Path
+    table: dict[str, Float[Tensor, "l d"]]
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def view_words(self) -> ViewWords:
+        return self.card.view_words
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        return self.card.conditions
+
+    @property
+    def vocabulary(self) -> frozenset[str] | None:
+        return self.card.vocabulary
+
+    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
+        """The saved embeddings. Raises UserError for a caption that the file does not have."""
+        absent = [prompt for prompt in prompts if prompt not in self.table]
+        if absent:
+            raise UserError(
+                f"{self.path} has no embedding of {absent[0]!r}: use the prompt, the negative prompt and the view words"
+                " with which it was saved, or save it again with --save-embeddings"
+            )
+        return torch.stack([self.table[prompt] for prompt in prompts])
+
+
+def save(captions: Sequence[str], embeddings: Float[Tensor, "p l d"], folder: PipelineFolder, path: Path) -> None:
+    """Write what a prior's `embed` made of captions. The caller sees to it that `path` is replaced whole."""
+    about = {"captions": json.dumps(list(captions)), "pipeline": folder.pipeline, "denoiser": fingerprint(folder)}
+    save_file({"embeddings": embeddings.cpu().contiguous()}, path, metadata=about)
+
+
+def read(path: Path, folder: PipelineFolder, card: Card, device: torch.device) -> SavedReader:
+    """Open a file of `save` for the prior in `folder`. Raises UserError if it is damaged or of another prior."""
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            about, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
+        captions = json.loads(about["captions"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} holds no text embeddings ({error}): make it with --save-embeddings") from error
+    if (about.get("pipeline"), about.get("denoiser")) != (folder.pipeline, fingerprint(folder)):
+        raise UserError(
+            f"{path} was made for another prior ({about.get('pipeline')}) than {folder.path} ({folder.pipeline}):"
+            " save the embeddings again with this one"
+        )
+    return SavedReader(card, path, dict(zip(captions, embeddings, strict=True)))
+
+
+def fingerprint(folder: PipelineFolder) -> str:
+    """A hash of the denoiser's configuration: the same for copies of a model, wherever they are."""
+    config = read_json(folder.path / kind_of(folder).network / "config.json")
+    told = {key: value for key, value in config.items() if key not in ("_name_or_path", "_diffusers_version")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,92 @@
+"""A diffusers pipeline as a prior: words, a space and a denoiser, each of its own kind, put together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreamfusion.priors.card import Card
+from dreamfusion.priors.denoisers import Denoiser
+from dreamfusion.priors.protocol import Known
+from dreamfusion.priors.schedule import NoiseSchedule, Prediction
+from dreamfusion.priors.spaces import LatentSpace, PixelSpace
+from dreamfusion.priors.text import Embed, TextEncoders
+from dreamfusion.views import ViewWords
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineReader:
+    """A `Reader` that loads a folder's text encoders when it is asked, and lets them go."""
+
+    card: Card
+    encoders: TextEncoders
+    read: Embed
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def view_words(self) -> ViewWords:
+        return self.card.view_words
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        return self.card.conditions
+
+    @property
+    def vocabulary(self) -> frozenset[str] | None:
+        return self.card.vocabulary
+
+    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
+        """See `Reader.embed`; in the dtype of the text encoders."""
+        return self.read(self.encoders, prompts)
+
+
+@dataclass(frozen=True, eq=False)
+class PipelinePrior(PipelineReader):
+    """A `RoughPrior` and a `MultiViewPrior`."""
+
+    space: PixelSpace | LatentSpace
+    denoiser: Denoiser
+    dtype: torch.dtype
+    """of the denoiser"""
+    prediction: Prediction
+    schedule: NoiseSchedule
+    together: int
+    """pictures in a row that it takes as views of one object"""
+
+    @property
+    def image_size(self) -> int:
+        return self.space.size
+
+    @property
+    def network(self) -> Any:
+        """What can be adapted: the denoiser."""
+        return self.denoiser.network
+
+    def encode(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
+        """See `Prior.encode`: square pictures of any size."""
+        return self.space.encode(image)
+
+    def encode_roughly(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
+        """See `RoughPrior.encode_roughly`."""
+        return self.space.encode_roughly(image)
+
+    def decode(self, x: Float[Tensor, "b c u v"]) -> Float[Tensor, "b h w 3"]:
+        """Back to pictures in [0, 1], for people."""
+        return self.space.decode(x)
+
+    def predict_noise(
+        self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
+    ) -> Float[Tensor, "b c u v"]:
+        """See `Prior.predict_noise`; the network runs in its own dtype, the rest in that of `noisy`."""
+        # Flow matching networks count time by the noise level, the others by the timestep.
+        flow = self.prediction is Prediction.FLOW
+        time = self.schedule.steps * self.schedule.sigma(t) if flow else t
+        output = self.denoiser(noisy.to(self.dtype), time, text.to(self.dtype), known)
+        # Channels beyond the input's are a learned variance, which distillation has no use for.
+        return self.schedule.epsilon(self.prediction, output[:, : noisy.shape[1]].to(noisy), noisy, t)

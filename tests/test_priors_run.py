@@ -1,0 +1,419 @@
+"""The main job with every kind of pipeline, offline; and what surrounds it: embeddings, memory, options, the hub."""
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import miniatures
+from dreamfusion import build, cli, generate
+from dreamfusion.config import Config, LargeConfig
+from dreamfusion.config_distill import VsdLaw
+from dreamfusion.config_text import to_json
+from dreamfusion.distill import Distillation
+from dreamfusion.errors import UserError
+from dreamfusion.optimise import Metrics, advance, prompt_table, start
+from dreamfusion.presets import PRESETS, preset
+from dreamfusion.priors import Conditioning, Known, PriorOptions, open_prior, open_reader
+from dreamfusion.priors.kinds import KINDS
+from dreamfusion.priors.locate import locate
+from dreamfusion.priors.memory import LiveBytes, plan
+from dreamfusion.prompts import PromptTable
+from gaussian_prior import GaussianPrior, cosine_schedule
+
+SIZE = miniatures.CELLS * miniatures.FACTOR
+SD, XL, MULTI_VIEW = "StableDiffusionPipeline", "StableDiffusionXLPipeline", "MultiViewDiffusionPipeline"
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def config_for(config: Config, folder: Path, kind: str, **large: Any) -> Config:
+    size = SIZE if KINDS[kind].latent else 0
+    views = KINDS[kind].together if KINDS[kind].together > 1 else 2
+    config = replace(config, prompt="a red ball", prior=str(folder), steps=4, views=views)
+    return replace(config, large=LargeConfig(**{"size": size, "latent_until": 0.5, **large}))
+
+
+def done(config: Config, path: Path) -> list[Metrics]:
+    job = generate.begin(config, path)
+    with closing(generate.work(job, lambda _: None)) as steps:
+        return list(steps)
+
+
+# --- the main job ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_main_job_runs_offline(miniature_folders, tiny_config, tmp_path, kind):
+    """Half of the steps by the short cut; every step moves the scene; the prior's folder stays as it is."""
+    folder = miniature_folders[kind]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    metrics = done(config_for(tiny_config, folder, kind), tmp_path / "run")
+    assert [step.step for step in metrics] == [1, 2, 3, 4]
+    assert all(step.losses["distillation"] > 0 and step.gradient_norm > 0 for step in metrics)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert (tmp_path / "run" / "checkpoint" / "checkpoint.json").exists()
+
+
+def test_equal_seeds_give_equal_logs(miniature_folders, tiny_config, tmp_path):
+    config = config_for(tiny_config, miniature_folders[SD], SD)
+    logs = []
+    for name in ("one", "other"):
+        done(config, tmp_path / name)
+        logs.append((tmp_path / name / "metrics.jsonl").read_text())
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("kind", [SD, "FluxPipeline"])
+def test_a_law_that_learns_adapts_any_network(miniature_folders, tiny_config, tmp_path, kind):
+    """Variational distillation: after a step its adapter says something else than the prior, which stays as it was."""
+    config = replace(config_for(tiny_config, miniature_folders[kind], kind), steps=2)
+    config = replace(config, distill=replace(config.distill, law=VsdLaw(rank=2)))
+    job = generate.begin(config, tmp_path / "run")
+    before = [p.clone() for p in job.prior.denoiser.network.parameters()]
+    with closing(generate.work(job, lambda _: None)) as steps:
+        assert all(metrics.losses["adapter"] > 0 for metrics in steps)
+    law = job.run.distillation.law
+    assert any(float(p.detach().abs().max()) > 0 for name, p in law.named_parameters() if "up" in name)
+    assert all(torch.equal(*pair) for pair in zip(before, job.prior.denoiser.network.parameters(), strict=True))
+
+
+def test_views_that_belong_together_share_their_noise_level():
+    """Also among several draws; each picture's noise is its own."""
+    seen = []
+
+    class Listening(GaussianPrior):
+        def predict_noise(self, noisy, t, text, known):
+            seen.append((noisy, t))
+            return super().predict_noise(noisy, t, text, known)
+
+    prior = Listening({"": torch.zeros(3, 2, 2)}, 0.5, cosine_schedule(dtype=torch.float32), 2)
+    text = prior.embed([""]).expand(8, -1, -1)
+    given = Conditioning(text, text, Known(), text.new_zeros(8, 0, *text.shape[1:]), text.new_zeros(8, 0), together=4)
+    Distillation(draws=3)(torch.zeros(8, 3, 2, 2), given, prior, 0.0, torch.Generator().manual_seed(0))
+    noisy, t = seen[0]
+    groups = t.view(2, 3, 2, 4)  # captions, draws, objects, views
+    assert torch.equal(groups, groups[..., :1].expand_as(groups))
+    assert len(groups[0, ..., 0].unique()) == 6
+    assert len(noisy[:24].flatten(1).unique(dim=0)) == 24
+
+
+def test_a_multi_view_prior_sees_one_object_from_all_around(miniature_folders, tiny_config, monkeypatch):
+    """In a step of eight views: two objects' worth of four cameras, a quarter turn apart."""
+    config = replace(config_for(tiny_config, miniature_folders[MULTI_VIEW], MULTI_VIEW), views=8)
+    prior, prompts = generate.open_parts(config, torch.device("cpu"))
+    given, ask = [], PromptTable.__call__
+
+    def note(table, *seen):
+        given.append(seen)
+        return ask(table, *seen)
+
+    monkeypatch.setattr(PromptTable, "__call__", note)
+    advance(start(config, torch.device("cpu")), prior, prompts)
+    cameras, light, background = given[0]
+    assert cameras.together == 4
+    turn = (cameras.azimuth.view(2, 4) - cameras.azimuth[::4, None]).rad2deg().remainder(360)
+    torch.testing.assert_close(turn, torch.tensor([0.0, 90, 180, 270]).expand(2, 4), atol=1e-3, rtol=0)
+    assert torch.equal(background[::4].repeat_interleave(4, 0), background)
+    assert not torch.equal(background[0], background[4])
+    assert torch.equal(light.white[::4].repeat_interleave(4), light.white)
+
+
+@pytest.mark.parametrize("wrong", [{"views": 6}, {"conditions": False}])
+def test_a_multi_view_prior_wants_groups_and_cameras(miniature_folders, tiny_config, tmp_path, wrong):
+    config = replace(config_for(tiny_config, miniature_folders[MULTI_VIEW], MULTI_VIEW), **wrong)
+    with pytest.raises(UserError, match=r"4 views of one object.*--views 4.*--preset mvdream"):
+        generate.begin(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [SD, "FluxPipeline", MULTI_VIEW])
+def test_a_prior_can_be_seen_drawing(miniature_folders, tmp_path, kind, monkeypatch):
+    """`prior sample` decodes latents; a flow is followed from its noisy end, where no picture is left."""
+    if kind == "FluxPipeline":  # its kind has no size of its own, and 1024 pixels take long even in miniature
+        monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], cells=miniatures.CELLS))
+    out = tmp_path / "drawn.png"
+    given = ["prior", "sample", "a red chair", "--prior", str(miniature_folders[kind])]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*given, "--steps", "2", "--device", "cpu", "--out", str(out)])
+    assert stop.value.code == 0
+    from PIL import Image
+
+    picture = Image.open(out)
+    assert picture.size == (2 * 4 * SIZE, 2 * SIZE)
+    assert len(picture.getcolors(100_000) or []) > 10
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_main_job_runs_on_a_gpu_in_half_precision(miniature_folders, tiny_config, tmp_path, kind):
+    """The 3D half stays in single precision; offloading gives the same run; the plan holds."""
+    config = replace(config_for(tiny_config, miniature_folders[kind], kind), device="cuda", half=True)
+    job = generate.begin(config, tmp_path / "run")
+    with closing(generate.work(job, lambda _: None)) as steps:
+        metrics = list(steps)
+    assert all(step.losses["distillation"] > 0 for step in metrics)
+    assert {p.dtype for p in job.run.scene.parameters()} == {torch.float32}
+    assert job.prior.denoiser.network.dtype in (torch.float16, torch.bfloat16)
+    offloaded = done(replace(config, large=replace(config.large, offload=True)), tmp_path / "offloaded")
+    assert abs(offloaded[0].losses["distillation"] / metrics[0].losses["distillation"] - 1) < 0.05
+
+
+# --- embeddings ------------------------------------------------------------------------------------------------------
+
+
+def test_saved_embeddings_take_the_place_of_the_text_encoders(miniature_folders, tiny_config, tmp_path, capsys):
+    """A run that saves them, and one that has no text encoders: the same steps, also resumed."""
+    copy = Path(shutil.copytree(miniature_folders[XL], tmp_path / "prior"))
+    config, saved = config_for(tiny_config, copy, XL), tmp_path / "text.safetensors"
+    (tmp_path / "config.json").write_text(json.dumps(to_json(config)))
+    given = ["generate", "--config", str(tmp_path / "config.json"), "--save-embeddings", str(saved)]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*given, "--out", str(tmp_path / "one")])
+    assert stop.value.code == 0
+    said = capsys.readouterr().err
+    assert re.search(r"the prior needs about .* GB while the prompt is read, then .* GB \(weights", said)
+    assert re.search(r"peak memory: \d+\.\d\d GB", said)
+    for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
+        shutil.rmtree(copy / part)
+    job = generate.begin(replace(config, large=replace(config.large, embeddings=str(saved))), tmp_path / "two")
+    with closing(generate.work(job, lambda _: None)) as steps:
+        next(steps)
+        next(steps)
+    list(generate.work(generate.reopen(tmp_path / "two", "cpu"), lambda _: None))
+    one, two = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("one", "two"))
+    assert one == two
+    with pytest.raises(SystemExit):
+        cli.main([*given, "--out", str(tmp_path / "three")])
+    assert "choose another --save-embeddings" in capsys.readouterr().err
+
+
+def save(config: Config, path: Path) -> None:
+    prompts = prompt_table(config, open_reader(config.prior, build.prior_options(config, torch.device("cpu"))))
+    generate.save_embeddings(config, prompts, path)
+
+
+def test_embeddings_of_something_else_are_refused(miniature_folders, tiny_config, tmp_path):
+    config = config_for(tiny_config, miniature_folders[SD], SD)
+    saved = tmp_path / "text.safetensors"
+    save(config, saved)
+
+    def refuses(match: str, **changes: Any) -> None:
+        changed = replace(config, large=replace(config.large, embeddings=str(saved)), **changes)
+        with pytest.raises(UserError, match=match):
+            generate.begin(changed, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    refuses("no embedding of 'a blue ball.*--save-embeddings", prompt="a blue ball")
+    refuses("no embedding of 'fog'", negative="fog")
+    refuses("made for another prior .StableDiffusionPipeline.", prior=str(miniature_folders[XL]))
+    other = Path(shutil.copytree(miniature_folders[SD], tmp_path / "other"))
+    settings = json.loads((other / "unet" / "config.json").read_text())
+    (other / "unet" / "config.json").write_text(json.dumps({**settings, "layers_per_block": 2}))
+    refuses("made for another prior", prior=str(other))
+    saved.write_bytes(saved.read_bytes()[:-9])
+    refuses("holds no text embeddings")
+    saved.unlink()
+    refuses("holds no text embeddings")
+
+
+def test_copies_of_a_model_share_embeddings(miniature_folders, tiny_config, tmp_path):
+    saved = tmp_path / "text.safetensors"
+    save(config_for(tiny_config, miniature_folders[SD], SD), saved)
+    copy = Path(shutil.copytree(miniature_folders[SD], tmp_path / "moved"))
+    config = config_for(tiny_config, copy, SD, embeddings=str(saved))
+    _, prompts = generate.open_parts(config, torch.device("cpu"))
+    expected = open_reader(str(copy)).embed(prompts.captions)
+    assert torch.equal(prompts.embeddings, expected)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [SD, "IFPipeline", "StableDiffusion3Pipeline", "FluxPipeline", "PixArtSigmaPipeline"])
+def test_the_plan_is_what_a_step_takes(miniature_folders, kind):
+    """Bytes counted without weights and numbers equal those of the same work with them."""
+    size = SIZE if KINDS[kind].latent else 0
+    options = PriorOptions(size=size)
+    needs = plan(locate(str(miniature_folders[kind])), options, views=4, copies=2)
+    prior = open_prior(str(miniature_folders[kind]), options)
+    image = torch.rand(4, prior.image_size, prior.image_size, 3, requires_grad=True)
+    pose = torch.eye(4).repeat(8, 1, 1)
+    pose[:, 2, 3] = 3.0
+    text = prior.embed(["a red ball"]).expand(8, -1, -1).contiguous()
+    with LiveBytes() as encoding:
+        x = prior.encode(image)
+    noisy, time = x.detach().repeat(2, 1, 1, 1), torch.full((8,), 500.0)
+    with LiveBytes() as denoising, torch.no_grad():
+        prior.denoiser(noisy, time, text, Known(pose=pose))
+    weights = sum(p.nbytes for p in prior.denoiser.network.parameters())
+    if KINDS[kind].latent:
+        weights += sum(p.nbytes for p in prior.space.vae.parameters())
+        assert abs(needs.encode / encoding.now - 1) < 0.15
+    assert needs.weights == weights
+    assert abs(needs.denoise / denoising.peak - 1) < 0.3
+    assert needs.peak == max(needs.text, needs.weights + needs.encode + needs.denoise)
+
+
+def test_the_embedded_prior_has_a_plan():
+    """Its network is this package's own, which is told the time as a whole number."""
+    needs = plan(locate("embedded"), PriorOptions(), views=1)
+    network = open_prior("embedded").denoiser.network
+    assert needs.weights == sum(p.nbytes for p in network.parameters())
+    assert needs.encode == 0
+    assert needs.denoise > 0
+
+
+def test_the_plan_follows_the_options(miniature_folders):
+    folder = locate(str(miniature_folders[SD]))
+    plain = plan(folder, PriorOptions(size=64), views=2)
+    assert plan(folder, PriorOptions(size=64), views=4).encode > 1.9 * plain.encode
+    saving = plan(folder, PriorOptions(size=64, dtype=None, offload=True, texts=False), views=2)
+    assert saving.denoise < 0.6 * plain.denoise
+    assert saving.encode > 0.9 * plain.encode  # this auto-encoder stays in single precision
+    assert saving.weights < 0.7 * plain.weights
+    assert saving.text == 0
+
+
+def test_doctor_tells_the_memory_of_a_prior(miniature_folders, tmp_path, capsys):
+    def call(*given: str) -> int:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["doctor", *given])
+        return stop.value.code
+
+    call("--prior", str(miniature_folders[SD]), "--preset", "sd")
+    assert "prior: StableDiffusionPipeline, about" in capsys.readouterr().out
+    assert call("--prior", str(tmp_path)) == 1
+    assert "MISSING prior: " in capsys.readouterr().out
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def answer(folder: Path, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    prior = open_prior(str(folder), PriorOptions(size=4 * SIZE, **options))
+    image = torch.rand(2, 4 * SIZE, 4 * SIZE, 3, generator=torch.Generator().manual_seed(0))
+    x = prior.encode(image).detach()
+    text = prior.embed(["a red ball"]).expand(2, -1, -1)
+    return x, prior.predict_noise(x, torch.tensor([100, 700]), text, Known())
+
+
+@pytest.mark.parametrize("option", ["attention_slicing", "vae_slicing", "offload"])
+def test_saving_memory_changes_nothing(miniature_folders, option):
+    plain, saving = answer(miniature_folders[SD]), answer(miniature_folders[SD], **{option: True})
+    for one, other in zip(plain, saving, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_tiles_are_encoded_apart(miniature_folders):
+    """A picture four times as large as the auto-encoder's tiles is encoded tile by tile, to latents of one size."""
+    plain, tiled = answer(miniature_folders[SD])[0], answer(miniature_folders[SD], vae_tiling=True)[0]
+    assert plain.shape == tiled.shape
+    assert not torch.equal(plain, tiled)
+
+
+@pytest.mark.parametrize("kind", ["FluxPipeline", MULTI_VIEW])
+def test_what_cannot_be_sliced_says_so(miniature_folders, kind):
+    with pytest.raises(UserError, match="attention slicing is for plain U-Nets"):
+        open_prior(str(miniature_folders[kind]), PriorOptions(size=SIZE, attention_slicing=True))
+
+
+def test_sizes_that_do_not_fit_are_refused(miniature_folders):
+    with pytest.raises(UserError, match="multiple of 4 pixels, not 18"):
+        open_prior(str(miniature_folders[SD]), PriorOptions(size=18))
+    with pytest.raises(UserError, match="works on pixels: its pictures have 8 pixels, not 16"):
+        open_prior(str(miniature_folders["IFPipeline"]), PriorOptions(size=16))
+
+
+# --- the hub ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_hub_id_is_pinned_and_only_what_is_needed_is_fetched(miniature_folders, monkeypatch):
+    """The hub itself is not asked: its library is replaced by one that notes what it would be asked."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def index(name: str, file: str, **given: Any) -> str:
+        asked.append((f"{name}/{file}", given))
+        return str(miniature_folders[XL] / file)
+
+    def snapshot(name: str, **given: Any) -> str:
+        asked.append((name, given))
+        return str(miniature_folders[XL])
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", index)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert locate("somebody/some-model@refs/pr/1").pipeline == XL
+    assert asked[0] == ("somebody/some-model/model_index.json", {"revision": "refs/pr/1"})
+    name, given = asked[1]
+    assert (name, given["revision"]) == ("somebody/some-model", "refs/pr/1")
+    parts = {pattern.removesuffix("/*") for pattern in given["allow_patterns"]}
+    wanted = {"unet", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}
+    assert parts == wanted | {"model_index.json", "card.json"}
+    assert "*.bin" in given["ignore_patterns"]
+    locate("somebody/some-model", texts=False)
+    assert asked[-1][1]["revision"] is None
+    assert not any("text_encoder" in pattern for pattern in asked[-1][1]["allow_patterns"])
+
+
+def test_a_folder_never_makes_the_hub_be_asked(miniature_folders, tmp_path, monkeypatch):
+    def fail(*given: Any, **named: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    open_prior(str(miniature_folders[SD]))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(miniature_folders[SD], tmp_path / "owner" / "model@main")
+    open_reader("owner/model@main")
+    with pytest.raises(UserError, match="there is no prior"):
+        open_reader("./owner/absent/model")
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def priors_table() -> Any:
+    path = Path(__file__).parents[1] / "docs" / "priors_table.py"
+    spec = importlib.util.spec_from_file_location("priors_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["priors_table"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def cells_of(module: Any) -> list[list[str]]:
+    page = module.PAGE.read_text(encoding="utf-8").split(module.BEGIN)[1].split(module.END)[0]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+
+
+def test_the_page_has_a_row_for_every_kind(priors_table):
+    rows = cells_of(priors_table)
+    assert [row[:6] for row in rows] == [priors_table.facts(name, kind) for name, kind in KINDS.items()]
+
+
+def test_the_memory_on_the_page_is_the_plans(priors_table):
+    """Of one kind; together they take half a minute, for tens of billions of parameters, if without numbers."""
+    rows = {row[0]: row for row in cells_of(priors_table)}
+    assert rows[f"`{SD}`"][6:] == priors_table.memory(SD, KINDS[SD])
+
+
+def test_every_kind_has_a_preset_and_a_miniature():
+    assert {kind.preset for kind in KINDS.values()} <= set(PRESETS)
+    assert set(miniatures.BUILDERS) == set(KINDS)
+    assert preset("mvdream").views % KINDS[MULTI_VIEW].together == 0
