@@ -170,61 +170,6 @@ class PriorTrain:
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Make a suite of prompts and measure how well the results show what was asked for.
-
-    Runs that are there already are not made again; an interrupted evaluation goes on with the same command. Nothing is
-    ever the best of several seeds.
-    """
-
-    suite: Literal["all", "plain", "seen", "unseen"] = "all"
-    """40 nouns, 20 trained and 20 held-out pairs of colour and noun, or all 80"""
-    prompts: Path | None = None
-    """make these prompts instead, one a line; with --runs: the captions to compete with"""
-    runs: tuple[Path, ...] = ()
-    """judge these run folders, make none"""
-    samples: bool = False
-    """judge pictures that the prior draws of 60 captions, without any 3D"""
-    ablation: bool = False
-    """compare the ingredients of the method on ten prompts (the paper's figure 6)"""
-    out: Path = Path("evaluation")
-    """folder of the runs and the report; what is there is continued"""
-    scorer: str = "judge"
-    """judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
-    prior: str = "embedded"
-    """text-to-image model: embedded, a diffusers folder, or a hub id"""
-    conditions: bool = True
-    """tell the prior camera, background and light where it can use them, not words alone"""
-    seed: int = 0
-    """of every run"""
-    steps: int | None = None
-    """of every run, if not the preset's"""
-    jobs: int = 0
-    """runs at a time; 0 makes one per core"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ... or mps"""
-
-
-@dataclass(frozen=True)
-class JudgeInfo:
-    """Say what the judge is, which words it knows, and how often it is right."""
-
-
-@dataclass(frozen=True)
-class JudgeTrain:
-    """Train the judge from meshes, or go on training it."""
-
-    assets: Path
-    """folder with the meshes"""
-    work: Path = Path("judging")
-    """folder of the training's state; what is there is continued"""
-    out: Path = Path("judging/judge")
-    """folder of the finished judge"""
-    steps: int | None = None
-    """updates in all, if not the default"""
-
-
-@dataclass(frozen=True)
 class Doctor:
     """Say what this machine has, what would run, and what is missing."""
 

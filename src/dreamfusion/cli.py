@@ -257,8 +257,8 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "prior info": (a.PriorInfo, cli_prior.info),
     "prior sample": (a.PriorSample, cli_prior.sample),
     "prior train": (a.PriorTrain, cli_prior.train),
-    "evaluate": (a.Evaluate, cli_evaluate.evaluate),
-    "judge info": (a.JudgeInfo, cli_evaluate.judge_info),
-    "judge train": (a.JudgeTrain, cli_evaluate.judge_train),
+    "evaluate": (cli_evaluate.Evaluate, cli_evaluate.evaluate),
+    "judge info": (cli_evaluate.JudgeInfo, cli_evaluate.judge_info),
+    "judge train": (cli_evaluate.JudgeTrain, cli_evaluate.judge_train),
     "doctor": (a.Doctor, _doctor),
 }

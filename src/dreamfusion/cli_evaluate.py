@@ -1,9 +1,10 @@
-"""The commands `evaluate`, `judge info` and `judge train`. Whatever is slow to load is imported by them."""
+"""The commands `evaluate`, `judge info` and `judge train`, with their arguments. What is slow to load they import."""
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from dreamfusion import arguments as a
 from dreamfusion.config_check import require
@@ -12,9 +13,64 @@ from dreamfusion.interrupt import INTERRUPTED, interruptible
 from dreamfusion.runs import listed
 
 
+@dataclass(frozen=True)
+class Evaluate:
+    """Make a suite of prompts and measure how well the results show what was asked for.
+
+    Runs that are there already are not made again; an interrupted evaluation goes on with the same command. Nothing is
+    ever the best of several seeds.
+    """
+
+    suite: Literal["all", "plain", "seen", "unseen"] = "all"
+    """40 nouns, 20 trained and 20 held-out pairs of colour and noun, or all 80"""
+    prompts: Path | None = None
+    """make these prompts instead, one a line; with --runs: the captions to compete with"""
+    runs: tuple[Path, ...] = ()
+    """judge these run folders, make none"""
+    samples: bool = False
+    """judge pictures that the prior draws of 60 captions, without any 3D"""
+    ablation: bool = False
+    """compare the ingredients of the method on ten prompts (the paper's figure 6)"""
+    out: Path = Path("evaluation")
+    """folder of the runs and the report; what is there is continued"""
+    scorer: str = "judge"
+    """judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
+    prior: str = "embedded"
+    """text-to-image model: embedded, a diffusers folder, or a hub id"""
+    conditions: bool = True
+    """tell the prior camera, background and light where it can use them, not words alone"""
+    seed: int = 0
+    """of every run"""
+    steps: int | None = None
+    """of every run, if not the preset's"""
+    jobs: int = 0
+    """runs at a time; 0 makes one per core"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+
+
+@dataclass(frozen=True)
+class JudgeInfo:
+    """Say what the judge is, which words it knows, and how often it is right."""
+
+
+@dataclass(frozen=True)
+class JudgeTrain:
+    """Train the judge from meshes, or go on training it."""
+
+    assets: Path
+    """folder with the meshes"""
+    work: Path = Path("judging")
+    """folder of the training's state; what is there is continued"""
+    out: Path = Path("judging/judge")
+    """folder of the finished judge"""
+    steps: int | None = None
+    """updates in all, if not the default"""
+
+
 def evaluate(name: str, given: list[str]) -> int:
     """Make the runs that are missing, judge them, report."""
-    arguments = a.read(a.Evaluate, name, given)
+    arguments = a.read(Evaluate, name, given)
     _check(arguments)
     with interruptible() as stop:
         files = _evaluated(arguments, stop.is_set)
@@ -25,7 +81,7 @@ def evaluate(name: str, given: list[str]) -> int:
     return 0
 
 
-def _check(arguments: a.Evaluate) -> None:
+def _check(arguments: Evaluate) -> None:
     chosen = [name for name in ("prompts", "runs", "samples", "ablation") if getattr(arguments, name)]
     if len(chosen) > 1 and chosen != ["prompts", "runs"]:
         raise UserError(f"--{chosen[0]} and --{chosen[1]} are different evaluations: give one of them")
@@ -35,7 +91,7 @@ def _check(arguments: a.Evaluate) -> None:
         require("steps", arguments.steps, 1)
 
 
-def _evaluated(arguments: a.Evaluate, stopped: Callable[[], bool]) -> list[Path]:
+def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
     """The files of the report; none if it was stopped."""
     from dreamfusion.evaluate import ablation, session
     from dreamfusion.evaluate.suites import SUITES, read_prompts
@@ -58,7 +114,7 @@ def _evaluated(arguments: a.Evaluate, stopped: Callable[[], bool]) -> list[Path]
 
 def judge_info(name: str, given: list[str]) -> int:
     """Print the judge's card."""
-    a.read(a.JudgeInfo, name, given)
+    a.read(JudgeInfo, name, given)
     from dreamfusion.evaluate.judge.card import describe
 
     print(describe())
@@ -67,7 +123,7 @@ def judge_info(name: str, given: list[str]) -> int:
 
 def judge_train(name: str, given: list[str]) -> int:
     """Train the judge to the last step, or to the first Ctrl-C."""
-    arguments = a.read(a.JudgeTrain, name, given)
+    arguments = a.read(JudgeTrain, name, given)
     from dreamfusion import generate
     from dreamfusion.evaluate.judge import shipping
     from dreamfusion.evaluate.judge.train import TrainOptions
