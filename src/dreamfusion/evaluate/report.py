@@ -3,23 +3,14 @@
 Failures come first. Nothing is left out, nothing is chosen among seeds.
 """
 
-import base64
-import html
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
-from string import Template
 
-import numpy as np
-from PIL import Image, ImageDraw
-
-from dreamfusion.evaluate.making import pictures_of
 from dreamfusion.evaluate.measure import Figures, Verdict, figures
+from dreamfusion.evaluate.page import as_page, grid, percent
 from dreamfusion.evaluate.r_precision import Share
-from dreamfusion.evaluate.views import KINDS, SIZE
 from dreamfusion.runs import replacing, write_json, write_text
 
 NOTE = (
@@ -28,7 +19,6 @@ NOTE = (
     "the two are not comparable."
 )
 UNITS = "R-Precision in %, 95 % intervals in brackets; Janus rate in %."
-TILE, LABEL, COLUMNS = 64, 14, 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,8 @@ def write_report(report: Report, out: Path) -> list[Path]:
     write_text(paths[1], as_markdown(report))
     with replacing(paths[2]) as part:
         grid(report.verdicts).save(part, quality=85)
-    write_text(paths[3], as_page(report))
+    told = "; ".join(f"{name}: {value}" for name, value in report.facts.items())
+    write_text(paths[3], as_page((told, f"{UNITS} {NOTE}"), figure_rows(report), report.worst_first))
     return paths
 
 
@@ -102,70 +93,9 @@ def _run_row(v: Verdict) -> tuple[str, ...]:
     return (v.prompt, v.suite, *numbers, "" if v.taken_for == v.prompt else v.taken_for, v.problem)
 
 
-def percent(value: float | None) -> str:
-    """A share for people; a dash where nothing is known."""
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.0f}"
-
-
 def share_text(share: Share) -> str:
     """A share and its interval."""
     return "-" if share.count == 0 else f"{100 * share.value:.1f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
-
-
-def as_page(report: Report) -> str:
-    """One file with every picture inside, the failures first."""
-    template = resources.files("dreamfusion.evaluate").joinpath("report.html").read_text(encoding="utf-8")
-    head, *rows = figure_rows(report)
-    return Template(template).substitute(
-        facts=html.escape("; ".join(f"{name}: {value}" for name, value in report.facts.items())),
-        note=html.escape(NOTE),
-        units=html.escape(UNITS),
-        figures="\n".join([_html_row("th", head), *(_html_row("td", row) for row in rows)]),
-        runs="\n".join(_card(v) for v in report.worst_first),
-    )
-
-
-def _html_row(cell: str, row: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{cell}>{html.escape(text)}</{cell}>' for text in row)}</tr>"
-
-
-def _card(v: Verdict) -> str:
-    said = f"colour {percent(v.precision['shaded'])} %, geometry {percent(v.precision['textureless'])} %"
-    said += "" if v.fronts is None else f", fronts from elsewhere {percent(v.fronts)} %"
-    said += f", taken for {v.taken_for}" if v.taken_for not in ("", v.prompt) else ""
-    said += f"; {v.problem}" if v.problem else ""
-    path, image = pictures_of(Path(v.run)), ""
-    if path.exists():
-        page = io.BytesIO()
-        with Image.open(path) as file:
-            file.convert("RGB").save(page, "WEBP", quality=80)
-        address = f"data:image/webp;base64,{base64.b64encode(page.getvalue()).decode('ascii')}"
-        image = f'<img alt="{html.escape(v.prompt)}" src="{address}">'
-    verdict = "right" if v.precision["shaded"] > 0.5 else "wrong"
-    heading = f"<h2>{html.escape(v.prompt)} <small>{html.escape(v.suite)}</small></h2>"
-    return f'<section class="{verdict}">{heading}<p>{html.escape(said)}</p>{image}</section>'
-
-
-def grid(verdicts: Sequence[Verdict]) -> Image.Image:
-    """Every run from the front, left, back and right: colour above, geometry below. The order is that of the suites."""
-    tiles = [_tile(v) for v in verdicts]
-    width, height = 4 * TILE, 2 * TILE + LABEL
-    page = Image.new("RGB", (COLUMNS * (width + 8) - 8, -(-len(tiles) // COLUMNS) * (height + 6) - 6), "white")
-    for index, tile in enumerate(tiles):
-        page.paste(tile, (index % COLUMNS * (width + 8), index // COLUMNS * (height + 6)))
-    return page
-
-
-def _tile(v: Verdict) -> Image.Image:
-    tile = Image.new("RGB", (4 * TILE, 2 * TILE + LABEL), "white")
-    ImageDraw.Draw(tile).text((3, 1), f"{v.prompt}   {percent(v.precision['shaded'])} %", fill="black")
-    if pictures_of(Path(v.run)).exists():
-        with Image.open(pictures_of(Path(v.run))) as file:
-            rows = np.asarray(file.convert("RGB")).reshape(len(KINDS), SIZE, -1, SIZE, 3)
-        shown = np.concatenate([rows[KINDS.index(kind)][:, ::2] for kind in ("shaded", "textureless")], axis=0)
-        sheet = Image.fromarray(shown.reshape(2 * SIZE, 4 * SIZE, 3))
-        tile.paste(sheet.resize((4 * TILE, 2 * TILE), Image.Resampling.BOX), (0, LABEL))
-    return tile
 
 
 def without_nan(value: object) -> object:
