@@ -211,6 +211,18 @@ def test_a_device_that_is_not_there_is_refused():
             build.device_of(name)
 
 
+@pytest.mark.parametrize("name", ["cuda", "auto"])
+def test_under_torchrun_a_gpu_without_a_number_is_the_processs_own(monkeypatch, name):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert build.device_of(name) == torch.device("cuda:1")
+    assert build.device_of("cuda:0") == torch.device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="cuda:1 is not on this machine"):
+        build.device_of(name)
+
+
 def test_prompts_may_be_in_any_script():
     for prompt in ("ein grüner Stuhl", "椅子", "стул", "2"):
         validate(replace(preset("fast"), prompt=prompt))

@@ -22,6 +22,7 @@ WAITS = {
     "aten.equal.default",
     "aten._unique2.default",
     "aten.repeat_interleave.Tensor",
+    "aten._linalg_eigh.default",  # waits inside, says its documentation
 }
 """operators whose result's size or value the host must know"""
 
@@ -97,7 +98,10 @@ def test_the_papers_step_waits_nowhere_else(tiny_paper, disc_prior, watch):
         for _ in range(config.steps):
             advance(run, disc_prior, prompts)
     ours = set(watch.waited)
-    assert ours - set(ALLOWED) == {("shampoo.py", "_update")}  # its count of steps, which lies on the CPU
+    assert ours - set(ALLOWED) == {
+        ("shampoo.py", "_update"),  # its count of steps, which lies on the CPU
+        ("shampoo.py", "inverse_root"),  # one for each side of each block; --optimise.shampoo.every makes them rarer
+    }
 
 
 def test_the_watch_sees_what_it_must(watch):

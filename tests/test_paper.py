@@ -12,14 +12,18 @@ import pytest
 import torch
 
 from dreamfusion import checkpoint
+from dreamfusion.cameras import OrbitSampler
 from dreamfusion.config_check import validate
 from dreamfusion.config_text import schedule_from_text
+from dreamfusion.fields.density import DensityLaw, Exp, GaussianBlob
 from dreamfusion.generate import export_mesh
+from dreamfusion.lights import LightSampler
 from dreamfusion.mesh import MeshOptions
 from dreamfusion.optimise import optimise, prompt_table, start
 from dreamfusion.presets import PAPER
-from dreamfusion.proposals import Proposal
+from dreamfusion.proposals import Proposal, ProposalOptions
 from dreamfusion.schedules import Constant, Schedule
+from dreamfusion.shampoo import Shampoo, ShampooOptions
 from dreamfusion.video import Shot, contact_sheet
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +143,21 @@ def test_schedules_follow_the_progress_of_the_run(tiny_paper, disc_prior):
     assert float(run.scene.proposal.variance) == pytest.approx(expected, rel=1e-5)
     for group in run.optimiser.param_groups:
         assert group["lr"] == pytest.approx(1e-9 + (1e-4 - 1e-9) * (2 / 12) / 0.2, rel=1e-5)
+
+
+def test_what_runs_has_the_numbers_of_the_preset():
+    """The proofs of the page use these classes' defaults: what is built of the preset must have them too."""
+    run = start(replace(PAPER, prompt="a ball", device="cpu"), CPU)
+    law = DensityLaw(Exp(shift=-1.0, limit=15.0), GaussianBlob(5.0, 0.2))
+    assert isinstance(run.optimiser, Shampoo)
+    assert isinstance(run.scene.proposal, Proposal)
+    assert run.optimiser.options == ShampooOptions()
+    assert run.scene.proposal.options == ProposalOptions(law=law)
+    assert run.recipe.lights == LightSampler()
+    got, wanted = vars(run.recipe.cameras), vars(OrbitSampler())
+    assert got.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert got[name] == pytest.approx(value, rel=1e-4), name
 
 
 def test_the_learning_rate_is_the_papers_at_its_landmarks():

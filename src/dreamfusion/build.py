@@ -121,22 +121,25 @@ def distillation(config: c.DistillConfig) -> distill.Distillation:
 
 
 def device_of(name: str) -> torch.device:
-    """The device that `--device` means; "auto" is CUDA where there is one (under torchrun: its own), or the CPU.
+    """The device that `--device` means; "auto" is CUDA where there is one, else the CPU.
 
-    Raises UserError if it is not there, or if the name means none.
+    Under torchrun a GPU without a number is the process's own. Raises UserError if it is not there, or if the name
+    means none.
     """
     require_device_name(name)
-    if name == "auto":
-        own = os.environ.get("LOCAL_RANK")  # torchrun's number of the process on this machine
-        return torch.device(("cuda" if own is None else f"cuda:{own}") if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    own = os.environ.get("LOCAL_RANK")  # torchrun's number of the process on this machine
+    if device == torch.device("cuda") and own is not None:
+        device = torch.device("cuda", int(own))
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not there[device.type]:
-        raise UserError(f"--device {name} is not on this machine: use --device cpu, or see `dreamfusion doctor`")
+        raise UserError(
+            f"--device {name}: {device} is not on this machine: use --device cpu, or see `dreamfusion doctor`"
+        )
     return device
 
 

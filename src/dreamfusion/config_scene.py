@@ -84,7 +84,7 @@ class BlobConfig:
     width: float = 0.2
     """standard deviation, world units"""
     on: Literal["logit", "density"] = "logit"
-    """added before the activation, or after it (mlp field only): there, a density of 5 could hardly be seen"""
+    """added before the activation, or after it (mlp field only)"""
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,15 @@ class Job:
 
 
 def settle(threads: int, device: str = "auto") -> None:
-    """Make this process ready for a run: `threads` (0: all cores), and repeatable arithmetic. Changes all of torch.
+    """Make this process ready for a run: `threads`, and repeatable arithmetic. Changes all of torch.
+
+    0 threads are all cores, shared evenly with the other processes that torchrun started on this machine.
 
     Raises UserError for a device that is not there.
     """
     _keep_memory()
-    torch.set_num_threads(threads or available_cores())
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, available_cores() // beside))
     torch.set_flush_denormal(True)
     # On a GPU sums are scattered in any order; there a seed repeats a run only up to rounding.
     torch.use_deterministic_algorithms(device_of(device).type == "cpu")

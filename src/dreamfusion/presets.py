@@ -81,7 +81,7 @@ PAPER = Config(
     ),
     camera=CameraConfig(fov_deg=(FOCAL_1_35, FOCAL_0_7)),
     light=LightConfig(),
-    render=RenderConfig(samples=32, weight_threshold=0.0, normals=True, recompute=256),
+    render=RenderConfig(samples=32, weight_threshold=0.0, normals=True, recompute=256, chunk=1024),
     output=OutputConfig(samples=32),
     distill=DistillConfig(guidance_scale=101.0, t_min=Constant(0.02), t_max=Constant(0.98)),
     regularise=RegulariseConfig(
