@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamfusion import __version__, cli_prior
+from dreamfusion import __version__, cli_evaluate, cli_prior
 from dreamfusion import arguments as a
 from dreamfusion.config_check import require, require_frame_size, validate
 from dreamfusion.config_distill import NfsdLaw
@@ -53,14 +53,16 @@ def run(given: list[str]) -> int:
         case ["--version"]:
             print(f"dreamfusion {__version__}")
             return 0
-        case ["prior", "-h" | "--help"]:
-            print("usage: dreamfusion prior COMMAND ...\n")
-            print(_listed(name for name in COMMANDS if name.startswith("prior ")))
+        case ["prior" | "judge" as group, "-h" | "--help"]:
+            print(f"usage: dreamfusion {group} COMMAND ...\n")
+            print(_listed(name for name in COMMANDS if name.startswith(f"{group} ")))
             return 0
-        case ["prior", name, *rest] if f"prior {name}" in COMMANDS:
-            return _call(f"prior {name}", rest)
+        case ["prior" | "judge" as group, name, *rest] if f"{group} {name}" in COMMANDS:
+            return _call(f"{group} {name}", rest)
         case ["prior", *_]:
             raise UserError("say what about the prior: dreamfusion prior info, prior sample or prior train")
+        case ["judge", *_]:
+            raise UserError("say what about the judge: dreamfusion judge info or judge train")
         case [name, *rest] if name in COMMANDS:
             return _call(name, rest)
         case _:
@@ -275,5 +277,8 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "prior info": (a.PriorInfo, cli_prior.info),
     "prior sample": (a.PriorSample, cli_prior.sample),
     "prior train": (a.PriorTrain, cli_prior.train),
+    "evaluate": (cli_evaluate.Evaluate, cli_evaluate.evaluate),
+    "judge info": (cli_evaluate.JudgeInfo, cli_evaluate.judge_info),
+    "judge train": (cli_evaluate.JudgeTrain, cli_evaluate.judge_train),
     "doctor": (a.Doctor, _doctor),
 }

@@ -164,9 +164,14 @@ def _record(line: str) -> dict[str, Any] | None:
 
 def default_folder(prompt: str, seed: int, root: Path = Path("runs")) -> Path:
     """`root/<prompt>-<seed>`, with `-1`, `-2`, ... appended while the name is taken."""
+    return unused(root / folder_name(prompt, seed))
+
+
+def folder_name(prompt: str, seed: int) -> str:
+    """`<prompt>-<seed>`, in letters, digits and dashes."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_NAME_LENGTH].strip("-") or "prompt"
-    return unused(root / f"{words}-{seed}")
+    return f"{words}-{seed}"
 
 
 def unused(path: Path) -> Path:

@@ -1,0 +1,39 @@
+"""The golden pictures of tests/test_evaluate_judge.py: real meshes that the judge never learned from.
+
+    python benchmarks/judge_golden.py --assets DIR
+
+The first twelve nouns, in the order of their SHA-256, that have a mesh kept from the judge; one shaded evaluation view
+of each, the azimuth growing by 45 degrees from one to the next. They were not chosen by what the judge says of them.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dreamfusion.embedded.table import nouns
+from dreamfusion.evaluate.judge.real import real_views
+from dreamfusion.video import to_bytes
+
+COUNT = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assets", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("tests/golden"))
+    arguments = parser.parse_args()
+    kept = {row.noun: row for row in nouns() if row.kept_from == "judge"}
+    chosen = sorted(kept, key=lambda noun: hashlib.sha256(noun.encode()).hexdigest())[:COUNT]
+    rows = [kept[noun] for noun in chosen]
+    views = [real_views(arguments.assets / "meshes" / row.file, row.yaw_deg)[i % 8] for i, row in enumerate(rows)]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(to_bytes(torch.cat(views, dim=1))).save(arguments.out / "judge.png", optimize=True)
+    (arguments.out / "judge.json").write_text(json.dumps(chosen) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The commands `evaluate`, `judge info` and `judge train`, with their arguments. What is slow to load they import."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from dreamfusion import arguments as a
+from dreamfusion.config_check import require
+from dreamfusion.errors import UserError
+from dreamfusion.interrupt import INTERRUPTED, interruptible
+from dreamfusion.runs import listed
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Make a suite of prompts and measure how well the results show what was asked for.
+
+    Runs that are there already are not made again; an interrupted evaluation goes on with the same command. Nothing is
+    ever the best of several seeds.
+    """
+
+    suite: Literal["all", "plain", "seen", "unseen"] = "all"
+    """40 nouns, 20 trained and 20 held-out pairs of colour and noun, or all 80"""
+    prompts: Path | None = None
+    """make these prompts instead, one a line; with --runs: the captions to compete with"""
+    runs: tuple[Path, ...] = ()
+    """judge these run folders, make none"""
+    samples: bool = False
+    """judge pictures that the prior draws of 60 captions, without any 3D"""
+    ablation: bool = False
+    """compare the ingredients of the method on ten prompts (the paper's figure 6)"""
+    out: Path = Path("evaluation")
+    """folder of the runs and the report; what is there is continued"""
+    scorer: str = "judge"
+    """judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
+    prior: str = "embedded"
+    """text-to-image model: embedded, a diffusers folder, or a hub id"""
+    conditions: bool = True
+    """tell the prior camera, background and light where it can use them, not words alone"""
+    seed: int = 0
+    """of every run"""
+    steps: int | None = None
+    """of every run, if not the preset's"""
+    jobs: int = 0
+    """runs at a time; 0 makes one per core"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+
+
+@dataclass(frozen=True)
+class JudgeInfo:
+    """Say what the judge is, which words it knows, and how often it is right."""
+
+
+@dataclass(frozen=True)
+class JudgeTrain:
+    """Train the judge from meshes, or go on training it."""
+
+    assets: Path
+    """folder with the meshes"""
+    work: Path = Path("judging")
+    """folder of the training's state; what is there is continued"""
+    out: Path = Path("judging/judge")
+    """folder of the finished judge"""
+    steps: int | None = None
+    """updates in all, if not the default"""
+
+
+def evaluate(name: str, given: list[str]) -> int:
+    """Make the runs that are missing, judge them, report."""
+    arguments = a.read(Evaluate, name, given)
+    _check(arguments)
+    with interruptible() as stop:
+        files = _evaluated(arguments, stop.is_set)
+    if not files:
+        print("stopped; all runs are saved, and the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    print(listed(files))
+    return 0
+
+
+def _check(arguments: Evaluate) -> None:
+    chosen = [name for name in ("prompts", "runs", "samples", "ablation") if getattr(arguments, name)]
+    if len(chosen) > 1 and chosen != ["prompts", "runs"]:
+        raise UserError(f"--{chosen[0]} and --{chosen[1]} are different evaluations: give one of them")
+    require("seed", arguments.seed, 0, 2**63 - 1)
+    require("jobs", arguments.jobs, 0)
+    if arguments.steps is not None:
+        require("steps", arguments.steps, 1)
+
+
+def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
+    """The files of the report; none if it was stopped."""
+    from dreamfusion.evaluate import ablation, session
+    from dreamfusion.evaluate.suites import SUITES, read_prompts
+
+    prompts = read_prompts(arguments.prompts) if arguments.prompts else []
+    if arguments.samples:
+        return session.judge_samples(arguments.out, arguments.prior, arguments.conditions, arguments.device)
+    changes = {name: getattr(arguments, name) for name in ("prior", "seed", "conditions", "device")}
+    changes |= {} if arguments.steps is None else {"steps": arguments.steps}
+    opened = session.new_session(arguments.out, arguments.scorer, changes, arguments.jobs)
+    if arguments.runs:
+        return session.judge_folders(opened, arguments.runs, prompts, print)
+    if arguments.ablation:
+        return ablation.run_ablation(opened, print, stopped)
+    if prompts:
+        return session.run_prompts(opened, prompts, print, stopped)
+    names = SUITES if arguments.suite == "all" else (arguments.suite,)
+    return session.run_suites(opened, names, print, stopped)
+
+
+def judge_info(name: str, given: list[str]) -> int:
+    """Print the judge's card."""
+    a.read(JudgeInfo, name, given)
+    from dreamfusion.evaluate.judge.card import describe
+
+    print(describe())
+    return 0
+
+
+def judge_train(name: str, given: list[str]) -> int:
+    """Train the judge to the last step, or to the first Ctrl-C."""
+    arguments = a.read(JudgeTrain, name, given)
+    from dreamfusion import generate
+    from dreamfusion.evaluate.judge import shipping
+    from dreamfusion.evaluate.judge.train import TrainOptions
+
+    options = TrainOptions()
+    if arguments.steps is not None:
+        require("steps", arguments.steps, 1)
+        options = replace(options, steps=arguments.steps)
+    generate.settle(1, "cpu")  # its lanes are threads of their own
+    with interruptible() as stop:
+        folders = arguments.assets, arguments.work, arguments.out
+        done = shipping.main(folders, options, print, stop.is_set)
+    return 0 if done else INTERRUPTED

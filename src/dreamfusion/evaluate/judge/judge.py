@@ -1,0 +1,66 @@
+"""The judge, opened: it implements `Scorer`, and says which side of an object it sees."""
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from dreamfusion.embedded.dataset import COLOURS
+from dreamfusion.errors import UserError
+from dreamfusion.evaluate.captions import require_meaning
+from dreamfusion.evaluate.judge.network import SIZE, JudgeNet, Opinion
+
+WEIGHTS, CARD = "judge.safetensors", "card.json"
+CHUNK = 256
+"""pictures at a time; bounds memory"""
+
+
+class Judge:
+    """Scores pictures against captions of its vocabulary."""
+
+    def __init__(self, network: JudgeNet, card: dict[str, Any], device: torch.device | str = "cpu"):
+        self.network, self.card, self.device = network.eval().to(device), card, device
+        self.name: str = card["name"]
+        self.nouns: list[str] = card["nouns"]
+        self.with_front: list[str] = card["with front"]
+        """the nouns of which a front, sides and a back can be told apart"""
+
+    @torch.no_grad()
+    def opinion(self, images: Float[Tensor, "b h w 3"]) -> Opinion:
+        """Logarithms of probabilities, on the CPU, about pictures in [0, 1] of any size of at least 64 pixels."""
+        small = F.interpolate(images.permute(0, 3, 1, 2).float(), (SIZE, SIZE), mode="area")
+        parts = [self.network(chunk.to(self.device)) for chunk in small.split(CHUNK)]
+        logits = {name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in vars(parts[0])}
+        return Opinion(**{name: value.log_softmax(dim=1) for name, value in logits.items()})
+
+    def score(self, images: Float[Tensor, "b h w 3"], captions: Sequence[str]) -> Float[Tensor, "b c"]:
+        """Log-probability of the caption's noun, plus that of its colour word if it has one.
+
+        Other words do not count. Raises UserError for a caption without a noun that it knows.
+        """
+        said = [require_meaning(caption, self.nouns) for caption in captions]
+        opinion, colours = self.opinion(images), list(COLOURS)
+        noun = opinion.noun[:, [self.nouns.index(one.noun) for one in said]]
+        coloured = torch.tensor([one.colour is not None for one in said])
+        colour = opinion.colour[:, [colours.index(one.colour) if one.colour else 0 for one in said]]
+        return noun + torch.where(coloured, colour, torch.zeros(()))
+
+
+def open_judge(device: torch.device | str = "cpu", folder: Path | None = None) -> Judge:
+    """The judge that comes with the package, or the one that `dreamfusion judge train` wrote into `folder`."""
+    folder = folder or Path(str(resources.files("dreamfusion.evaluate.judge"))) / "weights"
+    if not (folder / WEIGHTS).is_file() or not (folder / CARD).is_file():
+        raise UserError(f"there is no judge in {folder}: train one with `dreamfusion judge train`")
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    network = JudgeNet(len(card["nouns"]))
+    network.load_state_dict(
+        {name: t.float() if t.is_floating_point() else t for name, t in load_file(folder / WEIGHTS).items()}
+    )
+    return Judge(network, card, device)

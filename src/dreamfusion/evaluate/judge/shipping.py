@@ -1,0 +1,52 @@
+"""From meshes to a judge in a folder: the whole of `dreamfusion judge train`."""
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from dreamfusion.embedded.table import nouns
+from dreamfusion.evaluate.judge.accuracy import accuracies
+from dreamfusion.evaluate.judge.card import make_card, write_card
+from dreamfusion.evaluate.judge.judge import WEIGHTS, Judge, open_judge
+from dreamfusion.evaluate.judge.network import JudgeNet
+from dreamfusion.evaluate.judge.real import real_fronts
+from dreamfusion.evaluate.judge.train import Report, Stop, Training, TrainOptions, train
+from dreamfusion.evaluate.judge.views import Split, open_views, render_all
+
+
+def write(network: JudgeNet, folder: Path) -> None:
+    """The weights, in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: t.half() if t.is_floating_point() else t for name, t in network.state_dict().items()}
+    save_file({name: t.contiguous() for name, t in state.items()}, folder / WEIGHTS)
+
+
+def measured(training: Training, split: Split, options: TrainOptions, assets: Path, out: Path) -> Judge:
+    """Write the judge with its card into `out`, after measuring the weights as they ship."""
+    table = nouns()
+    write(training.network, out)
+    told = {"steps": training.step, "pictures": training.step * options.batch}
+    write_card(make_card(table, told, {}), out)
+    judge = open_judge(folder=out)
+    card = make_card(table, told, accuracies(judge.network, split))
+    write_card(card | {"real fronts": real_fronts(judge, assets, table)}, out)
+    return open_judge(folder=out)
+
+
+def main(folders: tuple[Path, Path, Path], options: TrainOptions, report: Report, stop: Stop) -> bool:
+    """`folders`: the assets, the work folder that is gone on with, the folder of the finished judge.
+
+    Returns False if it was stopped before the last step; the same call then goes on.
+    """
+    assets, work, out = folders
+    render_all(assets, work / "views", options.views, options.seed, report)
+    split = open_views(work / "views")
+    training = train(work, split, options, report, stop)
+    if training.step < options.steps:
+        report(f"stopped after step {training.step}, which is saved; the same command goes on")
+        return False
+    judge = measured(training, split, options, assets, out)
+    for kind, found in judge.card["accuracy"].items():
+        report(f"{kind}: noun {found['noun']:.3f}, side {found['side']:.3f}")
+    report(f"wrote {out}")
+    return True

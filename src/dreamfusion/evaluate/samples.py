@@ -1,0 +1,136 @@
+"""Judging the prior's own pictures, without any 3D: does it draw what the caption says, seen from where it says?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from dreamfusion.cameras import orbit
+from dreamfusion.embedded.dataset import COLOURS, DISTANCE, FOV_DEG, SIZE
+from dreamfusion.embedded.sheet import save_sheet
+from dreamfusion.evaluate.captions import require_meaning
+from dreamfusion.evaluate.judge.judge import Judge
+from dreamfusion.evaluate.judge.views import SIDES
+from dreamfusion.evaluate.r_precision import Share, wilson
+from dreamfusion.evaluate.report import share_text, table, without_nan
+from dreamfusion.lights import albedo_only
+from dreamfusion.priors import Known, Prior, require_known
+from dreamfusion.priors.sampling import caption_conditioning, ddim
+from dreamfusion.runs import replacing, write_json, write_text
+
+VIEWS = {
+    "front": (0.0, 20.0),
+    "left": (90.0, 20.0),
+    "back": (180.0, 20.0),
+    "right": (270.0, 20.0),
+    "overhead": (0.0, 70.0),
+}
+"""azimuth and elevation in degrees"""
+BACKGROUND, STEPS, GUIDANCE, SEED = 0.8, 50, 4.0, 0
+AT_ONCE = 60
+"""pictures; bounds memory"""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What was found, by view word."""
+
+    noun: dict[str, Share]
+    """captions whose noun the judge names first among all its nouns"""
+    side: dict[str, Share]
+    """of nouns with a front: pictures in which it sees the side of the view word"""
+    colour: dict[str, Share]
+    """of captions with a colour word: pictures in which it sees that colour"""
+
+
+def draw(prior: Prior, captions: Sequence[str], conditions: bool, seed: int) -> Float[Tensor, "c v h w 3"]:
+    """Pictures in [0, 1] of every caption with each view word. With `conditions` the prior is told the rest as well.
+
+    Raises UserError for words that the prior does not know.
+    """
+    for caption in captions:
+        require_known(prior, caption)
+    words, generator = prior.view_words, Generator().manual_seed(seed)
+    texts = [f"{caption}, {getattr(words, view)}" for caption in captions for view in VIEWS]
+    angle = torch.tensor(list(VIEWS.values())).deg2rad().repeat(len(captions), 1)
+    parts = [
+        _drawn(prior, texts[i : i + AT_ONCE], angle[i : i + AT_ONCE], conditions, generator)
+        for i in range(0, len(texts), AT_ONCE)
+    ]
+    return torch.cat(parts).unflatten(0, (len(captions), len(VIEWS)))
+
+
+def _drawn(
+    prior: Prior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: bool, generator: Generator
+) -> Float[Tensor, "b h w 3"]:
+    full, device = torch.ones(len(texts)), prior.schedule.alphas_cumprod.device
+    ring = orbit(angle[:, 0], angle[:, 1], full * DISTANCE, full * math.radians(FOV_DEG), SIZE).to(device)
+    behind = torch.full((len(texts), 3), BACKGROUND, device=device)
+    told = {"pose": ring.pose, "background": behind, "light": albedo_only(len(texts), device)}
+    known = Known(**{name: told[name] for name in prior.conditions}) if conditions else Known()
+    pictures = ddim(prior, caption_conditioning(prior, texts, known), STEPS, GUIDANCE, generator)
+    return (pictures.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1).cpu()
+
+
+def judged(judge: Judge, captions: Sequence[str], pictures: Float[Tensor, "c v h w 3"]) -> Sampling:
+    """What the judge sees in the pictures of `draw`."""
+    said = [require_meaning(caption, judge.nouns) for caption in captions]
+    opinion = judge.opinion(pictures.flatten(0, 1))
+    noun, side, colour = (
+        logits.argmax(1).view(len(captions), len(VIEWS)) for logits in (opinion.noun, opinion.side, opinion.colour)
+    )
+    own = torch.tensor([judge.nouns.index(one.noun) for one in said])
+    sided = torch.tensor([one.noun in judge.with_front for one in said])
+    painted = torch.tensor([one.colour is not None for one in said])
+    named = torch.tensor([list(COLOURS).index(one.colour) if one.colour else 0 for one in said])
+    seen = torch.tensor([SIDES.index(view) if view in SIDES else SIDES.index("none") for view in VIEWS])
+    return Sampling(
+        noun=_by_view(noun == own[:, None]),
+        side=_by_view((side == seen)[sided]),
+        colour=_by_view((colour == named[:, None])[painted]),
+    )
+
+
+def _by_view(right: Tensor) -> dict[str, Share]:
+    """Of "c v" marks, by view and of all; the interval of all counts captions."""
+    columns = {**{view: right[:, i] for i, view in enumerate(VIEWS)}, "all": right}
+    return {
+        view: wilson(marks.float().mean().item() if len(marks) else math.nan, len(marks))
+        for view, marks in columns.items()
+    }
+
+
+def report_samples(prior: Prior, judge: Judge, captions: Sequence[str], conditions: bool, out: Path) -> list[Path]:
+    """Draw, judge, and write the sheet and the figures into the folder `out`; returns the files."""
+    pictures = draw(prior, captions, conditions, SEED)
+    found = judged(judge, captions, pictures)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / name for name in ("samples.png", "samples.json", "samples.md")]
+    with replacing(paths[0]) as part:
+        save_sheet(_three_columns(pictures), part, zoom=1)
+    facts = {"prior": prior.name, "judge": judge.name, "conditions": conditions, "seed": SEED}
+    write_json(paths[1], {"facts": facts, "captions": list(captions), "found": without_nan(asdict(found))})
+    write_text(paths[2], _markdown(facts, found))
+    return paths
+
+
+def _three_columns(pictures: Float[Tensor, "c v h w 3"]) -> Float[Tensor, "r w2 h w 3"]:
+    """Captions from top to bottom, in three columns of all views."""
+    rows = -(-len(pictures) // 3)
+    missing = pictures.new_ones(3 * rows - len(pictures), *pictures.shape[1:])
+    return torch.cat(torch.cat([pictures, missing]).chunk(3), dim=1)
+
+
+def _markdown(facts: dict[str, object], found: Sampling) -> str:
+    views = [*VIEWS, "all"]
+    rows = [
+        (name, *(share_text(shares[view]) for view in views))
+        for name, shares in (("noun", found.noun), ("side", found.side), ("colour", found.colour))
+    ]
+    told = [f"- {name}: {value}" for name, value in facts.items()]
+    text = "Top-1 of the judge among all its words, in %, 95 % intervals in brackets."
+    return "\n".join(["# Samples", "", *told, "", text, "", *table([("right about", *views), *rows]), ""])

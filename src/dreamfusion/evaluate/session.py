@@ -1,0 +1,126 @@
+"""Evaluations from beginning to end: make the runs that are missing, look at them, report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dreamfusion import generate
+from dreamfusion.build import device_of
+from dreamfusion.config import Config
+from dreamfusion.evaluate.judge.judge import open_judge
+from dreamfusion.evaluate.making import Task, make_all, pictures_of
+from dreamfusion.evaluate.measure import Captions, Result, captions_of, verdicts
+from dreamfusion.evaluate.report import Report, write_report
+from dreamfusion.evaluate.samples import report_samples
+from dreamfusion.evaluate.scorer import Scorer, open_scorer
+from dreamfusion.evaluate.suites import SUITES, pool, suite
+from dreamfusion.evaluate.views import evaluation_views, read_views, save_views
+from dreamfusion.presets import preset
+from dreamfusion.priors import open_prior
+from dreamfusion.runs import RunFolder, folder_name
+
+Say = Callable[[str], None]
+Stopped = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all evaluations are told."""
+
+    out: Path
+    scorer: Scorer
+    config: Config
+    """of every run, but for its prompt"""
+    jobs: int
+    """runs at a time"""
+
+
+def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int) -> Session:
+    """`changes` to the fast preset; `jobs` 0 makes as many runs at a time as there are cores.
+
+    Raises UserError for a scorer that cannot be opened.
+    """
+    cores = generate.available_cores()
+    jobs = jobs or cores
+    config = replace(preset("fast"), preview_every=0.0, threads=max(1, cores // jobs), **changes)
+    return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs)
+
+
+def run_suites(session: Session, names: Sequence[str], say: Say, stopped: Stopped) -> list[Path]:
+    """Make and judge the runs of suites; returns the report's files, or none if it was stopped.
+
+    Captions compete with all 80 prompts, whichever suites are made.
+    """
+    results = made(
+        session, {prompt: name for name in names for prompt in suite(name)}, session.out / "runs", say, stopped
+    )
+    return [] if results is None else _reported(session, results, captions_of(pool(), bare=True), say)
+
+
+def run_prompts(session: Session, prompts: Sequence[str], say: Say, stopped: Stopped) -> list[Path]:
+    """The same with prompts of the user's, which compete with each other, as they are."""
+    results = made(session, dict.fromkeys(prompts, ""), session.out / "runs", say, stopped)
+    return [] if results is None else _reported(session, results, captions_of(prompts, bare=False), say)
+
+
+def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[str], say: Say) -> list[Path]:
+    """Judge runs that are there, without making any: their prompts compete with `prompts`, or the suites' if none.
+
+    Raises UserError if one of the folders is no run.
+    """
+    suite_of = {prompt: name for name in SUITES for prompt in suite(name)}
+    results = []
+    for folder in folders:
+        config = generate.config_of(folder)
+        if not pictures_of(folder).exists():
+            say(f"pictures of {folder}")
+            generate.settle(config.threads, session.config.device)
+            _, run = generate.open_run(folder, session.config.device)
+            save_views(evaluation_views(run.scene, run.recipe.show), pictures_of(folder))
+        results.append(_result(Task(config, folder), suite_of.get(config.prompt, ""), ""))
+    captions = captions_of([*(prompts or pool()), *(result.prompt for result in results)], bare=not prompts)
+    return _reported(session, results, captions, say)
+
+
+def judge_samples(out: Path, prior: str, conditions: bool, device: str) -> list[Path]:
+    """Judge what the prior draws of the 60 captions; returns the files of the report."""
+    generate.settle(0, device)
+    opened = open_prior(prior, device_of(device))
+    return report_samples(opened, open_judge(), suite("samples"), conditions, out)
+
+
+def made(session: Session, suite_of: Mapping[str, str], runs: Path, say: Say, stopped: Stopped) -> list[Result] | None:
+    """The runs of all prompts in the folder `runs`, made where they are missing; None if it was stopped before."""
+    tasks = [
+        Task(replace(session.config, prompt=prompt), runs / folder_name(prompt, session.config.seed))
+        for prompt in suite_of
+    ]
+    problems = make_all(tasks, session.jobs, say, stopped)
+    if stopped():
+        return None
+    return [_result(task, suite_of[task.config.prompt], problems.get(task.folder, "")) for task in tasks]
+
+
+def _result(task: Task, name: str, problem: str) -> Result:
+    path = pictures_of(task.folder)
+    return Result(task.config.prompt, name, task.folder, problem, read_views(path) if path.exists() else None)
+
+
+def _reported(session: Session, results: Sequence[Result], captions: Captions, say: Say) -> list[Path]:
+    say(f"judging {len(results)} runs among {len(captions.coloured)} captions")
+    found = verdicts(results, captions, session.scorer, open_judge())
+    facts = facts_of(session, [result.folder for result in results])
+    facts |= {"captions": len(captions.coloured), "captions without colours": len(captions.bare)}
+    return write_report(Report(facts, found), session.out)
+
+
+def facts_of(session: Session, folders: Sequence[Path]) -> dict[str, object]:
+    """How the figures came about: the scorer, and what the runs were told, as lists where they differ."""
+    configs = [generate.config_of(folder) for folder in folders if RunFolder(folder).config.exists()]
+    told = {
+        name: list(dict.fromkeys(getattr(config, name) for config in configs))
+        for name in ("prior", "preset", "steps", "seed", "conditions")
+    }
+    return {"scorer": session.scorer.name} | {
+        name: values[0] if len(values) == 1 else values for name, values in told.items()
+    }
