@@ -207,6 +207,7 @@ MISTAKES = {
     "other format": ('{"assets": [{"file": "gem.obj"}]}', "neither a .glb file nor the folder"),
     "no run": ('{"assets": [{"file": "runs"}]}', "runs is no run folder"),
     "flat": ('{"assets": [{"file": "carpet.glb", "height": 1}]}', "has no height"),
+    "no points": ('{"assets": [{"file": "pointless.glb", "height": 1}]}', "the height of pointless.glb cannot be read"),
     "cut short": ('{"assets": [{"file": "short.glb"}]}', "no whole binary glTF"),
     "text": ('{"assets": [{"file": "text.glb"}]}', "no whole binary glTF"),
     "no number inside": ('{"assets": [{"file": "nan.glb"}]}', "no whole binary glTF"),
@@ -229,6 +230,7 @@ def bad_files(shelf: Path) -> None:
         "linked": {"images": [{"uri": "wood.png"}]},
         "nan": {"extras": {"size": float("nan")}},
         "empty": {"meshes": []},
+        "pointless": {"accessors": []},
     }
     for name, change in changes.items():
         altered = export_glb(carpet, tree_postprocessor=lambda tree, change=change: tree.update(change))

@@ -1,6 +1,7 @@
 """House rules that no other tool checks."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,17 @@ def test_modules_and_public_functions_say_what_they_are(path):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
     assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+def test_a_source_package_has_the_pictures_of_its_pages():
+    root = PACKAGE.parents[1]
+    packed = (root / "pyproject.toml").read_text(encoding="utf-8").split("[tool.hatch.build.targets.sdist]")[1]
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    shown = [
+        (page, link) for page in pages for link in re.findall(r"!\[[^\]]*\]\(([^)#:]+)\)", page.read_text("utf-8"))
+    ]
+    assert len(shown) > 2
+    for page, link in shown:
+        picture = (page.parent / link).resolve().relative_to(root)
+        assert (root / picture).is_file()
+        assert f'"{picture.parent.as_posix()}/*{picture.suffix}"' in packed

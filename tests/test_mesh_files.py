@@ -16,10 +16,21 @@ import pytest
 import trimesh
 from PIL import Image
 
+from dreamfusion import compose
 from dreamfusion.errors import UserError
-from dreamfusion.mesh import export, glb_bytes, linear_from_srgb
+from dreamfusion.mesh import (
+    TextureOptions,
+    bake,
+    export,
+    glb_bytes,
+    lattice,
+    linear_from_srgb,
+    paint,
+    simplified,
+    surface,
+)
 from dreamfusion.mesh.triangles import vertex_normals
-from mesh_scenes import FACE_COLOURS, lopsided
+from mesh_scenes import FACE_COLOURS, lopsided, scene_of, soft_ball
 
 EXTRAS = {"prompt": "a thing", "seed": 4}
 SIZE = np.array([0.6, 0.9, 0.3]) / 0.9  # of `lopsided`, its longest side 1
@@ -133,11 +144,26 @@ def test_equal_meshes_give_equal_bytes() -> None:
     ids=["normal map", "unlit", "untextured"],
 )
 def test_glb_passes_the_khronos_validator(change: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mesh.glb").write_bytes(glb_bytes(replace(lopsided(), **change), EXTRAS))
+    require_valid(tmp_path / "mesh.glb")
+
+
+def test_a_baked_mesh_and_a_composed_scene_pass_the_khronos_validator(tmp_path: Path) -> None:
+    scene = scene_of(soft_ball(0.6))
+    body = simplified(surface(lattice(scene, 32), 50.0), 600)
+    export(bake(paint(body, scene), scene, TextureOptions(64, normal_map=True)), tmp_path / "ball.glb", EXTRAS)
+    export(lopsided(), tmp_path / "thing.glb", EXTRAS)
+    assets = [{"file": "ball.glb"}, {"file": "thing.glb", "height": 2}, {"file": "ball.glb", "position": [1, 0, 0]}]
+    (tmp_path / "both.json").write_text(json.dumps({"assets": assets}))
+    require_valid(tmp_path / "ball.glb")
+    require_valid(compose.write(compose.read(tmp_path / "both.json"), tmp_path / "out")[0])
+
+
+def require_valid(path: Path) -> None:
     node = shutil.which("node")
     if node is None or not VALIDATOR.is_dir():
         pytest.skip(f"needs node and the npm package gltf-validator in {VALIDATOR.parent} (make test installs it)")
-    (tmp_path / "mesh.glb").write_bytes(glb_bytes(replace(lopsided(), **change), EXTRAS))
-    words = [node, "-e", VALIDATE, str(VALIDATOR), str(tmp_path / "mesh.glb")]
+    words = [node, "-e", VALIDATE, str(VALIDATOR), str(path)]
     issues = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     told = [(message["code"], message["pointer"]) for message in issues["messages"] if message["severity"] < 3]
     assert told == []

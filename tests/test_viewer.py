@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,12 @@ def test_prompt_and_facts_are_shown_as_text_never_as_markup(page: Page, elements
     assert not elements.of("b")
     rows = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", render_page(page))
     assert rows == [("seed", "7"), ("prior &lt;name&gt;", "a&amp;b")]
+
+
+def test_the_library_s_licence_comes_with_the_page(elements: Elements) -> None:
+    licence = (resources.files("dreamfusion.viewer") / "vendor/three.LICENSE.txt").read_text(encoding="utf-8")
+    assert "Permission is hereby granted" in licence
+    assert licence in elements.texts["script"]
 
 
 def test_missing_pictures_leave_neither_frames_nor_links(page: Page) -> None:

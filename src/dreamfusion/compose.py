@@ -141,8 +141,16 @@ def _placed(asset: Asset, number: int, file: Glb) -> Placed:
 
 
 def _height(file: Glb, name: str) -> float:
-    """Metres from the lowest to the highest point. Raises UserError if there is nothing, or nothing upright."""
-    scene = trimesh.load_scene(io.BytesIO(glb_content(file)), file_type="glb")
+    """Metres from the lowest to the highest point.
+
+    Raises UserError if there is nothing, or nothing upright, or what cannot be read.
+    """
+    try:
+        scene = trimesh.load_scene(io.BytesIO(glb_content(file)), file_type="glb")
+    except Exception as error:  # the reader has no errors of its own
+        raise UserError(
+            f"the height of {name} cannot be read from it: give it a scale instead, or export it again"
+        ) from error
     height = 0.0 if scene.bounds is None else float(scene.bounds[1, 1] - scene.bounds[0, 1])
     if height <= 0:
         raise UserError(f"{name} has no height: give it a scale instead")

@@ -16,7 +16,7 @@ from string import Template
 from dreamfusion.errors import UserError
 from dreamfusion.runs import RunFolder, write_text
 
-_PARTS = ("vendor/three.min.js", "page.html", "surface.js", "shadow.js", "viewer.js")
+_PARTS = ("vendor/three.LICENSE.txt", "vendor/three.min.js", "page.html", "surface.js", "shadow.js", "viewer.js")
 _TURNTABLE, _SHEET = "turntable.webp", "sheet.png"
 
 
@@ -56,7 +56,7 @@ def write_page(run: RunFolder, prompt: str, facts: Mapping[str, object]) -> None
 def render_page(page: Page) -> str:
     """The page as HTML."""
     home = resources.files("dreamfusion.viewer")
-    library, template, *scripts = (home.joinpath(name).read_text(encoding="utf-8") for name in _PARTS)
+    licence, library, template, *scripts = (home.joinpath(name).read_text(encoding="utf-8") for name in _PARTS)
     return Template(template).substitute(
         title=html.escape(page.title),
         heading=html.escape(page.heading),
@@ -65,7 +65,7 @@ def render_page(page: Page) -> str:
         downloads="\n".join(_downloads(page)),
         turntable=_card("Turntable", _TURNTABLE, page.turntable, "card"),
         sheet=_card("From eight sides: colour, geometry, normals", _SHEET, page.sheet, "card wide"),
-        library=_embeddable(library),
+        library=_embeddable(f"/*\n{licence}*/\n{library}"),
         stage=_embeddable("\n".join(scripts)),
     )
 
