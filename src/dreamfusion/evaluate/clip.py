@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamfusion.errors import UserError
-from dreamfusion.priors.opening import HUB_ID
+from dreamfusion.priors.locate import HUB_ID
 from dreamfusion.video import to_bytes
 
 CHUNK = 64
@@ -55,9 +55,14 @@ def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:
 
     path = Path(name).expanduser()
     local = path.is_dir()
-    if not local and (path.exists() or not HUB_ID.fullmatch(name)):
+    asked = HUB_ID.fullmatch(name)
+    if not local and (path.exists() or asked is None):
         raise UserError(f'there is no scorer {name!r}: give "judge", a CLIP or SigLIP folder, or a hub id (owner/name)')
-    where = {"pretrained_model_name_or_path": str(path) if local else name, "local_files_only": local}
+    where: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+    if local or asked is None:
+        where["pretrained_model_name_or_path"] = str(path)
+    else:
+        where |= {"pretrained_model_name_or_path": asked["id"], "revision": asked["revision"] or "main"}
     try:
         model = AutoModel.from_pretrained(**where)
         tokenizer, pictures = AutoTokenizer.from_pretrained(**where), AutoImageProcessor.from_pretrained(**where)

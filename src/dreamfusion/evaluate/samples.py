@@ -67,7 +67,7 @@ def draw(prior: Prior, captions: Sequence[str], conditions: bool, seed: int) -> 
 def _drawn(
     prior: Prior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: bool, generator: Generator
 ) -> Float[Tensor, "b h w 3"]:
-    full, device = torch.ones(len(texts)), prior.schedule.alphas_cumprod.device
+    full, device = torch.ones(len(texts)), prior.schedule.signal.device
     ring = orbit(angle[:, 0], angle[:, 1], full * DISTANCE, full * math.radians(FOV_DEG), SIZE).to(device)
     behind = torch.full((len(texts), 3), BACKGROUND, device=device)
     told = {"pose": ring.pose, "background": behind, "light": albedo_only(len(texts), device)}

@@ -16,7 +16,7 @@ from dreamfusion.evaluate.scorer import Scorer, open_scorer
 from dreamfusion.evaluate.suites import SUITES, pool, suite
 from dreamfusion.evaluate.views import evaluation_views, read_views, save_views
 from dreamfusion.presets import preset
-from dreamfusion.priors import open_prior
+from dreamfusion.priors import PriorOptions, open_prior
 from dreamfusion.runs import RunFolder, folder_name
 
 Say = Callable[[str], None]
@@ -85,7 +85,7 @@ def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[s
 def judge_samples(out: Path, prior: str, conditions: bool, device: str) -> list[Path]:
     """Judge what the prior draws of the 60 captions; returns the files of the report."""
     generate.settle(0, device)
-    opened = open_prior(prior, device_of(device))
+    opened = open_prior(prior, PriorOptions(device=device_of(device)))
     return report_samples(opened, open_judge(), suite("samples"), conditions, out)
 
 
@@ -121,6 +121,5 @@ def facts_of(session: Session, folders: Sequence[Path]) -> dict[str, object]:
         name: list(dict.fromkeys(getattr(config, name) for config in configs))
         for name in ("prior", "preset", "steps", "seed", "conditions")
     }
-    return {"scorer": session.scorer.name} | {
-        name: values[0] if len(values) == 1 else values for name, values in told.items()
-    }
+    facts: dict[str, object] = {"scorer": session.scorer.name}
+    return facts | {name: values[0] if len(values) == 1 else values for name, values in told.items()}

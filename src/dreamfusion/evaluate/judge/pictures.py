@@ -69,7 +69,7 @@ def draw(views: Views, look: Look, generator: Generator) -> Batch:
     surface = torch.where(_wide(textureless), alpha, albedo)
     shaded = surface * brightness
     cut_out = _softened(torch.cat([shaded, alpha], dim=1), soft, generator)
-    image = cut_out[:, :3] + (1 - cut_out[:, 3:]) * backgrounds(*alpha.shape[::2], generator)
+    image = cut_out[:, :3] + (1 - cut_out[:, 3:]) * backgrounds(alpha.shape[0], alpha.shape[2], generator)
     image = _as_filmed(image, soft, look.noise, generator)
     layers = F.avg_pool2d(torch.cat([alpha, surface, camera_normals(views) * alpha], dim=1), SIZE // LAYER_SIZE)
     flipped = layers.flip(-1) * torch.tensor([1.0, 1, 1, 1, -1, 1, 1])[:, None, None]
