@@ -159,7 +159,7 @@ BAD = {
     "preset": (("a chair", "--preset", "slow"), "unknown preset"),
     "steps": (("a chair", "--steps", "0"), "--steps"),
     "schedule": (("a chair", "--distill.t-max", "often"), "schedule"),
-    "device": (("a chair", "--device", "cuda:99"), "--device cuda:99 is not on this machine"),
+    "device": (("a chair", "--device", "cuda:99"), "cuda:99 is not on this machine"),
     "prior": (("a chair", "--device", "cpu", "--prior", "./nowhere"), "./nowhere"),
     "resume": (("resume", "./nowhere"), "nowhere is no folder"),
     "mesh": (("mesh", "./nowhere"), "nowhere is no folder"),

@@ -226,6 +226,8 @@ def test_missing_meshes_are_said_before_anything_is_rendered(tmp_path):
 
 @pytest.fixture(scope="module")
 def judge():
+    if not FOLDER.exists():
+        pytest.skip("no trained judge ships yet (docs/evaluation.md)")
     return open_judge()
 
 

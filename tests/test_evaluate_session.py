@@ -17,6 +17,7 @@ from dreamfusion.evaluate.making import Task, make, make_all, pictures_of
 from dreamfusion.evaluate.session import Session
 from dreamfusion.evaluate.suites import suite
 from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS, read_views, save_views
+from dreamfusion.optimise import prompt_table
 from dreamfusion.presets import preset
 from dreamfusion.runs import RunFolder
 from test_evaluate_measures import PROMPTS, Says, StubJudge
@@ -26,7 +27,7 @@ from test_evaluate_measures import PROMPTS, Says, StubJudge
 def _quiet(monkeypatch, disc_prior):
     """No process changes torch for the other tests, and every prior is a red disc."""
     monkeypatch.setattr(generate, "settle", lambda *_: None)
-    monkeypatch.setattr(generate, "open_prior", lambda *_: disc_prior)
+    monkeypatch.setattr(generate, "open_parts", lambda config, *_: (disc_prior, prompt_table(config, disc_prior)))
 
 
 @pytest.fixture
@@ -101,15 +102,15 @@ def test_another_run_in_the_folder_is_not_taken_for_this_one(task):
 
 
 def test_runs_are_made_in_processes_until_they_are_stopped(task, tmp_path):
-    """Unknown words fail in the worker, where no prior is a red disc; a stop leaves the other runs unmade."""
+    """Unknown words fail in the worker, where no prior is a red disc; what is stopped before it begins is not made."""
     unknown = replace(task, config=replace(task.config, prompt="a quasar"))
-    others = [replace(unknown, folder=tmp_path / f"{index}") for index in range(4)]
     told = list[str]()
-    problems = make_all([unknown, *others], 1, told.append, lambda: bool(told))
+    problems = make_all([unknown], 1, told.append, never)
     assert "quasar" in problems[task.folder]
-    assert "/5  a quasar" in told[0]
-    assert problems[others[-1].folder] == "stopped"
-    assert not any(other.folder.exists() for other in others)
+    assert "1/1  a quasar" in told[0]
+    others = [replace(task, folder=tmp_path / f"{index}") for index in range(3)]
+    make_all(others, 1, told.append, lambda: True)
+    assert not any(pictures_of(other.folder).exists() for other in others)
 
 
 # Sessions

@@ -67,7 +67,6 @@ class JudgeNet(nn.Module):
             nn.Linear(coarse * (SIZE // 8) ** 2, HIDDEN, bias=False),
             nn.BatchNorm1d(HIDDEN),
             nn.ReLU(),
-            nn.Dropout(0.2),
         )
         self.noun, self.colour, self.side = (nn.Linear(HIDDEN, count) for count in (nouns, COLOURS, SIDES))
         self.recall = nn.Linear(HIDDEN, LAYERS * LAYER_SIZE**2)
