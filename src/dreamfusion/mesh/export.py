@@ -4,10 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import trimesh
 from jaxtyping import Float
-from trimesh.exchange.ply import export_ply
-from trimesh.exchange.stl import export_stl
 
 from dreamfusion.errors import UserError
 from dreamfusion.mesh.gltf import glb_bytes, png_bytes
@@ -43,9 +40,9 @@ def export(mesh: Mesh, path: Path, extras: Mapping[str, object], height_mm: floa
             return _write_obj(mesh, path)
         case ".ply":
             colours = None if mesh.colours is None else np.round(mesh.colours * 255).astype(np.uint8)
-            write_bytes(path, bytes(export_ply(_plain(mesh, standing(mesh), colours))))
+            write_bytes(path, _plain(mesh, standing(mesh), colours, "ply"))
         case ".stl":
-            write_bytes(path, bytes(export_stl(_plain(mesh, printable(mesh, height_mm), None))))
+            write_bytes(path, _plain(mesh, printable(mesh, height_mm), None, "stl"))
         case ".usdz":
             with replacing(path) as part:
                 write_usdz(mesh, part, extras)
@@ -58,9 +55,14 @@ def printable(mesh: Mesh, height_mm: float) -> Float[np.ndarray, "v 3"]:
     return (np.stack([x, -z, y], axis=1) * (height_mm / y.max())).astype(np.float32)
 
 
-def _plain(mesh: Mesh, place: Float[np.ndarray, "v 3"], colours: np.ndarray | None) -> trimesh.Trimesh:
-    """With smooth normals; `process=False` keeps the order of vertices."""
-    return trimesh.Trimesh(place, mesh.faces, vertex_normals=vertex_normals(mesh), vertex_colors=colours, process=False)
+def _plain(mesh: Mesh, place: Float[np.ndarray, "v 3"], colours: np.ndarray | None, kind: str) -> bytes:
+    """A file with smooth normals; `process=False` keeps the order of vertices."""
+    from trimesh import Trimesh  # here, as it takes longer to import than all else of a mesh
+    from trimesh.exchange.ply import export_ply
+    from trimesh.exchange.stl import export_stl
+
+    model = Trimesh(place, mesh.faces, vertex_normals=vertex_normals(mesh), vertex_colors=colours, process=False)
+    return bytes(export_ply(model) if kind == "ply" else export_stl(model))
 
 
 def beside_obj(path: Path) -> tuple[Path, Path]:

@@ -5,12 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import trimesh
 from jaxtyping import UInt8
 from PIL import Image
-from trimesh.exchange.gltf import export_glb
-from trimesh.visual import TextureVisuals
-from trimesh.visual.material import PBRMaterial
 
 from dreamfusion.mesh.colour import linear_from_srgb
 from dreamfusion.mesh.triangles import Mesh, split, standing, tangents, vertex_normals
@@ -26,8 +22,11 @@ def glb_bytes(mesh: Mesh, extras: Mapping[str, object]) -> bytes:
     vertex colours: as floats, since eight bits of linear light would leave a dozen steps for the dark third of the
     display range. Baked light makes an unlit material. `extras` go into `asset.extras`.
     """
+    from trimesh import Trimesh  # here, as it takes longer to import than all else of a mesh
+    from trimesh.exchange.gltf import export_glb
+
     if mesh.texture is None:
-        model = trimesh.Trimesh(standing(mesh), mesh.faces, vertex_normals=vertex_normals(mesh), process=False)
+        model = Trimesh(standing(mesh), mesh.faces, vertex_normals=vertex_normals(mesh), process=False)
         if mesh.colours is not None:
             model.vertex_attributes["_COLOR_0"] = linear_from_srgb(mesh.colours.astype(np.float32))
     else:
@@ -52,7 +51,12 @@ def glb_bytes(mesh: Mesh, extras: Mapping[str, object]) -> bytes:
     return export_glb(model, include_normals=True, tree_postprocessor=finish)
 
 
-def _textured(mesh: Mesh) -> trimesh.Trimesh:
+def _textured(mesh: Mesh) -> Any:
+    """The mesh as a `trimesh.Trimesh`."""
+    from trimesh import Trimesh
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial
+
     assert mesh.texture is not None
     cut = split(mesh)
     material = PBRMaterial(
@@ -62,7 +66,7 @@ def _textured(mesh: Mesh) -> trimesh.Trimesh:
         metallicFactor=_MATTE["metallicFactor"],
         roughnessFactor=_MATTE["roughnessFactor"],
     )
-    model = trimesh.Trimesh(
+    model = Trimesh(
         standing(mesh)[cut.vertex],
         cut.faces,
         vertex_normals=vertex_normals(mesh)[cut.vertex],
