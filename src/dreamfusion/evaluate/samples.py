@@ -18,7 +18,8 @@ from dreamfusion.evaluate.judge.views import SIDES
 from dreamfusion.evaluate.r_precision import Share, wilson
 from dreamfusion.evaluate.report import share_text, table, without_nan
 from dreamfusion.lights import albedo_only
-from dreamfusion.priors import Known, Prior, require_known
+from dreamfusion.priors import Known, require_known
+from dreamfusion.priors.pipeline import PipelinePrior
 from dreamfusion.priors.sampling import caption_conditioning, ddim
 from dreamfusion.runs import replacing, write_json, write_text
 
@@ -47,7 +48,7 @@ class Sampling:
     """of captions with a colour word: pictures in which it sees that colour"""
 
 
-def draw(prior: Prior, captions: Sequence[str], conditions: bool, seed: int) -> Float[Tensor, "c v h w 3"]:
+def draw(prior: PipelinePrior, captions: Sequence[str], conditions: bool, seed: int) -> Float[Tensor, "c v h w 3"]:
     """Pictures in [0, 1] of every caption with each view word. With `conditions` the prior is told the rest as well.
 
     Raises UserError for words that the prior does not know.
@@ -65,15 +66,15 @@ def draw(prior: Prior, captions: Sequence[str], conditions: bool, seed: int) -> 
 
 
 def _drawn(
-    prior: Prior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: bool, generator: Generator
+    prior: PipelinePrior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: bool, generator: Generator
 ) -> Float[Tensor, "b h w 3"]:
     full, device = torch.ones(len(texts)), prior.schedule.signal.device
     ring = orbit(angle[:, 0], angle[:, 1], full * DISTANCE, full * math.radians(FOV_DEG), SIZE).to(device)
     behind = torch.full((len(texts), 3), BACKGROUND, device=device)
     told = {"pose": ring.pose, "background": behind, "light": albedo_only(len(texts), device)}
     known = Known(**{name: told[name] for name in prior.conditions}) if conditions else Known()
-    pictures = ddim(prior, caption_conditioning(prior, texts, known), STEPS, GUIDANCE, generator)
-    return (pictures.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1).cpu()
+    given = caption_conditioning(prior, texts, known)
+    return prior.decode(ddim(prior, given, STEPS, GUIDANCE, generator, prior.space.limit)).cpu()
 
 
 def judged(judge: Judge, captions: Sequence[str], pictures: Float[Tensor, "c v h w 3"]) -> Sampling:
@@ -104,7 +105,9 @@ def _by_view(right: Tensor) -> dict[str, Share]:
     }
 
 
-def report_samples(prior: Prior, judge: Judge, captions: Sequence[str], conditions: bool, out: Path) -> list[Path]:
+def report_samples(
+    prior: PipelinePrior, judge: Judge, captions: Sequence[str], conditions: bool, out: Path
+) -> list[Path]:
     """Draw, judge, and write the sheet and the figures into the folder `out`; returns the files."""
     pictures = draw(prior, captions, conditions, SEED)
     found = judged(judge, captions, pictures)

@@ -32,6 +32,29 @@ class Card:
     """whether text embeddings are zero where a caption has no token"""
 
 
+@dataclass(frozen=True, eq=False)
+class Described:
+    """What a prior's card says, by the names of the `Reader` protocol."""
+
+    card: Card
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def view_words(self) -> ViewWords:
+        return self.card.view_words
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        return self.card.conditions
+
+    @property
+    def vocabulary(self) -> frozenset[str] | None:
+        return self.card.vocabulary
+
+
 def read_card(folder: Path, image_size: int, conditions: frozenset[str]) -> Card:
     """The folder's card, or a plain one from its name and what its kind says. UserError if it is damaged."""
     path = folder / "card.json"

@@ -17,35 +17,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dreamfusion.errors import UserError
-from dreamfusion.priors.card import Card
+from dreamfusion.priors.card import Card, Described
 from dreamfusion.priors.folder import PipelineFolder, read_json
 from dreamfusion.priors.kinds import kind_of
-from dreamfusion.views import ViewWords
 
 
 @dataclass(frozen=True, eq=False)
-class SavedReader:
+class SavedReader(Described):
     """A `Reader` that looks captions up instead of reading them."""
 
-    card: Card
     path: Path
     table: dict[str, Float[Tensor, "l d"]]
-
-    @property
-    def name(self) -> str:
-        return self.card.name
-
-    @property
-    def view_words(self) -> ViewWords:
-        return self.card.view_words
-
-    @property
-    def conditions(self) -> frozenset[str]:
-        return self.card.conditions
-
-    @property
-    def vocabulary(self) -> frozenset[str] | None:
-        return self.card.vocabulary
 
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
         """The saved embeddings. Raises UserError for a caption that the file does not have."""

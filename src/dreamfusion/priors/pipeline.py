@@ -8,38 +8,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreamfusion.priors.card import Card
+from dreamfusion.priors.card import Described
 from dreamfusion.priors.denoisers import Denoiser
 from dreamfusion.priors.protocol import Known
 from dreamfusion.priors.schedule import NoiseSchedule, Prediction
 from dreamfusion.priors.spaces import LatentSpace, PixelSpace
 from dreamfusion.priors.text import Embed, TextEncoders
-from dreamfusion.views import ViewWords
 
 
 @dataclass(frozen=True, eq=False)
-class PipelineReader:
+class PipelineReader(Described):
     """A `Reader` that loads a folder's text encoders when it is asked, and lets them go."""
 
-    card: Card
     encoders: TextEncoders
     read: Embed
-
-    @property
-    def name(self) -> str:
-        return self.card.name
-
-    @property
-    def view_words(self) -> ViewWords:
-        return self.card.view_words
-
-    @property
-    def conditions(self) -> frozenset[str]:
-        return self.card.conditions
-
-    @property
-    def vocabulary(self) -> frozenset[str] | None:
-        return self.card.vocabulary
 
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
         """See `Reader.embed`; in the dtype of the text encoders."""
