@@ -19,6 +19,7 @@ from dreamfusion.evaluate.suites import suite
 from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS, read_views, save_views
 from dreamfusion.optimise import prompt_table
 from dreamfusion.presets import preset
+from dreamfusion.priors import open_prior
 from dreamfusion.runs import RunFolder
 from test_evaluate_measures import PROMPTS, Says, StubJudge
 
@@ -222,12 +223,15 @@ def test_samples_are_judged_by_view_word(monkeypatch):
     assert found.colour["all"].value == 1
 
 
-def test_samples_are_drawn_in_view_order_and_repeat(disc_prior, monkeypatch):
+def test_samples_show_the_side_that_they_are_asked_for_and_repeat(monkeypatch):
+    """A television is wide from the front and narrow from the side."""
     monkeypatch.setattr(samples, "STEPS", 4)
-    monkeypatch.setattr(samples, "SIZE", disc_prior.image_size)
-    one, other = (samples.draw(disc_prior, ["a ball", "a disc"], True, 0) for _ in range(2))
-    assert one.shape == (2, 5, 16, 16, 3)
+    prior = open_prior("embedded")
+    one, other = (samples.draw(prior, ["a television"], True, 0) for _ in range(2))
+    assert one.shape == (1, 5, 64, 64, 3)
     assert torch.equal(one, other)
+    front, left = (((view - samples.BACKGROUND).abs().amax(-1) > 0.15).any(0).sum() for view in one[0, :2])
+    assert front > 1.2 * left
 
 
 # Doors
