@@ -12,19 +12,23 @@ import pytest
 import torch
 
 from dreamfusion import checkpoint
+from dreamfusion import optimise as optimise_module
 from dreamfusion.cameras import OrbitSampler
 from dreamfusion.config_check import validate
 from dreamfusion.config_text import schedule_from_text
 from dreamfusion.fields.density import DensityLaw, Exp, GaussianBlob
+from dreamfusion.fields.encoding import encoded_size
 from dreamfusion.generate import export_mesh
 from dreamfusion.lights import LightSampler
 from dreamfusion.mesh import MeshOptions
 from dreamfusion.optimise import optimise, prompt_table, start
 from dreamfusion.presets import PAPER
 from dreamfusion.proposals import Proposal, ProposalOptions
+from dreamfusion.render import render
 from dreamfusion.schedules import Constant, Schedule
 from dreamfusion.shampoo import Shampoo, ShampooOptions
 from dreamfusion.video import Shot, contact_sheet
+from gaussian_prior import GaussianPrior, cosine_schedule
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
@@ -158,6 +162,44 @@ def test_what_runs_has_the_numbers_of_the_preset():
     assert got.keys() == wanted.keys()
     for name, value in wanted.items():
         assert got[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_the_run_is_15000_iterations_long():
+    run = start(replace(PAPER, prompt="a ball", device="cpu"), CPU)
+    run.step = 7_500
+    assert run.progress == 0.5
+    run.step = 15_000
+    assert run.progress == 1.0
+
+
+def test_proposals_see_what_the_field_sees():
+    scene = start(replace(PAPER, prompt="a ball", device="cpu"), CPU).scene
+    scene.focus(0.01, 0.5)
+    assert scene.field.enter.in_features == scene.proposal.hidden[0].in_features == encoded_size(8)
+    assert scene.field.variance == scene.proposal.variance == torch.tensor(0.01)
+
+
+def test_a_step_renders_four_views_of_64_by_64_pixels(tiny_paper, monkeypatch):
+    schedule = cosine_schedule(dtype=torch.float32)
+    grey = GaussianPrior({"": torch.zeros(3, 64, 64)}, std=0.1, schedule=schedule, image_size=64)
+    seen = []
+
+    def spy(*arguments):
+        picture = render(*arguments)
+        seen.append(picture.rgb.shape)
+        return picture
+
+    monkeypatch.setattr(optimise_module, "render", spy)
+    go(replace(tiny_paper, size=PAPER.size, views=PAPER.views), grey, 1)
+    assert seen == [(4, 64, 64, 3)]
+
+
+def test_no_space_is_skipped_unless_asked_for(tiny_paper, disc_prior):
+    empty = replace(tiny_paper.scene, shift=-20.0, blob=replace(tiny_paper.scene.blob, height=0.0))
+    skipping = replace(empty, occupancy=replace(empty.occupancy, every=1))
+    occupied = [go(replace(tiny_paper, scene=scene), disc_prior, 3)[1][-1]["occupied"] for scene in (empty, skipping)]
+    assert occupied[0] == 1.0
+    assert occupied[1] < 1.0
 
 
 def test_the_learning_rate_is_the_papers_at_its_landmarks():

@@ -18,7 +18,7 @@ from dreamfusion.regularise import interlevel
 from dreamfusion.render import RenderOptions, render, render_views
 from dreamfusion.samples import cut, proposed
 from dreamfusion.scene import Scene
-from dreamfusion.stepfun import outer
+from dreamfusion.stepfun import dilated, outer, resampled
 from reference import histograms
 from reference.analytic_fields import SoftBall
 
@@ -135,6 +135,21 @@ def test_early_in_the_run_weights_count_little():
         along = picture(scene).along
         spans.append((along.t[:, -1] - along.t[:, 0])[along.weights.sum(-1) > 0.8].mean().item())
     assert spans[0] > spans[1] > spans[2]
+
+
+def test_bins_are_drawn_by_weights_half_an_expected_bin_and_a_quarter_percent_of_the_ray_wider():
+    scene = scene_of()
+    trained(scene, 30)
+    rays = cast(views(2))
+    ends = cut(scene, rays, 8, seeded())
+    bins, (first, second) = proposed(scene, ends, 8)
+    way = ends.t[:, 1] - ends.t[:, 0]
+    for seen, expected, found, offset in ((first, 16, second.t, 1), (second, 16 * 12, bins.t, 2)):
+        t, mass = dilated(seen.t, seen.weights.detach(), (0.5 / expected + 0.0025) * way)
+        assert torch.allclose(found, resampled(t, mass, found.shape[1] - 1, ends.offset[:, offset]), atol=1e-5)
+        t, mass = dilated(seen.t, seen.weights.detach(), 0.5 / expected * way)
+        other = resampled(t, mass, found.shape[1] - 1, ends.offset[:, offset])
+        assert not torch.allclose(found, other, atol=1e-4)
 
 
 def test_focus_reaches_field_and_proposals():

@@ -26,11 +26,16 @@ def by_adam(config: Config) -> Config:
     return replace(config, optimise=replace(config.optimise, method="adam", network=1e-2, background=1e-2))
 
 
+def by_shampoo(config: Config) -> Config:
+    """The paper's optimiser, at steps of a size that counts."""
+    return replace(config, optimise=replace(config.optimise, rate=Constant(100.0)))
+
+
 def outcome(team: Team) -> dict[str, torch.Tensor]:
     """Gradients of a scene at rest, summed over some steps; parameters after as many; the logged numbers."""
     config, prior = replace(small_paper(), light=replace(small_paper().light, albedo_until=0.1)), red_disc()
     found: dict[str, torch.Tensor] = {}
-    for name, change in (("rest", steady), ("moved", by_adam)):
+    for name, change in (("rest", steady), ("moved", by_adam), ("preconditioned", by_shampoo)):
         run = start(change(config), torch.device("cpu"), team)
         prompts = prompt_table(run.config, prior)
         for step in range(STEPS):
