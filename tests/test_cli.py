@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pygltflib import GLTF2
 
 import dreamfusion
 from dreamfusion import checkpoint, cli
@@ -501,7 +502,11 @@ def test_a_config_of_a_run_runs_again(tiny_settings, tmp_path):
     assert call("generate", *tiny_settings, "--out", str(first), "--steps", "2", "--seed", "5") == 0
     assert call("generate", "--config", str(first / "config.json"), "--out", str(second)) == 0
     assert files(first) == files(second)
-    assert from_json(type(preset("fast")), json.loads((first / "config.json").read_text())).seed == 5
+    config = from_json(type(preset("fast")), json.loads((first / "config.json").read_text()))
+    assert config.seed == 5
+    extras = GLTF2().load(first / "mesh.glb").asset.extras
+    assert (extras["prior sha256"], extras["dreamfusion"]) == (config.prior_sha256, dreamfusion.__version__)
+    assert len(config.prior_sha256) == 64
 
 
 def test_a_prior_draws_what_it_is_asked(tiny_prior, tmp_path, capsys):

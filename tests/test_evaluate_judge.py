@@ -18,15 +18,16 @@ from torch import Generator
 
 from dreamfusion import cli, generate
 from dreamfusion.embedded.dataset import COLOURS
+from dreamfusion.embedded.meshes import ColouredMesh, MeshRenderer
 from dreamfusion.embedded.table import Noun, nouns
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge import real, shipping, train, views
 from dreamfusion.evaluate.judge.card import describe
 from dreamfusion.evaluate.judge.judge import WEIGHTS, open_judge
 from dreamfusion.evaluate.judge.network import SIZE
-from dreamfusion.evaluate.judge.pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, repaint
+from dreamfusion.evaluate.judge.pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
 from dreamfusion.evaluate.judge.train import TrainOptions, advance, new_training, restore, save
-from dreamfusion.evaluate.judge.views import SIDES, Counts, Views, random_cameras, seen_side
+from dreamfusion.evaluate.judge.views import SIDES, Counts, Views, random_cameras, random_stretches, seen_side
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDER = Path(str(resources.files("dreamfusion.evaluate.judge").joinpath("weights")))
@@ -97,6 +98,50 @@ def test_paint_takes_the_named_colour_and_keeps_light_and_dark():
     assert (dark <= light + 1e-6).all()
     same = repaint(paint, torch.tensor([UNPAINTED]), generator())
     assert torch.equal(same, paint)
+
+
+def test_stretched_objects_have_the_outline_and_the_normals_of_stretched_meshes():
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=0.9)
+    stretched = ball.copy()
+    factor = torch.tensor([[1.0, 0.5, 0.7]])
+    stretched.apply_scale(factor[0].tolist())
+    cameras = random_cameras(3, generator())
+    seen = views.buffers(renderer_of(ball), cameras, factor.expand(3, -1))
+    wanted = views.buffers(renderer_of(stretched), cameras)
+    assert np.abs(seen["alpha"].astype(int) - wanted["alpha"]).mean() < 1
+    inside = (seen["alpha"] == 255) & (wanted["alpha"] == 255)
+    assert inside.mean() > 0.05
+    off = np.abs(seen["normal"].astype(int) - wanted["normal"]).max(1, keepdims=True)
+    assert off[inside].max() < 16  # flat triangles, four rays a pixel
+    plain = views.buffers(renderer_of(ball), cameras)
+    assert np.abs(plain["alpha"].astype(int) - wanted["alpha"]).mean() > 5
+
+
+def renderer_of(mesh):
+    count = len(mesh.faces)
+    grey = ColouredMesh(mesh.triangles, np.zeros((count, 3, 2)), np.zeros(count, int), (np.full((1, 1, 3), 0.5),))
+    return MeshRenderer(grey)
+
+
+def test_stretches_stay_within_the_ball_and_have_their_spread():
+    stretch = random_stretches(4000, generator())
+    assert stretch.max() == 1.0
+    ratio = (stretch[:, 0] / stretch[:, 1]).log()
+    assert ratio.std() == pytest.approx(0.15 * 2**0.5, rel=0.05)
+
+
+def test_tinted_pictures_keep_their_shape_and_other_colours_change():
+    mixture = mixtures(torch.tensor([True] * 500 + [False] * 500), generator())
+    assert torch.equal(mixture[500:], torch.eye(3).expand(500, -1, -1))
+    assert (mixture[:500] - torch.eye(3)).std() == pytest.approx(0.2, rel=0.05)
+    assert mixed(torch.zeros(1, 3, 2, 2), mixture[:1]).abs().max() == 0  # nothing shines where nothing is
+    views_ = flat_views(64)
+    one, other = (
+        draw(views_, replace(CLEAN, painted=0.0, textureless=0.0, flat=1.0, tinted=tinted), generator(2))
+        for tinted in (0.0, 1.0)
+    )
+    assert torch.allclose(one.layers[:, 0], other.layers[:, 0])
+    assert (one.layers[:, 1:4] - other.layers[:, 1:4]).abs().amax((1, 2, 3)).min() > 0
 
 
 def test_textureless_pictures_show_no_paint():
@@ -200,7 +245,9 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     judge = open_judge(folder=out)
     assert judge.nouns == ["apple", "chest"]
     assert judge.with_front == ["chest"]
-    assert set(judge.card["real fronts"]) == {"chest"}
+    real_meshes = judge.card["real meshes"]
+    assert set(real_meshes["fronts"]) == {"chest"}
+    assert all(set(real_meshes[kind]) == {"apple", "chest"} for kind in ("albedo", "shaded", "textureless"))
     assert judge.card["data"]["kept meshes"] == ["long.glb"]
     assert set(judge.card["accuracy"]) == {
         f"{kind}, {look}" for kind in ("new meshes", "new views") for look in ("colour", "textureless")
@@ -266,7 +313,7 @@ def test_it_knows_real_things_when_it_sees_them(judge):
 def test_it_knows_the_meshes_that_were_kept_from_it(judge):
     rows = [row for row in nouns() if row.kept_from == "judge"][::8]
     seen = torch.cat(
-        [real.real_views(Path(os.environ["DREAMFUSION_ASSETS"]) / "meshes" / r.file, r.yaw_deg) for r in rows]
+        [real.real_views(Path(os.environ["DREAMFUSION_ASSETS"]) / "meshes" / r.file, r.yaw_deg)[1] for r in rows]
     )
     truth = torch.tensor([judge.nouns.index(row.noun) for row in rows]).repeat_interleave(8)
     assert (judge.opinion(seen).noun.argmax(1) == truth).float().mean() > 0.6

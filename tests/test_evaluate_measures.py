@@ -25,7 +25,8 @@ from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS, cameras, read_views, 
 
 PROMPTS = ["a red car", "a blue car", "a frog", "an orange pig"]
 CARD = {"name": "stub", "nouns": ["car", "frog", "pig"], "with front": ["car", "pig"]} | {
-    "real fronts": {"car": 0.2, "pig": 0.4}
+    "real meshes": {"fronts": {"car": 0.2, "pig": 0.4}}
+    | {kind: {"car": 1.0, "frog": 0.5, "pig": 0.0} for kind in ("albedo", "shaded", "textureless")}
 }
 
 

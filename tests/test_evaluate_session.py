@@ -161,6 +161,12 @@ def test_a_suite_competes_with_all_eighty_prompts(opened):
     assert {run["prompt"] for run in numbers["runs"]} == set(suite("unseen"))
 
 
+def test_real_meshes_of_the_same_nouns_stand_beside(opened):
+    files = session.run_prompts(opened, [*PROMPTS, "a quasar"], print, never)
+    told = json.loads(files[0].read_text())["facts"]["real meshes of these nouns that the judge names"]
+    assert told == "62 % in colour, 62 % textureless"  # car twice, frog, pig: (1 + 1 + 0.5 + 0) / 4
+
+
 def test_nothing_is_reported_of_a_suite_that_was_stopped(opened):
     assert session.run_suites(opened, ["plain"], print, lambda: True) == []
     assert not (opened.out / "report.json").exists()

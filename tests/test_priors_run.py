@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import miniatures
-from dreamfusion import build, cli, generate
+from dreamfusion import __version__, build, cli, generate
 from dreamfusion.config import Config, LargeConfig
 from dreamfusion.config_distill import CsdLaw, DistillConfig, IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.config_text import to_json
@@ -242,6 +242,28 @@ def test_saved_embeddings_take_the_place_of_the_text_encoders(miniature_folders,
     with pytest.raises(SystemExit):
         cli.main([*given, "--out", str(tmp_path / "three")])
     assert "choose another --save-embeddings" in capsys.readouterr().err
+
+
+def test_a_run_writes_down_its_priors_weights_and_insists_on_them(miniature_folders, tiny_config, tmp_path):
+    folder = Path(shutil.copytree(miniature_folders[SD], tmp_path / "prior"))
+    config = config_for(tiny_config, folder, SD)
+    run = generate.begin(config, tmp_path / "run").run
+    found = run.config.prior_sha256
+    assert found == generate.prior_digest(config)
+    assert re.fullmatch("[0-9a-f]{64}", found)
+    assert found != generate.prior_digest(config_for(tiny_config, miniature_folders[XL], XL))
+    told = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (told["prior_sha256"], told["version"]) == (found, __version__)
+    generate.reopen(tmp_path / "run", "cpu")
+    weights = next((folder / "unet").glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"other weights than asked for: SHA-256 .* start a new run"):
+        generate.reopen(tmp_path / "run", "cpu")
+    with pytest.raises(UserError, match="other weights"):
+        generate.begin(run.config, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def save(config: Config, path: Path) -> None:

@@ -6,7 +6,7 @@ The string under a field is its help text. Angles are degrees here, and only her
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 
 from dreamfusion.config_distill import DistillConfig
 from dreamfusion.config_scene import (
@@ -178,6 +178,10 @@ class Config:
     """what to keep away from"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id (owner/name, or owner/name@revision)"""
+    prior_sha256: str = ""
+    """of the prior's denoiser, to insist on it; a run that begins without one writes down what it found"""
+    version: Annotated[str, Suppress] = ""
+    """of dreamfusion, written down when a run begins"""
     preset: str = "fast"
     """where the defaults come from"""
     steps: int = 600

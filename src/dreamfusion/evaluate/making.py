@@ -100,7 +100,8 @@ def _require_same(task: Task) -> None:
     if not RunFolder(task.folder).config.exists():
         return
     there = generate.config_of(task.folder)
-    if replace(there, threads=task.config.threads, device=task.config.device) != task.config:
+    asked = replace(task.config, prior_sha256=task.config.prior_sha256 or there.prior_sha256)
+    if replace(there, threads=asked.threads, device=asked.device, version=asked.version) != asked:
         raise UserError(f"{task.folder} holds a run with other settings: choose another --out, or move it away")
 
 

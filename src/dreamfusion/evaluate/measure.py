@@ -122,7 +122,7 @@ def _looks(result: Result, shaded: Float[Tensor, "8 h w 3"], judge: Judge) -> di
     said, looks = meaning(result.prompt, judge.nouns), dict[str, float | None]()
     sided = said is not None and said.noun in judge.with_front
     looks["fronts"] = fronts(judge, shaded[None]).float().mean().item() if sided else None
-    looks["real_fronts"] = judge.card["real fronts"][said.noun] if said is not None and sided else None
+    looks["real_fronts"] = judge.card["real meshes"]["fronts"][said.noun] if said is not None and sided else None
     looks["colour_word"] = None
     if said is not None and said.colour is not None:
         named = judge.opinion(shaded).colour.argmax(1) == list(COLOURS).index(said.colour)

@@ -7,9 +7,11 @@ from pathlib import Path
 from dreamfusion import generate
 from dreamfusion.build import device_of
 from dreamfusion.config import Config
-from dreamfusion.evaluate.judge.judge import open_judge
+from dreamfusion.evaluate.captions import meaning
+from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.making import Task, make_all, pictures_of
 from dreamfusion.evaluate.measure import Captions, Result, captions_of, verdicts
+from dreamfusion.evaluate.page import percent
 from dreamfusion.evaluate.report import Report, write_report
 from dreamfusion.evaluate.samples import report_samples
 from dreamfusion.evaluate.scorer import Scorer, open_scorer
@@ -43,6 +45,7 @@ def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int
     cores = generate.available_cores()
     jobs = jobs or cores
     config = replace(preset("fast"), preview_every=0.0, threads=max(1, cores // jobs), **changes)
+    config = replace(config, prior_sha256=generate.prior_digest(config))
     return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs)
 
 
@@ -108,10 +111,22 @@ def _result(task: Task, name: str, problem: str) -> Result:
 
 def _reported(session: Session, results: Sequence[Result], captions: Captions, say: Say) -> list[Path]:
     say(f"judging {len(results)} runs among {len(captions.coloured)} captions")
-    found = verdicts(results, captions, session.scorer, open_judge())
-    facts = facts_of(session, [result.folder for result in results])
+    judge = open_judge()
+    found = verdicts(results, captions, session.scorer, judge)
+    facts = facts_of(session, [result.folder for result in results]) | real_facts(judge, results)
     facts |= {"captions": len(captions.coloured), "captions without colours": len(captions.bare)}
     return write_report(Report(facts, found), session.out)
+
+
+def real_facts(judge: Judge, results: Sequence[Result]) -> dict[str, object]:
+    """How often the judge names real meshes of the prompts' nouns, among all its nouns: what a result can hope for."""
+    said = [meaning(result.prompt, judge.nouns) for result in results]
+    nouns, real = [one.noun for one in said if one is not None], judge.card["real meshes"]
+    if not nouns:
+        return {}
+    colour, geometry = (sum(real[kind][noun] for noun in nouns) / len(nouns) for kind in ("shaded", "textureless"))
+    told = f"{percent(colour)} % in colour, {percent(geometry)} % textureless"
+    return {"real meshes of these nouns that the judge names": told}
 
 
 def facts_of(session: Session, folders: Sequence[Path]) -> dict[str, object]:
@@ -119,7 +134,7 @@ def facts_of(session: Session, folders: Sequence[Path]) -> dict[str, object]:
     configs = [generate.config_of(folder) for folder in folders if RunFolder(folder).config.exists()]
     told = {
         name: list(dict.fromkeys(getattr(config, name) for config in configs))
-        for name in ("prior", "preset", "steps", "seed", "conditions")
+        for name in ("prior", "prior_sha256", "version", "preset", "steps", "seed", "conditions")
     }
     facts: dict[str, object] = {"scorer": session.scorer.name}
     return facts | {name: values[0] if len(values) == 1 else values for name, values in told.items()}

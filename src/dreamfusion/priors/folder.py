@@ -5,6 +5,7 @@ what is wrong with a folder is said in one line that names the file. Loading sin
 all of diffusers' pipelines.
 """
 
+import hashlib
 import importlib
 import json
 from collections.abc import Iterator
@@ -59,6 +60,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): restore the file") from error
+
+
+def digest(folder: PipelineFolder, component: str) -> str:
+    """SHA-256 of a component: of the names and contents of its settings and weights."""
+    whole, where = hashlib.sha256(), folder.path / component
+    for path in sorted(path for path in where.iterdir() if path.suffix in (".json", ".safetensors")):
+        with path.open("rb") as file:
+            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 def load_network(folder: PipelineFolder, component: str, device: torch.device, dtype: torch.dtype) -> Any:

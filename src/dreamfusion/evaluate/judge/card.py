@@ -21,7 +21,7 @@ LIMITS = (
 
 
 def make_card(table: list[Noun], training: Mapping[str, Any], accuracy: Mapping[str, Any]) -> dict[str, Any]:
-    """The card of a trained judge; `accuracy` and "fronts" by noun are measured on real meshes."""
+    """The card of a trained judge; `accuracy` is measured on real meshes."""
     without = {row.noun for row in table if not row.front}
     kept = [row.file for row in table if row.kept_from == "judge"]
     return {

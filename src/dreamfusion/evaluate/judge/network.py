@@ -1,7 +1,4 @@
-"""The judge's network: a residual convolutional classifier that looks at 64 x 64 pixels and has three opinions.
-
-Most of its work is done on small maps with many channels, which a CPU does best.
-"""
+"""The judge's network: a residual convolutional classifier that looks at 64 x 64 pixels and has three opinions."""
 
 from dataclasses import dataclass
 
@@ -15,8 +12,8 @@ SIZE = 64
 COLOURS, SIDES = 11, 5
 LAYERS, LAYER_SIZE = 7, 16
 """coverage, colour, and normals in the camera's axes, all times coverage"""
-CHANNELS, HIDDEN = (48, 96), 512
-"""of the maps at 16 x 16 and 8 x 8, and of the layer that sees them whole"""
+STEM, CHANNELS, HIDDEN = 32, (64, 128, 256), 512
+"""channels of the map at 32 x 32, of those at 16 x 16, 8 x 8 and 4 x 4, and of the layer after all maps"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,41 +42,40 @@ class Residual(nn.Module):
 
 
 class JudgeNet(nn.Module):
-    """From pictures in [0, 1] to opinions about `nouns` nouns.
-
-    Objects are in the middle, so the places of the last map are not averaged: one wide layer sees them all.
-    """
+    """From pictures in [0, 1] to opinions about `nouns` nouns."""
 
     def __init__(self, nouns: int):
         super().__init__()
-        fine, coarse = CHANNELS
+        fine, middle, coarse = CHANNELS
         self.see = nn.Sequential(
-            nn.Conv2d(3, fine, 7, stride=4, padding=3, bias=False),
-            nn.BatchNorm2d(fine),
-            nn.ReLU(),
-            nn.Conv2d(fine, coarse, 3, stride=2, padding=1),
-            Residual(coarse),
-            nn.BatchNorm2d(coarse),
-            nn.ReLU(),
+            nn.Conv2d(3, STEM, 3, stride=2, padding=1, bias=False), *_halved(STEM, fine), *_halved(fine, middle)
         )
-        self.think = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(coarse * (SIZE // 8) ** 2, HIDDEN, bias=False),
-            nn.BatchNorm1d(HIDDEN),
-            nn.ReLU(),
-        )
+        self.recall = nn.Conv2d(middle, LAYERS * (LAYER_SIZE * 8 // SIZE) ** 2, 1)
+        self.think = nn.Sequential(*_halved(middle, coarse), nn.BatchNorm2d(coarse), nn.ReLU())
+        self.conclude = nn.Sequential(nn.Linear(2 * coarse, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU())
         self.noun, self.colour, self.side = (nn.Linear(HIDDEN, count) for count in (nouns, COLOURS, SIDES))
-        self.recall = nn.Linear(HIDDEN, LAYERS * LAYER_SIZE**2)
 
     def forward(self, image: Float[Tensor, "b 3 64 64"]) -> Opinion:
         return self.with_layers(image)[0]
 
     def with_layers(self, image: Float[Tensor, "b 3 64 64"]) -> tuple[Opinion, Float[Tensor, "b 7 16 16"]]:
-        """The opinion, and the picture's layers as remembered: only training asks for these, to learn shapes faster."""
+        """The opinion, and the layers seen in the picture: only training asks for these, to learn shapes faster."""
         centred = (image * 2 - 1).contiguous(memory_format=torch.channels_last)
-        thought = self.think(self.see(centred))
-        layers = self.recall(thought).view(-1, LAYERS, LAYER_SIZE, LAYER_SIZE)
+        seen = self.see(centred)
+        layers = F.pixel_shuffle(self.recall(seen), LAYER_SIZE * 8 // SIZE)
+        features = self.think(seen)
+        thought = self.conclude(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1))
         return Opinion(self.noun(thought), self.colour(thought), self.side(thought)), layers
+
+
+def _halved(channels: int, more: int) -> tuple[nn.Module, ...]:
+    """From a map to one of half its size and `more` channels."""
+    return (
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.Conv2d(channels, more, 3, stride=2, padding=1, bias=False),
+        Residual(more),
+    )
 
 
 def new_network(nouns: int, seed: int) -> JudgeNet:

@@ -16,6 +16,8 @@ from dreamfusion.evaluate.judge.views import BUFFERS, SIDES, Views
 from dreamfusion.geometry import look_at
 
 LAMPS = 3
+TINT = 0.2
+"""standard deviation of the numbers by which colours are mixed anew"""
 PALETTE = torch.tensor(list(COLOURS.values()))
 MIRRORED = torch.tensor([SIDES.index({"left": "right", "right": "left"}.get(side, side)) for side in SIDES])
 UNPAINTED = -100
@@ -28,6 +30,8 @@ class Look:
 
     painted: float = 0.5
     """that the main colour is changed to one of the colour words, where the texture is seen"""
+    tinted: float = 0.5
+    """that all other colours are mixed anew"""
     textureless: float = 0.3
     flat: float = 0.25
     """that a picture with texture shows the albedo, without light"""
@@ -40,7 +44,7 @@ class Look:
 
 
 TRAINING = Look()
-CLEAN = Look(soft=0.0, shift=0)
+CLEAN = Look(tinted=0.0, soft=0.0, shift=0)
 """what accuracy is measured on, with a `textureless` of 0 or 1"""
 
 
@@ -61,9 +65,11 @@ def draw(views: Views, look: Look, generator: Generator) -> Batch:
     """One picture of each of the views."""
     views, chance = _shifted(views, look.shift, generator), _Chance(len(views.noun), generator)
     textureless, flat, painted = chance(look.textureless), chance(look.flat), chance(look.painted)
+    mixture = mixtures(chance(look.tinted), generator)
     painted, soft, mirrored = painted & ~textureless, chance(look.soft), chance(0.5)
     colour = torch.where(painted, torch.randint(len(PALETTE), (len(views.noun),), generator=generator), UNPAINTED)
-    albedo = views.rest / 255 + repaint(views.paint / 255, colour, generator)
+    rest, paint = (mixed(colours / 255, mixture) for colours in (views.rest, views.paint))
+    albedo = rest + torch.where(_wide(painted), repaint(views.paint / 255, colour, generator), paint)
     alpha = views.alpha / 255
     brightness = torch.where(_wide(flat & ~textureless), 1.0, lit(views, generator))
     surface = torch.where(_wide(textureless), alpha, albedo)
@@ -105,6 +111,17 @@ def repaint(
     new = PALETTE[colour.clamp(min=0)] * (1 + 0.12 * draws[:, :1]) + 0.04 * draws[:, 1:]
     fresh = (new[:, :, None, None] * luma / mean.clamp(min=0.05)).clamp(0, 1)
     return torch.where(_wide(colour != UNPAINTED), fresh, paint)
+
+
+def mixtures(tinted: Bool[Tensor, " b"], generator: Generator) -> Float[Tensor, "b 3 3"]:
+    """How red, green and blue are made of red, green and blue: as before, but where `tinted`."""
+    noise = TINT * torch.randn(len(tinted), 3, 3, generator=generator)
+    return torch.eye(3) + noise * tinted[:, None, None]
+
+
+def mixed(colours: Float[Tensor, "b 3 h w"], mixture: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3 h w"]:
+    """Every colour in a new mixture, within its range."""
+    return (mixture @ colours.flatten(2)).view_as(colours).clamp(0, 1)
 
 
 def lit(views: Views, generator: Generator) -> Float[Tensor, "b 1 h w"]:

@@ -9,7 +9,7 @@ from dreamfusion.evaluate.judge.accuracy import accuracies
 from dreamfusion.evaluate.judge.card import make_card, write_card
 from dreamfusion.evaluate.judge.judge import WEIGHTS, Judge, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet
-from dreamfusion.evaluate.judge.real import real_fronts
+from dreamfusion.evaluate.judge.real import real_looks
 from dreamfusion.evaluate.judge.train import Report, Stop, Training, TrainOptions, train
 from dreamfusion.evaluate.judge.views import Split, open_views, render_all
 
@@ -29,7 +29,7 @@ def measured(training: Training, split: Split, options: TrainOptions, assets: Pa
     write_card(make_card(table, told, {}), out)
     judge = open_judge(folder=out)
     card = make_card(table, told, accuracies(judge.network, split))
-    write_card(card | {"real fronts": real_fronts(judge, assets, table)}, out)
+    write_card(card | {"real meshes": real_looks(judge, assets, table)}, out)
     return open_judge(folder=out)
 
 

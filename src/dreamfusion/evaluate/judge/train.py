@@ -38,7 +38,7 @@ STATE, LOG = "state.safetensors", "log.jsonl"
 class TrainOptions:
     """Knobs of the training; the defaults made the shipped weights (docs/evaluation.md)."""
 
-    steps: int = 5_000
+    steps: int = 8_000
     batch: int = 64
     """pictures per step, a multiple of `lanes`"""
     lanes: int = 2
@@ -46,6 +46,8 @@ class TrainOptions:
     warm_up: float = 0.05
     """fraction of the steps"""
     weight_decay: float = 0.05
+    smoothing: float = 0.1
+    """of the nouns: this share of the truth is spread over all of them"""
     side_weight: float = 0.4
     colour_weight: float = 0.3
     layers_weight: float = 10.0
@@ -139,7 +141,8 @@ def loss_of(network: JudgeNet, truth: Batch, options: TrainOptions) -> Float[Ten
     opinion, layers = network.with_layers(truth.image)
     painted = (truth.colour != UNPAINTED).sum().clamp(min=1)
     colour = F.cross_entropy(opinion.colour, truth.colour, ignore_index=UNPAINTED, reduction="sum") / painted
-    noun, side = F.cross_entropy(opinion.noun, truth.noun), F.cross_entropy(opinion.side, truth.side)
+    noun = F.cross_entropy(opinion.noun, truth.noun, label_smoothing=options.smoothing)
+    side = F.cross_entropy(opinion.side, truth.side)
     drawn = F.mse_loss(layers, truth.layers)
     answers = noun + options.side_weight * side + options.colour_weight * colour
     return answers + options.layers_weight * drawn

@@ -8,7 +8,7 @@ nouns keeps from it.
 import math
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -32,6 +32,8 @@ SIDES = ("front", "left", "back", "right", "none")
 FOV_DEG, ELEVATION_DEG = (30.0, 60.0), (-15.0, 80.0)
 FILL = (0.95, 1.4)
 """radius of the ball that would just fill the picture"""
+STRETCH = 0.15
+"""standard deviation of the logarithm by which each axis of an object is stretched in views to learn from"""
 LOOK_AT_JITTER = 0.06
 BUFFERS = ("paint", "rest", "normal", "alpha")
 
@@ -40,9 +42,9 @@ BUFFERS = ("paint", "rest", "normal", "alpha")
 class Counts:
     """How many views of a mesh are rendered."""
 
-    of_noun: int = 72
+    of_noun: int = 160
     """to learn from, shared by the meshes of a noun"""
-    at_least: int = 16
+    at_least: int = 40
     """to learn from, of each mesh"""
     kept: int = 4
     """kept from the judge, of a mesh that it learns from"""
@@ -92,15 +94,34 @@ def random_cameras(count: int, generator: Generator) -> Cameras:
     return Cameras(look_at(eye, target, torch.tensor([[0.0, 1.0, 0.0]]).expand(count, -1)), fov, SIZE, SIZE)
 
 
-def buffers(renderer: MeshRenderer, cameras: Cameras) -> dict[str, UInt8[np.ndarray, "n c h w"]]:
-    """What the cameras see of a mesh: `BUFFERS` by name."""
+def random_stretches(count: int, generator: Generator) -> Float[Tensor, "{count} 3"]:
+    """How much each axis is stretched: at most 1, so that nothing leaves its ball."""
+    factor = torch.exp(STRETCH * torch.randn(count, 3, generator=generator))
+    return factor / factor.amax(1, keepdim=True)
+
+
+def buffers(
+    renderer: MeshRenderer, cameras: Cameras, stretch: Float[Tensor, "n 3"] | None = None
+) -> dict[str, UInt8[np.ndarray, "n c h w"]]:
+    """What each camera sees of a mesh, which is stretched along its axes first: `BUFFERS` by name."""
     seen = []
-    for i in range(len(cameras)):
+    factors = np.ones((len(cameras), 3)) if stretch is None else stretch.double().numpy()
+    for i, factor in enumerate(factors):
         rays = cast(cameras[i : i + 1].resized(cameras.height * SUPERSAMPLE))
-        origin, direction = rays.origin.double().numpy(), rays.direction.double().numpy()
-        seen.append(renderer.buffers(origin, direction, cameras.height, SUPERSAMPLE))
+        origin, direction = rays.origin.double().numpy() / factor, rays.direction.double().numpy() / factor
+        direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+        view = renderer.buffers(origin, direction, cameras.height, SUPERSAMPLE)
+        seen.append(replace(view, normal=_leaning(view.normal, factor)))
     stacked = {name: np.stack([getattr(b, name) for b in seen]) for name in BUFFERS}
     return {name: a[:, None] if a.ndim == 3 else a.transpose(0, 3, 1, 2) for name, a in stacked.items()}
+
+
+def _leaning(normal: UInt8[np.ndarray, "h w 3"], factor: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    """Normals of a surface that was stretched."""
+    leaning = (normal / 127 - 1) / factor
+    return np.round(leaning / np.maximum(np.linalg.norm(leaning, axis=-1, keepdims=True), 1) * 127 + 127).astype(
+        np.uint8
+    )
 
 
 def render_all(assets: Path, work: Path, counts: Counts, seed: int, report: Callable[[str], None]) -> None:
@@ -155,7 +176,8 @@ def _render(file: Path, yaw_deg: float, counts: tuple[int, int], seed: int, path
     draws = Generator().manual_seed(seed), Generator().manual_seed(seed + 1_000_000)
     first, second = (random_cameras(count, draw) for count, draw in zip(counts, draws, strict=True))
     cameras = Cameras(torch.cat([first.pose, second.pose]), torch.cat([first.fov_y, second.fov_y]), SIZE, SIZE)
-    seen = buffers(MeshRenderer(load(file, yaw_deg)), cameras)
+    stretches = torch.cat([random_stretches(counts[0], draws[0]), torch.ones(counts[1], 3)])
+    seen = buffers(MeshRenderer(load(file, yaw_deg)), cameras, stretches)
     partial = path.with_suffix(".partial.npz")
     arrays = {"learn": np.array(counts[0]), "eye": cameras.position.numpy(), **seen}
     np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]  # its stubs want a bool
