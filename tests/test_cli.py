@@ -222,7 +222,7 @@ def tiny_prior(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("prior")
     parts = replace(new_parts(0), unet=ToyUNet(sample_size=16, width=16, wide=16, vector=16))
-    write(parts, folder, {**make_card(0, 1), "image_size": 16})
+    write(parts, folder, {**make_card(0, 1, 2.0), "image_size": 16})
     return folder
 
 

@@ -294,7 +294,7 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
     assert (work / "samples-000004.png").exists()
     prior = open_prior(str(out))
     assert {"apple", "chest"} <= prior.vocabulary
-    assert prior.card.name == "toybox-2"
+    assert prior.card.name == "toybox-3"
 
 
 def test_missing_meshes_are_said_before_anything_is_rendered(tmp_path):
@@ -311,7 +311,7 @@ def test_the_written_folder_opens_and_predicts_what_was_trained(tmp_path):
     captions = ["a red chair, front view", "the fire truck"]
     with torch.no_grad():
         clean = parts.unet(noisy, t, parts.embed(captions), pose, background, light)
-    write(parts, tmp_path, make_card(1, 2))
+    write(parts, tmp_path, make_card(1, 2, 3.0))
     prior = open_prior(str(tmp_path))
     eps = prior.predict_noise(noisy, t, prior.embed(captions), Known(pose, background, light))
     assert torch.allclose(prior.schedule.x0_from_eps(eps, noisy, t), clean, atol=0.02)  # half precision on disk

@@ -210,6 +210,24 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     assert rates == pytest.approx([0.01, 0.5, 1.0, 0.5, 0.0])
 
 
+def test_small_pictures_come_first(tmp_path, monkeypatch):
+    data = flat_views(12)
+    seen, options = [], TrainOptions(steps=5, batch=4, coarse=0.6)
+    monkeypatch.setattr(train, "advance", lambda training, views, *_: seen.append(views) or _stepped(training))
+    monkeypatch.setattr(train, "nouns", lambda: [Noun(name, "", 0.0) for name in ("apple", "chest", "pig")])
+    train.train(tmp_path, views.Split(data, data, data), options, print, lambda: False)
+    assert [each.alpha.shape[-1] for each in seen] == [32, 32, 32, 64, 64]
+    half = draw(seen[0], replace(TRAINING, shift=0), generator())
+    assert half.image.shape == (12, 3, 32, 32)
+    assert half.layers.shape == (12, 7, 8, 8)
+    assert torch.equal(seen[0].alpha[:, :, 8:24, 8:24], seen[4].alpha[:, :, 16:48:2, 16:48:2])
+
+
+def _stepped(training):
+    training.step += 1
+    return 0.0
+
+
 def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_stopped(tmp_path, monkeypatch, capsys):
     """The whole command on three meshes; Ctrl-C after the second step, then the same command again."""
     (tmp_path / "meshes").mkdir()

@@ -5,25 +5,34 @@ from importlib import resources
 from typing import Any
 
 from dreamfusion.embedded import dataset
-from dreamfusion.embedded.table import names
+from dreamfusion.embedded.table import learned, names, nouns
 
 LICENCE = (
     "Trained only on renderings of CC0 1.0 meshes by Kenney (kenney.nl), Quaternius (quaternius.com) and Kay Lousberg "
     "(kaylousberg.com). The weights are CC0 1.0 too."
 )
+LIMITS = (
+    "It knows these nouns and colours and no other words, single toy-like objects on plain backgrounds, from its own "
+    "cameras. Of nouns with several meshes it draws a mixture where little is told. It is made to be distilled into 3D "
+    "by this package, not to make pictures."
+)
 
 
-def make_card(steps: int, pictures: int) -> dict[str, Any]:
-    """The card of weights trained for `steps` steps, on `pictures` pictures in all."""
+def make_card(steps: int, pictures: int, seconds: float) -> dict[str, Any]:
+    """The card of weights trained for `steps` steps, on `pictures` pictures in all, in `seconds` of wall time.
+
+    What was measured of them is added as "quality" once it is: a record of texts.
+    """
+    table = nouns()
     return {
-        "name": "toybox-2",
+        "name": "toybox-3",
         "image_size": dataset.SIZE,
         "view_words": dataset.VIEW_WORDS,
         "overhead_above_deg": dataset.OVERHEAD_ABOVE_DEG,
         "conditions": ["background", "light", "pose"],
         "vocabulary": dataset.vocabulary(),
         "zero_padding": True,
-        "nouns": names(dataset.nouns()),
+        "nouns": names(table),
         "colours": list(dataset.COLOURS),
         "world": {
             "camera_distance": dataset.DISTANCE,
@@ -31,7 +40,13 @@ def make_card(steps: int, pictures: int) -> dict[str, Any]:
             "elevation_deg": list(dataset.ELEVATION_DEG),
             "object": "centred, inside the ball of radius 0.95, front towards +z",
         },
-        "training": {"steps": steps, "pictures": pictures},
+        "data": {
+            "meshes": len(learned(table)),
+            "kept meshes": [row.file for row in table if row.kept_from == "prior"],
+            "kept pairs": [f"{c} {n}" for n in names(table) for c in dataset.COLOURS if dataset.held_out(c, n)],
+        },
+        "training": {"steps": steps, "pictures": pictures, "hours": round(seconds / 3600, 2)},
+        "limits": LIMITS,
         "licence": LICENCE,
     }
 
@@ -44,11 +59,16 @@ def describe() -> str:
     return "\n".join(
         [
             f"{card['name']}: a small text-to-image model of {card['image_size']} x {card['image_size']} pixels",
-            f"  trained on   {card['training']['pictures']:,} pictures ({card['training']['steps']:,} steps)",
+            f"  trained on   {card['training']['pictures']:,} pictures of {card['data']['meshes']} meshes "
+            f"({card['training']['steps']:,} steps, {card['training']['hours']} hours)",
+            f"  never saw    {len(card['data']['kept meshes'])} other meshes of its nouns, nor "
+            f"{len(card['data']['kept pairs'])} pairs such as {', '.join(card['data']['kept pairs'][:3])}",
+            *(f"  measured     {what}: {found}" for what, found in card.get("quality", {}).items()),
             f"  nouns ({len(card['nouns'])})   {', '.join(card['nouns'])}",
             f"  colours      {', '.join(card['colours'])}",
             f"  views        {', '.join(views)}; {card['view_words']['textureless']} for the bare shape",
             f"  can be told  {', '.join(card['conditions'])}",
+            f"  limits       {card['limits']}",
             f"  licence      {card['licence']}",
         ]
     )

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -70,6 +71,8 @@ class Training:
     optimiser: torch.optim.Optimizer
     generator: Generator
     step: int = 0
+    seconds: float = 0.0
+    """of wall time, spent in steps"""
 
     def tensors(self) -> dict[str, Tensor]:
         """All of the state by name, for one safetensors file."""
@@ -92,7 +95,8 @@ def new_training(options: TrainOptions) -> Training:
 def save(training: Training, folder: Path) -> None:
     """Write the state; the old one stays until the new one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(training.tensors(), folder / "state.partial", metadata={"step": str(training.step)})
+    told = {"step": str(training.step), "seconds": str(training.seconds)}
+    save_file(training.tensors(), folder / "state.partial", metadata=told)
     (folder / "state.partial").replace(folder / "state.safetensors")
 
 
@@ -102,7 +106,7 @@ def restore(training: Training, folder: Path) -> None:
 
     file = folder / "state.safetensors"
     with safe_open(file, "pt") as opened:
-        training.step = int(opened.metadata()["step"])
+        training.step, training.seconds = int(opened.metadata()["step"]), float(opened.metadata()["seconds"])
     groups: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
     for name, tensor in load_file(file).items():
         if name == "generator":
@@ -220,7 +224,9 @@ def _loop(
     since, losses, seen = time.monotonic(), [], pictures_seen(training.step, options)
     stopped = False
     while training.step < options.steps and not stopped:
+        begun = time.monotonic()
         losses.append(advance(training, pictures, options))
+        training.seconds += time.monotonic() - begun
         if training.step % 50 == 0:
             now = pictures_seen(training.step, options)
             rate = (now - seen) / (time.monotonic() - since)
@@ -242,9 +248,13 @@ def pictures_seen(step: int, options: TrainOptions) -> int:
     return options.batch * (16 * alone + 3 * (step - alone))
 
 
+def _card(training: Training, options: TrainOptions) -> dict[str, Any]:
+    return make_card(training.step, pictures_seen(training.step, options), training.seconds)
+
+
 def _sheet(training: Training, options: TrainOptions, work: Path) -> None:
     """Write the averaged weights as they are now, and what they draw for a few captions."""
-    write(averaged(training), work / "weights", make_card(training.step, pictures_seen(training.step, options)))
+    write(averaged(training), work / "weights", _card(training, options))
     prior = open_prior(str(work / "weights"))
     pictures = samples(prior, sides(prior, SHEET, torch.device("cpu")), steps=15, guidance_scale=4.0, seed=0)
     save_sheet(pictures, work / f"samples-{training.step:06d}.png")
@@ -259,6 +269,6 @@ def main(work: Path, out: Path, options: TrainOptions, report: Report, stop: Sto
     if training.step < options.steps:
         report(f"stopped after step {training.step}, which is saved; the same command goes on")
         return False
-    write(averaged(training), out, make_card(training.step, pictures_seen(training.step, options)))
+    write(averaged(training), out, _card(training, options))
     report(f"wrote {out}")
     return True

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 SIZE = 64
 """pixels per side of what it looks at"""
 COLOURS, SIDES = 11, 5
-LAYERS, LAYER_SIZE = 7, 16
-"""coverage, colour, and normals in the camera's axes, all times coverage"""
+LAYERS, CELL = 7, 4
+"""coverage, colour, and normals in the camera's axes, all times coverage; each their mean over cells of 4 x 4 pixels"""
+ZOOM = 8 // CELL
+"""cells per side of what one place of the map at 8 x 8 sees"""
 STEM, CHANNELS, HIDDEN = 32, (64, 128, 256), 512
 """channels of the map at 32 x 32, of those at 16 x 16, 8 x 8 and 4 x 4, and of the layer after all maps"""
 
@@ -50,19 +52,19 @@ class JudgeNet(nn.Module):
         self.see = nn.Sequential(
             nn.Conv2d(3, STEM, 3, stride=2, padding=1, bias=False), *_halved(STEM, fine), *_halved(fine, middle)
         )
-        self.recall = nn.Conv2d(middle, LAYERS * (LAYER_SIZE * 8 // SIZE) ** 2, 1)
+        self.recall = nn.Conv2d(middle, LAYERS * ZOOM**2, 1)
         self.think = nn.Sequential(*_halved(middle, coarse), nn.BatchNorm2d(coarse), nn.ReLU())
         self.conclude = nn.Sequential(nn.Linear(2 * coarse, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU())
         self.noun, self.colour, self.side = (nn.Linear(HIDDEN, count) for count in (nouns, COLOURS, SIDES))
 
-    def forward(self, image: Float[Tensor, "b 3 64 64"]) -> Opinion:
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Opinion:
         return self.with_layers(image)[0]
 
-    def with_layers(self, image: Float[Tensor, "b 3 64 64"]) -> tuple[Opinion, Float[Tensor, "b 7 16 16"]]:
+    def with_layers(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Opinion, Float[Tensor, "b 7 h4 w4"]]:
         """The opinion, and the layers seen in the picture: only training asks for these, to learn shapes faster."""
         centred = (image * 2 - 1).contiguous(memory_format=torch.channels_last)
         seen = self.see(centred)
-        layers = F.pixel_shuffle(self.recall(seen), LAYER_SIZE * 8 // SIZE)
+        layers = F.pixel_shuffle(self.recall(seen), ZOOM)
         features = self.think(seen)
         thought = self.conclude(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1))
         return Opinion(self.noun(thought), self.colour(thought), self.side(thought)), layers

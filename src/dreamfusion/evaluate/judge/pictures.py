@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from dreamfusion.embedded.dataset import COLOURS
-from dreamfusion.evaluate.judge.network import LAYER_SIZE, SIZE
+from dreamfusion.evaluate.judge.network import CELL, SIZE
 from dreamfusion.evaluate.judge.views import BUFFERS, SIDES, Views
 from dreamfusion.geometry import look_at
 
@@ -40,7 +40,7 @@ class Look:
     noise: float = 0.03
     """greatest standard deviation of the pixels' noise, where it is soft"""
     shift: int = 5
-    """pixels by which a batch may be off to any side"""
+    """pixels of 64 a side by which a batch may be off to any side"""
 
 
 TRAINING = Look()
@@ -57,7 +57,7 @@ class Batch:
     colour: Int[Tensor, " b"]
     """number in `COLOURS`, or `UNPAINTED`"""
     side: Int[Tensor, " b"]
-    layers: Float[Tensor, "b 7 16 16"]
+    layers: Float[Tensor, "b 7 h4 w4"]
     """coverage, colour without light, and normals in the camera's axes, the last two times coverage"""
 
 
@@ -77,7 +77,7 @@ def draw(views: Views, look: Look, generator: Generator) -> Batch:
     cut_out = _softened(torch.cat([shaded, alpha], dim=1), soft, generator)
     image = cut_out[:, :3] + (1 - cut_out[:, 3:]) * backgrounds(alpha.shape[0], alpha.shape[2], generator)
     image = _as_filmed(image, soft, look.noise, generator)
-    layers = F.avg_pool2d(torch.cat([alpha, surface, camera_normals(views) * alpha], dim=1), SIZE // LAYER_SIZE)
+    layers = F.avg_pool2d(torch.cat([alpha, surface, camera_normals(views) * alpha], dim=1), CELL)
     flipped = layers.flip(-1) * torch.tensor([1.0, 1, 1, 1, -1, 1, 1])[:, None, None]
     return Batch(
         image=torch.where(_wide(mirrored), image.flip(-1), image),
@@ -149,7 +149,8 @@ def backgrounds(count: int, size: int, generator: Generator) -> Float[Tensor, "{
 
 
 def _shifted(views: Views, pixels: int, generator: Generator) -> Views:
-    """All views moved together by up to so many pixels: the objects of the judge's views leave room for it."""
+    """All views moved together by up to so many pixels of 64: the objects of the judge's views leave room for it."""
+    pixels = pixels * views.alpha.shape[-1] // SIZE
     by = tuple(torch.randint(-pixels, pixels + 1, (2,), generator=generator).tolist())
     moved = {name: torch.roll(getattr(views, name), by, (-2, -1)) for name in BUFFERS}
     return replace(views, **moved)
