@@ -16,6 +16,7 @@ from PIL import Image
 
 from dreamfusion.embedded.table import nouns
 from dreamfusion.evaluate.judge.real import real_views
+from dreamfusion.evaluate.views import KINDS
 from dreamfusion.video import to_bytes
 
 COUNT = 12
@@ -29,7 +30,8 @@ def main() -> None:
     kept = {row.noun: row for row in nouns() if row.kept_from == "judge"}
     chosen = sorted(kept, key=lambda noun: hashlib.sha256(noun.encode()).hexdigest())[:COUNT]
     rows = [kept[noun] for noun in chosen]
-    views = [real_views(arguments.assets / "meshes" / row.file, row.yaw_deg)[i % 8] for i, row in enumerate(rows)]
+    shaded = KINDS.index("shaded")
+    views = [real_views(arguments.assets / "meshes" / row.file, row.yaw_deg)[shaded, i % 8] for i, row in enumerate(rows)]
     arguments.out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(to_bytes(torch.cat(views, dim=1))).save(arguments.out / "judge.png", optimize=True)
     (arguments.out / "judge.json").write_text(json.dumps(chosen) + "\n")

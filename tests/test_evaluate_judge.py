@@ -24,7 +24,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge import real, shipping, train, views
 from dreamfusion.evaluate.judge.card import describe
 from dreamfusion.evaluate.judge.judge import WEIGHTS, open_judge
-from dreamfusion.evaluate.judge.network import SIZE
+from dreamfusion.evaluate.judge.network import CUT, REACH, SIZE, cut_out, new_network
 from dreamfusion.evaluate.judge.pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
 from dreamfusion.evaluate.judge.train import TrainOptions, advance, new_training, restore, save
 from dreamfusion.evaluate.judge.views import SIDES, Counts, Views, random_cameras, random_stretches, seen_side
@@ -140,8 +140,8 @@ def test_tinted_pictures_keep_their_shape_and_other_colours_change():
         draw(views_, replace(CLEAN, painted=0.0, textureless=0.0, flat=1.0, tinted=tinted), generator(2))
         for tinted in (0.0, 1.0)
     )
-    assert torch.allclose(one.layers[:, 0], other.layers[:, 0])
-    assert (one.layers[:, 1:4] - other.layers[:, 1:4]).abs().amax((1, 2, 3)).min() > 0
+    assert (one.image[:, :, 16:48, 16:48] - other.image[:, :, 16:48, 16:48]).abs().amax((1, 2, 3)).min() > 0
+    assert torch.equal(one.image[..., :16], other.image[..., :16])
 
 
 def test_textureless_pictures_show_no_paint():
@@ -169,6 +169,42 @@ def test_pictures_are_in_range_and_repeat_with_the_seed():
     assert one.image.min() >= 0
     assert one.image.max() <= 1
     assert {True, False} == set((one.colour == UNPAINTED).tolist())
+
+
+# Its eye
+
+
+def disc(x: float, y: float, radius: float, behind: float) -> torch.Tensor:
+    """A picture of an orange disc, its left half darker; places and sizes as shares of the picture."""
+    place = (torch.arange(SIZE * 4) + 0.5) / (SIZE * 4)
+    inside = ((place[None] - x).square() + (place[:, None] - y).square()).sqrt() < radius
+    shade_ = torch.where(place[None] < x, 0.5, 1.0)
+    colour = torch.tensor([0.9, 0.5, 0.1])[:, None, None] * shade_
+    return torch.nn.functional.avg_pool2d(torch.where(inside, colour, torch.tensor(behind)), 4)
+
+
+def test_it_sees_the_same_wherever_and_however_large_a_thing_is_and_whatever_is_behind():
+    pictures = [
+        disc(0.5, 0.5, 0.3, 0.75),
+        disc(0.62, 0.4, 0.3, 0.75),
+        disc(0.5, 0.5, 0.2, 0.75),
+        disc(0.5, 0.5, 0.3, 0.0),
+    ]
+    seen = cut_out(torch.stack(pictures))
+    assert seen.shape == (4, 4, CUT, CUT)
+    for other in seen[1:]:
+        assert (seen[0] - other).abs().mean() < 0.06  # edges, in pixels of other sizes
+    there = seen[0, 3]
+    assert there.mean() == pytest.approx(torch.pi / 4 / (REACH * 0.5**0.5) ** 2, rel=0.1)  # of a disc in its square
+    assert there[0].max() == 0
+    middle = seen[0, :3, CUT // 2, CUT // 2 + 8]
+    assert torch.allclose(middle, torch.tensor([0.9, 0.5, 0.1]) * 2 - 1, atol=0.02)
+
+
+def test_a_picture_of_nothing_has_an_opinion_too():
+    grey = torch.full((3, 3, SIZE, SIZE), 0.7)
+    assert not cut_out(grey).any()
+    assert new_network(5, 0).eval()(grey).noun.isfinite().all()
 
 
 # Its training
@@ -208,24 +244,6 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     options = TrainOptions(steps=1000, warm_up=0.1, learning_rate=1.0)
     rates = [train.learning_rate(step, options) for step in (0, 49, 100, 550, 1000)]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 0.5, 0.0])
-
-
-def test_small_pictures_come_first(tmp_path, monkeypatch):
-    data = flat_views(12)
-    seen, options = [], TrainOptions(steps=5, batch=4, coarse=0.6)
-    monkeypatch.setattr(train, "advance", lambda training, views, *_: seen.append(views) or _stepped(training))
-    monkeypatch.setattr(train, "nouns", lambda: [Noun(name, "", 0.0) for name in ("apple", "chest", "pig")])
-    train.train(tmp_path, views.Split(data, data, data), options, print, lambda: False)
-    assert [each.alpha.shape[-1] for each in seen] == [32, 32, 32, 64, 64]
-    half = draw(seen[0], replace(TRAINING, shift=0), generator())
-    assert half.image.shape == (12, 3, 32, 32)
-    assert half.layers.shape == (12, 7, 8, 8)
-    assert torch.equal(seen[0].alpha[:, :, 8:24, 8:24], seen[4].alpha[:, :, 16:48:2, 16:48:2])
-
-
-def _stepped(training):
-    training.step += 1
-    return 0.0
 
 
 def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_stopped(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The judge's network: a residual convolutional classifier that looks at 64 x 64 pixels and has three opinions."""
+"""The judge's network: a residual convolutional classifier that cuts out what it sees and has three opinions of it."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = 64
-"""pixels per side of what it looks at"""
+"""pixels per side of what it is given"""
 COLOURS, SIDES = 11, 5
-LAYERS, CELL = 7, 4
-"""coverage, colour, and normals in the camera's axes, all times coverage; each their mean over cells of 4 x 4 pixels"""
-ZOOM = 8 // CELL
-"""cells per side of what one place of the map at 8 x 8 sees"""
+CUT = 48
+"""pixels per side of what it cuts out"""
+REACH = 1.9
+"""half the side of the cut-out, in root mean square distances of the object's pixels from their middle"""
 STEM, CHANNELS, HIDDEN = 32, (64, 128, 256), 512
-"""channels of the map at 32 x 32, of those at 16 x 16, 8 x 8 and 4 x 4, and of the layer after all maps"""
+"""channels at 24 x 24, of the maps at 12 x 12, 6 x 6 and 3 x 3, and of the layer that sees the last one whole"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,24 +50,24 @@ class JudgeNet(nn.Module):
         super().__init__()
         fine, middle, coarse = CHANNELS
         self.see = nn.Sequential(
-            nn.Conv2d(3, STEM, 3, stride=2, padding=1, bias=False), *_halved(STEM, fine), *_halved(fine, middle)
+            nn.Conv2d(4, STEM, 3, stride=2, padding=1, bias=False),
+            *_halved(STEM, fine),
+            *_halved(fine, middle),
+            *_halved(middle, coarse),
+            nn.BatchNorm2d(coarse),
+            nn.ReLU(),
         )
-        self.recall = nn.Conv2d(middle, LAYERS * ZOOM**2, 1)
-        self.think = nn.Sequential(*_halved(middle, coarse), nn.BatchNorm2d(coarse), nn.ReLU())
-        self.conclude = nn.Sequential(nn.Linear(2 * coarse, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU())
+        self.think = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(coarse * (CUT // 16) ** 2, HIDDEN, bias=False),
+            nn.BatchNorm1d(HIDDEN),
+            nn.ReLU(),
+        )
         self.noun, self.colour, self.side = (nn.Linear(HIDDEN, count) for count in (nouns, COLOURS, SIDES))
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Opinion:
-        return self.with_layers(image)[0]
-
-    def with_layers(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Opinion, Float[Tensor, "b 7 h4 w4"]]:
-        """The opinion, and the layers seen in the picture: only training asks for these, to learn shapes faster."""
-        centred = (image * 2 - 1).contiguous(memory_format=torch.channels_last)
-        seen = self.see(centred)
-        layers = F.pixel_shuffle(self.recall(seen), ZOOM)
-        features = self.think(seen)
-        thought = self.conclude(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1))
-        return Opinion(self.noun(thought), self.colour(thought), self.side(thought)), layers
+    def forward(self, image: Float[Tensor, "b 3 64 64"]) -> Opinion:
+        thought = self.think(self.see(cut_out(image).contiguous(memory_format=torch.channels_last)))
+        return Opinion(self.noun(thought), self.colour(thought), self.side(thought))
 
 
 def _halved(channels: int, more: int) -> tuple[nn.Module, ...]:
@@ -78,6 +78,33 @@ def _halved(channels: int, more: int) -> tuple[nn.Module, ...]:
         nn.Conv2d(channels, more, 3, stride=2, padding=1, bias=False),
         Residual(more),
     )
+
+
+def cut_out(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 4 48 48"]:
+    """What stands before a plain background: its colour, in [-1, 1], times whether something is there, and that.
+
+    The background is the median of the border. The object comes to lie in the middle, at a size of its own.
+    """
+    edges = [image[:, :, 0], image[:, :, -1], image[:, :, :, 0], image[:, :, :, -1]]
+    differs = image - torch.cat(edges, dim=2).median(dim=2).values[:, :, None, None]
+    smooth = F.avg_pool2d(differs.abs().amax(1, keepdim=True), 3, stride=1, padding=1)
+    there = ((smooth - 0.06) / 0.15).clamp(0, 1)
+    theta = _window(there[:, 0])
+    grid = F.affine_grid(theta, [len(image), 4, CUT, CUT], align_corners=False)
+    return F.grid_sample(torch.cat([(image * 2 - 1) * there, there], dim=1), grid, align_corners=False)
+
+
+def _window(there: Float[Tensor, "b h w"]) -> Float[Tensor, "b 2 3"]:
+    """The square around what is there, as `affine_grid` wants it: the picture reaches from -1 to 1."""
+    size = there.shape[-1]
+    place = (torch.arange(size, device=there.device) + 0.5) * 2 / size - 1
+    mass = there.sum((1, 2)).clamp(min=1e-3)
+    along = torch.stack([there.sum(1), there.sum(2)], dim=1)  # how much at each x, at each y
+    middle = along @ place / mass[:, None]
+    spread = along @ place.square() / mass[:, None] - middle.square()
+    half = (REACH * spread.sum(1).clamp(min=0).sqrt()).clamp(0.15, 1.2)
+    zero = torch.zeros_like(half)
+    return torch.stack([half, zero, middle[:, 0], zero, half, middle[:, 1]], dim=1).view(-1, 2, 3)
 
 
 def new_network(nouns: int, seed: int) -> JudgeNet:

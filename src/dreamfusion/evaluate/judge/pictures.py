@@ -11,9 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from dreamfusion.embedded.dataset import COLOURS
-from dreamfusion.evaluate.judge.network import CELL, SIZE
 from dreamfusion.evaluate.judge.views import BUFFERS, SIDES, Views
-from dreamfusion.geometry import look_at
 
 LAMPS = 3
 TINT = 0.2
@@ -30,17 +28,17 @@ class Look:
 
     painted: float = 0.5
     """that the main colour is changed to one of the colour words, where the texture is seen"""
-    tinted: float = 0.5
+    tinted: float = 0.3
     """that all other colours are mixed anew"""
     textureless: float = 0.3
     flat: float = 0.25
     """that a picture with texture shows the albedo, without light"""
-    soft: float = 0.5
+    soft: float = 0.3
     """that it is blurred, translucent, noisy, and its contrast and saturation are off"""
     noise: float = 0.03
     """greatest standard deviation of the pixels' noise, where it is soft"""
     shift: int = 5
-    """pixels of 64 a side by which a batch may be off to any side"""
+    """pixels by which a batch may be off to any side"""
 
 
 TRAINING = Look()
@@ -57,8 +55,6 @@ class Batch:
     colour: Int[Tensor, " b"]
     """number in `COLOURS`, or `UNPAINTED`"""
     side: Int[Tensor, " b"]
-    layers: Float[Tensor, "b 7 h4 w4"]
-    """coverage, colour without light, and normals in the camera's axes, the last two times coverage"""
 
 
 def draw(views: Views, look: Look, generator: Generator) -> Batch:
@@ -77,22 +73,12 @@ def draw(views: Views, look: Look, generator: Generator) -> Batch:
     cut_out = _softened(torch.cat([shaded, alpha], dim=1), soft, generator)
     image = cut_out[:, :3] + (1 - cut_out[:, 3:]) * backgrounds(alpha.shape[0], alpha.shape[2], generator)
     image = _as_filmed(image, soft, look.noise, generator)
-    layers = F.avg_pool2d(torch.cat([alpha, surface, camera_normals(views) * alpha], dim=1), CELL)
-    flipped = layers.flip(-1) * torch.tensor([1.0, 1, 1, 1, -1, 1, 1])[:, None, None]
     return Batch(
         image=torch.where(_wide(mirrored), image.flip(-1), image),
         noun=views.noun,
         colour=colour,
         side=torch.where(mirrored, MIRRORED[views.side], views.side),
-        layers=torch.where(_wide(mirrored), flipped, layers),
     )
-
-
-def camera_normals(views: Views) -> Float[Tensor, "b 3 h w"]:
-    """Normals in the axes of upright cameras that look at the origin, as the judge's cameras nearly do."""
-    up = torch.tensor([0.0, 1.0, 0.0]).expand_as(views.eye)
-    axes = look_at(views.eye, torch.zeros_like(views.eye), up)[:, :3, :3]
-    return torch.einsum("bwc,bwij->bcij", axes, views.normal / 127 - 1)
 
 
 def balanced(noun: Int[Tensor, " n"], count: int, generator: Generator) -> Int[Tensor, " {count}"]:
@@ -138,19 +124,16 @@ def lit(views: Views, generator: Generator) -> Float[Tensor, "b 1 h w"]:
 
 
 def backgrounds(count: int, size: int, generator: Generator) -> Float[Tensor, "{count} 3 {size} {size}"]:
-    """Plain colours, seven in ten; gradients, one in five; clouds, one in ten. Greys, pulled towards colours."""
-    coarse = torch.rand(count, 3, 5, 5, generator=generator)
-    plain, corners = coarse[:, :, :1, :1].expand(-1, -1, 5, 5), coarse[:, :, :2, :2]
-    gradient = F.interpolate(corners, (5, 5), mode="bilinear", align_corners=True)
-    kind, amount = torch.rand(2, count, 1, 1, 1, generator=generator)
-    coarse = torch.where(kind < 0.7, plain, torch.where(kind < 0.9, gradient, coarse))
-    coloured = torch.lerp(coarse.mean(1, keepdim=True), coarse, 0.7 * amount)
-    return F.interpolate(coloured, (size, size), mode="bilinear", align_corners=True)
+    """Plain greys, seven in ten; plain colours; gradients of them, one in ten."""
+    corners = torch.rand(count, 3, 2, 2, generator=generator)
+    kind = torch.rand(count, 1, 1, 1, generator=generator)
+    corners = torch.where(kind < 0.9, corners[:, :, :1, :1], corners)
+    corners = torch.where(kind < 0.7, corners[:, :1], corners)
+    return F.interpolate(corners, (size, size), mode="bilinear", align_corners=True)
 
 
 def _shifted(views: Views, pixels: int, generator: Generator) -> Views:
-    """All views moved together by up to so many pixels of 64: the objects of the judge's views leave room for it."""
-    pixels = pixels * views.alpha.shape[-1] // SIZE
+    """All views moved together by up to so many pixels: the objects of the judge's views leave room for it."""
     by = tuple(torch.randint(-pixels, pixels + 1, (2,), generator=generator).tolist())
     moved = {name: torch.roll(getattr(views, name), by, (-2, -1)) for name in BUFFERS}
     return replace(views, **moved)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from dreamfusion.cameras import Cameras
 from dreamfusion.embedded import dataset
@@ -73,11 +72,6 @@ class Views:
     def __getitem__(self, rows: Tensor | slice) -> "Views":
         """Some of the views, by number or by mask."""
         return Views(**{name: value[rows] for name, value in vars(self).items()})
-
-    def halved(self) -> "Views":
-        """The same in half as many pixels a side."""
-        halves = {name: torch.cat([_halved(part) for part in getattr(self, name).split(1000)]) for name in BUFFERS}
-        return replace(self, **halves)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,10 +187,6 @@ def _render(file: Path, yaw_deg: float, counts: tuple[int, int], seed: int, path
 
 def _file(work: Path, index: int) -> Path:
     return work / f"mesh-{index:04d}.npz"
-
-
-def _halved(buffer: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h2 w2"]:
-    return F.avg_pool2d(buffer.float(), 2).round().byte()
 
 
 def _joined(parts: list[Views]) -> Views:
