@@ -298,6 +298,14 @@ def _require_groups(config: Config, together: int, team: Team) -> None:
 def _facts(run: Run) -> dict[str, object]:
     """What made the object, for its files."""
     config = run.config
-    facts = {"prompt": config.prompt, "negative": config.negative, "seed": config.seed, "steps": run.step}
-    facts |= {"preset": config.preset, "guidance scale": config.distill.guidance_scale, "prior": config.prior}
-    return facts | {"prior sha256": config.prior_sha256, "dreamfusion": config.version}
+    return {
+        "prompt": config.prompt,
+        "negative": config.negative,
+        "seed": config.seed,
+        "steps": run.step,
+        "preset": config.preset,
+        "guidance scale": config.distill.guidance_scale,
+        "prior": config.prior,
+        "prior sha256": config.prior_sha256,
+        "dreamfusion": config.version,
+    }
