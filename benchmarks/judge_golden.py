@@ -31,7 +31,9 @@ def main() -> None:
     chosen = sorted(kept, key=lambda noun: hashlib.sha256(noun.encode()).hexdigest())[:COUNT]
     rows = [kept[noun] for noun in chosen]
     shaded = KINDS.index("shaded")
-    views = [real_views(arguments.assets / "meshes" / row.file, row.yaw_deg)[shaded, i % 8] for i, row in enumerate(rows)]
+    views = [
+        real_views(arguments.assets / "meshes" / row.file, row.yaw_deg)[shaded, i % 8] for i, row in enumerate(rows)
+    ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(to_bytes(torch.cat(views, dim=1))).save(arguments.out / "judge.png", optimize=True)
     (arguments.out / "judge.json").write_text(json.dumps(chosen) + "\n")

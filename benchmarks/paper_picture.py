@@ -1,6 +1,6 @@
 """The picture of docs/paper.md: runs of the paper's preset from four sides; rows are colour, geometry and normals.
 
-    python benchmarks/paper_picture.py RUN [RUN ...] [--out docs/paper.png]
+python benchmarks/paper_picture.py RUN [RUN ...] [--out docs/paper.png]
 """
 
 import argparse

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dreamfusion import generate
 from dreamfusion.cameras import orbit
 from dreamfusion.config import CameraConfig, Config, LightConfig, RegulariseConfig, SolidBackground
 from dreamfusion.errors import UserError
@@ -13,6 +14,7 @@ from dreamfusion.lights import albedo_only
 from dreamfusion.optimise import Diverged, Metrics, Run, optimise, prompt_table, start
 from dreamfusion.priors import Prior
 from dreamfusion.render import render_views
+from dreamfusion.runs import RunFolder
 from dreamfusion.schedules import Constant, Ramp
 from gaussian_prior import GaussianPrior
 
@@ -150,3 +152,23 @@ def test_a_run_can_be_left_and_taken_up_between_steps(tiny_config, disc_prior):
         for _ in optimise(run, disc_prior, prompts, until):
             pass
     assert same(state(run), state(whole))
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.0, 2), (30.0, 1)])
+def test_previews_take_little_of_the_time(tiny_config, disc_prior, tmp_path, monkeypatch, seconds, shown):
+    """Steps of 10 s, a preview wanted every 35 s: in steps 5 and 9, unless one takes long itself."""
+    now, pictures = [0.0], []
+
+    def preview(*_):
+        now[0] += seconds
+        return torch.zeros(4, 4, 3, dtype=torch.uint8).numpy()
+
+    monkeypatch.setattr(generate.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(generate.video, "preview", preview)
+    monkeypatch.setattr(generate.video, "write_png", lambda picture, path: pictures.append(path))
+    config = replace(tiny_config, preview_every=35.0)
+    run = start(config, CPU)
+    folder = RunFolder.create(tmp_path / "run", {})
+    for _ in generate.work(generate.Job(run, disc_prior, prompt_table(config, disc_prior), folder), lambda _: None):
+        now[0] += 10.0
+    assert len(pictures) == shown

@@ -209,7 +209,7 @@ class Config:
     checkpoint_every: int = 100
     """steps"""
     preview_every: float = 5.0
-    """seconds; 0 for none"""
+    """seconds, more where previews are slow; 0 for none"""
     scene: SceneConfig = SceneConfig()
     camera: CameraConfig = CameraConfig()
     light: LightConfig = LightConfig()

@@ -35,6 +35,9 @@ _GLIBC = {
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 
+PATIENCE = 10
+"""times the time that a preview takes pass before the next one, however often they are asked for"""
+
 Say = Callable[[str], None]
 """Told in a few words what is being done"""
 
@@ -150,17 +153,20 @@ def work(job: Job, say: Say) -> Generator[Metrics, None, None]:
     Close the iterator to stop early; that saves too. An error does not: the last good checkpoint stays. Raises
     Diverged.
     """
-    run, every, last_preview = job.run, job.run.config.checkpoint_every, time.monotonic()
+    run, every = job.run, job.run.config.checkpoint_every
+    next_preview = time.monotonic() + run.config.preview_every
     try:
         for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
             say("optimising")
             job.folder.log(metrics.record())
             if run.step % every == 0:
                 checkpoint.save(run, job.folder.checkpoint)
-            if 0 < run.config.preview_every < time.monotonic() - last_preview:
+            begun = time.monotonic()
+            if run.config.preview_every > 0 and begun > next_preview:
                 say("preview")
                 video.write_png(video.preview(run.scene, run.recipe.show), job.folder.preview)
-                last_preview = time.monotonic()
+                taken = time.monotonic() - begun
+                next_preview = begun + taken + max(run.config.preview_every, PATIENCE * taken)
             yield metrics
     except GeneratorExit:
         checkpoint.save(run, job.folder.checkpoint)
