@@ -22,6 +22,7 @@ from dreamfusion.embedded.meshes import ColouredMesh, MeshRenderer
 from dreamfusion.embedded.table import Noun, nouns
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge import real, shipping, train, views
+from dreamfusion.evaluate.judge.accuracy import accuracy
 from dreamfusion.evaluate.judge.card import describe
 from dreamfusion.evaluate.judge.judge import WEIGHTS, open_judge
 from dreamfusion.evaluate.judge.network import CUT, REACH, SIZE, cut_out, new_network
@@ -205,6 +206,16 @@ def test_a_picture_of_nothing_has_an_opinion_too():
     grey = torch.full((3, 3, SIZE, SIZE), 0.7)
     assert not cut_out(grey).any()
     assert new_network(5, 0).eval()(grey).noun.isfinite().all()
+
+
+def test_measuring_leaves_a_judge_as_it_was():
+    network = new_network(3, 0).eval()
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    accuracy(network, flat_views(6), 0.0, seed=1)
+    assert not network.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert accuracy(network.train(), flat_views(6), 0.0, seed=1).pictures == 6
+    assert network.training
 
 
 # Its training

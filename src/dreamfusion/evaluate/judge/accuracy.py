@@ -27,6 +27,7 @@ class Accuracy:
 @torch.no_grad()
 def accuracy(network: JudgeNet, views: Views, textureless: float, seed: int) -> Accuracy:
     """Of one clean picture of each view, in colour (`textureless` 0) or without (1)."""
+    before = network.training
     network.eval()
     generator, look = Generator().manual_seed(seed), replace(CLEAN, textureless=textureless)
     right: dict[str, list[torch.Tensor]] = {"noun": [], "side": [], "colour": []}
@@ -34,7 +35,7 @@ def accuracy(network: JudgeNet, views: Views, textureless: float, seed: int) -> 
         truth = draw(views[start : start + CHUNK], look, generator)
         for name, marks in _marks(network(truth.image), truth).items():
             right[name].append(marks)
-    network.train()
+    network.train(before)
     share = {name: torch.cat(marks).float().mean().item() for name, marks in right.items() if torch.cat(marks).numel()}
     return Accuracy(len(views.noun), share["noun"], share["side"], share.get("colour"))
 
