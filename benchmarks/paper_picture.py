@@ -12,7 +12,7 @@ from PIL import Image
 from dreamfusion import generate
 from dreamfusion.video import Shot, contact_sheet
 
-SIDE = 144
+SIZE, SIDES = 112, 4
 
 
 def main() -> None:
@@ -20,15 +20,14 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, default=Path("docs/paper.png"))
     arguments = parser.parse_args()
+    generate.settle(0)
     Image.fromarray(np.concatenate([_sheet(run) for run in arguments.runs], axis=1)).save(arguments.out, optimize=True)
 
 
 def _sheet(path: Path) -> np.ndarray:
     """Front, left, back and right of a run."""
-    generate.settle(1)
     _, run = generate.open_run(path, "auto")
-    sheet = contact_sheet(run.scene, run.recipe.show, Shot(size=SIDE))
-    return np.concatenate(np.split(sheet, 8, axis=1)[::2], axis=1)
+    return contact_sheet(run.scene, run.recipe.show, Shot(size=SIZE), SIDES)
 
 
 if __name__ == "__main__":

@@ -63,9 +63,11 @@ def turntable_frames(
     return to_bytes(shot.render(scene, cameras, soft_light(cameras), options).rgb)
 
 
-def contact_sheet(scene: Scene, options: RenderOptions, shot: Shot = Shot(size=144)) -> UInt8[np.ndarray, "h w 3"]:
+def contact_sheet(
+    scene: Scene, options: RenderOptions, shot: Shot = Shot(size=144), sides: int = SHEET_SIDES
+) -> UInt8[np.ndarray, "h w 3"]:
     """Rows: colour, geometry (textureless), normals. Columns: azimuth 0 (the front), 45, ... 315 degrees."""
-    return to_bytes(_rows(scene, options, shot, shot.cameras(scene, SHEET_SIDES)))
+    return to_bytes(_rows(scene, options, shot, shot.cameras(scene, sides)))
 
 
 def preview(scene: Scene, options: RenderOptions, shot: Shot = Shot(size=128)) -> UInt8[np.ndarray, "h w 3"]:
