@@ -29,6 +29,17 @@ SIZE = 16
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def untouched_torch():
+    """The command line sets torch up for its process; other tests share ours."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    torch.set_flush_denormal(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+
+
 @pytest.fixture
 def tiny_config() -> Config:
     """Every part of a real run, as small as it goes."""

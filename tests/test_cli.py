@@ -233,17 +233,6 @@ def tiny_settings(tiny_config, tiny_prior, tmp_path) -> tuple[str, ...]:
     return "--config", str(tmp_path / "settings.json")
 
 
-@pytest.fixture(autouse=True)
-def untouched_torch():
-    """The command line sets torch up for its process; other tests share ours."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 

@@ -30,6 +30,7 @@ from dreamfusion.priors.locate import locate
 from dreamfusion.priors.memory import LiveBytes, plan
 from dreamfusion.priors.pipeline import PipelineReader
 from dreamfusion.prompts import PromptTable
+from dreamfusion.provenance import prior_digest
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -249,9 +250,9 @@ def test_a_run_writes_down_its_priors_weights_and_insists_on_them(miniature_fold
     config = config_for(tiny_config, folder, SD)
     run = generate.begin(config, tmp_path / "run").run
     found = run.config.prior_sha256
-    assert found == generate.prior_digest(config)
+    assert found == prior_digest(config)
     assert re.fullmatch("[0-9a-f]{64}", found)
-    assert found != generate.prior_digest(config_for(tiny_config, miniature_folders[XL], XL))
+    assert found != prior_digest(config_for(tiny_config, miniature_folders[XL], XL))
     told = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (told["prior_sha256"], told["version"]) == (found, __version__)
     generate.reopen(tmp_path / "run", "cpu")

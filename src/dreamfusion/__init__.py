@@ -14,7 +14,9 @@ export(mesh, Path("chair.glb"), {"prompt": config.prompt})
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+from dreamfusion.version import VERSION
+
+__version__ = VERSION
 
 # No name here may be that of a module: `dreamfusion.optimise` and `dreamfusion.render` are modules.
 _HOMES = {

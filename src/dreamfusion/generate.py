@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dreamfusion import __version__, build, checkpoint, video, viewer
+from dreamfusion import build, checkpoint, provenance, video, viewer
 from dreamfusion.build import device_of
 from dreamfusion.config import Config, OutputConfig
 from dreamfusion.config_check import validate
@@ -18,8 +18,6 @@ from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.priors import Prior, embeddings, open_prior, open_reader
-from dreamfusion.priors.folder import digest
-from dreamfusion.priors.kinds import kind_of
 from dreamfusion.priors.locate import locate
 from dreamfusion.processes import ALONE, Team, require_shareable
 from dreamfusion.prompts import PromptTable
@@ -98,7 +96,7 @@ def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
         config = replace(config, large=large)
     device = device_of(config.device)
     prior, prompts = open_parts(config, device, team)
-    config = replace(config, prior_sha256=prior_digest(config), version=__version__)
+    config = provenance.signed(config)
     run = start(config, device, team)
     folder = RunFolder.create(path, to_json(config))
     checkpoint.save(run, folder.checkpoint)
@@ -212,7 +210,7 @@ def write_page(run: Run, folder: RunFolder) -> list[Path]:
     pictures = folder.turntable_webp.exists() and folder.sheet.exists()
     if not folder.mesh.exists() or not (pictures or folder.index.exists()):
         return []
-    viewer.write_page(folder, run.config.prompt, _facts(run))
+    viewer.write_page(folder, run.config.prompt, provenance.facts(run.config, run.step))
     return [folder.index]
 
 
@@ -248,7 +246,9 @@ def export_mesh(
     """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is."""
     require_formats(paths)
     mesh, report = make_mesh(run.scene, run.recipe.show, options)
-    return [file for path in paths for file in export(mesh, path, _facts(run), height_mm)], report
+    return [
+        file for path in paths for file in export(mesh, path, provenance.facts(run.config, run.step), height_mm)
+    ], report
 
 
 def open_parts(config: Config, device: torch.device, team: Team = ALONE) -> tuple[Prior, PromptTable]:
@@ -261,15 +261,8 @@ def open_parts(config: Config, device: torch.device, team: Team = ALONE) -> tupl
     prior = open_prior(config.prior, options)
     if prior.together > 1:
         _require_groups(config, prior.together, team)
-    if config.prior_sha256:
-        _require_digest(config)
+    provenance.require_prior(config)
     return prior, prompts
-
-
-def prior_digest(config: Config) -> str:
-    """SHA-256 of the denoiser of a configuration's prior. Raises UserError if there is no such prior."""
-    folder = locate(config.prior, texts=not config.large.embeddings)
-    return digest(folder, kind_of(folder).network)
 
 
 def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
@@ -277,15 +270,6 @@ def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
     folder = locate(config.prior, texts=not config.large.embeddings)
     with replacing(path) as part:
         embeddings.save(prompts.captions, prompts.embeddings, folder, part)
-
-
-def _require_digest(config: Config) -> None:
-    if (found := prior_digest(config)) != config.prior_sha256:
-        made_by = f" (dreamfusion {config.version} had it)" if config.version else ""
-        raise UserError(
-            f"the prior {config.prior} has other weights than asked for: SHA-256 {found[:12]}..., not"
-            f" {config.prior_sha256[:12]}...{made_by}; restore them, or start a new run without --prior-sha256"
-        )
 
 
 def _require_groups(config: Config, together: int, team: Team) -> None:
@@ -299,19 +283,3 @@ def _require_groups(config: Config, together: int, team: Team) -> None:
             f"{config.prior} draws {together} views of one object at once, which one process must do: with {team.size}"
             f" processes use --views {together * team.size} (or a multiple of it)"
         )
-
-
-def _facts(run: Run) -> dict[str, object]:
-    """What made the object, for its files."""
-    config = run.config
-    return {
-        "prompt": config.prompt,
-        "negative": config.negative,
-        "seed": config.seed,
-        "steps": run.step,
-        "preset": config.preset,
-        "guidance scale": config.distill.guidance_scale,
-        "prior": config.prior,
-        "prior sha256": config.prior_sha256,
-        "dreamfusion": config.version,
-    }

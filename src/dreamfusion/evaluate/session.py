@@ -19,6 +19,7 @@ from dreamfusion.evaluate.suites import SUITES, pool, suite
 from dreamfusion.evaluate.views import evaluation_views, read_views, save_views
 from dreamfusion.presets import preset
 from dreamfusion.priors import PriorOptions, open_prior
+from dreamfusion.provenance import prior_digest
 from dreamfusion.runs import RunFolder, folder_name
 
 Say = Callable[[str], None]
@@ -45,7 +46,7 @@ def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int
     cores = generate.available_cores()
     jobs = jobs or cores
     config = replace(preset("fast"), preview_every=0.0, threads=max(1, cores // jobs), **changes)
-    config = replace(config, prior_sha256=generate.prior_digest(config))
+    config = replace(config, prior_sha256=prior_digest(config))
     return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs)
 
 

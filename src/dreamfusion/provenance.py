@@ -1,0 +1,47 @@
+"""Where an object comes from: what a run writes down about its making, and insists on."""
+
+from dataclasses import replace
+
+from dreamfusion.config import Config
+from dreamfusion.errors import UserError
+from dreamfusion.priors.folder import digest
+from dreamfusion.priors.kinds import kind_of
+from dreamfusion.priors.locate import locate
+from dreamfusion.version import VERSION
+
+
+def signed(config: Config) -> Config:
+    """The configuration with what a run writes down when it begins. Raises UserError as `prior_digest` does."""
+    return replace(config, prior_sha256=prior_digest(config), version=VERSION)
+
+
+def prior_digest(config: Config) -> str:
+    """SHA-256 of the denoiser of a configuration's prior. Raises UserError if there is no such prior."""
+    folder = locate(config.prior, texts=not config.large.embeddings)
+    return digest(folder, kind_of(folder).network)
+
+
+def require_prior(config: Config) -> None:
+    """Raises UserError if the configuration insists on other weights than its prior has now."""
+    if not config.prior_sha256 or (found := prior_digest(config)) == config.prior_sha256:
+        return
+    made_by = f" (dreamfusion {config.version} had it)" if config.version else ""
+    raise UserError(
+        f"the prior {config.prior} has other weights than asked for: SHA-256 {found[:12]}..., not"
+        f" {config.prior_sha256[:12]}...{made_by}; restore them, or start a new run without --prior-sha256"
+    )
+
+
+def facts(config: Config, steps: int) -> dict[str, object]:
+    """What made the object, after so many steps, for its files."""
+    return {
+        "prompt": config.prompt,
+        "negative": config.negative,
+        "seed": config.seed,
+        "steps": steps,
+        "preset": config.preset,
+        "guidance scale": config.distill.guidance_scale,
+        "prior": config.prior,
+        "prior sha256": config.prior_sha256,
+        "dreamfusion": config.version,
+    }
