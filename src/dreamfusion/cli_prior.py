@@ -40,7 +40,7 @@ def sample(name: str, given: list[str]) -> int:
     reader = open_reader(arguments.prior, options)
     for caption in arguments.captions:
         require_known(reader, caption)
-    told = sides(reader, arguments.captions, options.device, arguments.conditions)
+    told = sides(reader, arguments.captions, options.device, arguments.conditions, arguments.seed)
     prior = open_prior(arguments.prior, options)  # after its text encoders have left the memory
     scale = arguments.guidance_scale
     pictures = samples(prior, told, steps=arguments.steps, guidance_scale=scale, seed=arguments.seed)

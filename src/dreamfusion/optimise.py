@@ -96,7 +96,14 @@ def prompt_table(config: Config, reader: Reader) -> PromptTable:
     """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
     require_known(reader, config.prompt)
     require_known(reader, config.negative)
-    wording = Wording(config.negative, config.view_words, config.conditions, config.blend_views, config.perp_neg)
+    wording = Wording(
+        negative=config.negative,
+        view_dependent=config.view_words,
+        use_conditions=config.conditions,
+        variety=config.seed,
+        blend_views=config.blend_views,
+        perp_neg=config.perp_neg,
+    )
     return PromptTable(reader, config.prompt, wording)
 
 

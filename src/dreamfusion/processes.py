@@ -145,4 +145,5 @@ def _rows(known: Known, own: slice) -> Known:
         pose=None if known.pose is None else known.pose[own],
         background=None if known.background is None else known.background[own],
         light=None if known.light is None else known.light[own],
+        variety=None if known.variety is None else known.variety[own],
     )

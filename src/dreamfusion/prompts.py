@@ -22,7 +22,9 @@ class Wording:
     view_dependent: bool = True
     """whether captions say from where the object is seen"""
     use_conditions: bool = True
-    """whether the prior is told view, background and light where it can use them, not words alone"""
+    """whether the prior is told view, background, light and variety where it can use them, not words alone"""
+    variety: int = 0
+    """which of the things that the prompt fits (`Known.variety`)"""
     blend_views: bool = False
     """blend the captions of neighbouring views instead of taking the nearest one, whatever the prior's habit is"""
     perp_neg: float = 0.0
@@ -65,6 +67,9 @@ class PromptTable:
             pose=cameras.pose if "pose" in self.conditions else None,
             background=background if "background" in self.conditions else None,
             light=light if "light" in self.conditions else None,
+            variety=cameras.fov_y.new_full((len(text),), self.wording.variety, dtype=torch.long)
+            if "variety" in self.conditions
+            else None,
         )
         return Conditioning(
             text=text,

@@ -29,7 +29,7 @@ def make_card(steps: int, pictures: int, seconds: float) -> dict[str, Any]:
         "image_size": dataset.SIZE,
         "view_words": dataset.VIEW_WORDS,
         "overhead_above_deg": dataset.OVERHEAD_ABOVE_DEG,
-        "conditions": ["background", "light", "pose"],
+        "conditions": ["background", "light", "pose", "variety"],
         "vocabulary": dataset.vocabulary(),
         "zero_padding": True,
         "nouns": names(table),

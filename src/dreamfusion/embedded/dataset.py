@@ -6,7 +6,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.embedded.meshes import MeshRenderer, load
+from dreamfusion.embedded.network import VARIETIES
 from dreamfusion.embedded.table import Noun, learned, names, nouns, shares
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
@@ -163,6 +164,8 @@ class Batch:
     pose: Float[Tensor, "b 4 4"]
     background: Float[Tensor, "b 3"]
     light: Light
+    variety: Int[Tensor, " b"]
+    """which mesh of its noun: a number that stands for it (`meant_by`)"""
 
 
 class Pictures:
@@ -175,23 +178,33 @@ class Pictures:
             painted = paint.float().mean(-1)
             total.index_add_(0, mesh, painted.sum((1, 2)))
             area.index_add_(0, mesh, (painted > 8).float().sum((1, 2)))
+        self.varieties = meant_by(self.table)
         self.mean_luma = total / area.clamp(min=1) / 255
 
-    def batch(self, size: int, generator: Generator) -> Batch:
-        """One batch: any noun, view, colour, light and background."""
+    def batch(self, size: int, generator: Generator, halve: bool = False) -> Batch:
+        """One batch: any noun, view, colour, light and background; with `halve`, of half as many pixels a side."""
         pick = torch.randint(len(self.views.mesh), (size,), generator=generator)
         mesh, pose = self.views.mesh[pick], self.views.pose[pick]
         light, background = random_lights(pose, generator), random_backgrounds(size, generator)
         colour = [self._colour(int(m), generator) for m in mesh]
-        paint, rest = self.views.paint[pick].float() / 255, self.views.rest[pick].float() / 255
+        paint, rest, normal, alpha = self._buffers(pick, halve)
         albedo = rest + self._repaint(paint, mesh, colour)
-        alpha = self.views.alpha[pick].float()[..., None] / 255
-        normal = self.views.normal[pick].float() / 127 - 1
         image = shade(albedo, normal, alpha, light) + (1 - alpha) * background[:, None, None]
+        variety = torch.tensor([_any_of(self.varieties[int(m)], generator) for m in mesh])
         captions = [
             self._caption(int(mesh[i]), colour[i], pose[i], bool(light.white[i]), generator) for i in range(size)
         ]
-        return Batch((image * 2 - 1).permute(0, 3, 1, 2).contiguous(), captions, pose, background, light)
+        return Batch((image * 2 - 1).permute(0, 3, 1, 2).contiguous(), captions, pose, background, light, variety)
+
+    def _buffers(self, pick: Int[Tensor, " b"], halve: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Paint, rest, normal and coverage of some views, colours and coverage in [0, 1]."""
+        views = self.views
+        paint, rest, normal, alpha = views.paint[pick], views.rest[pick], views.normal[pick], views.alpha[pick, ..., None]
+        if not halve:
+            return paint / 255, rest / 255, normal / 127 - 1, alpha / 255
+        covered = _quartets((alpha > 0).to(torch.uint8)).clamp(min=1)  # normals count where there is something
+        directed = (_quartets(normal) - 4 * 127) / covered / 127
+        return _quartets(paint) / 1020, _quartets(rest) / 1020, directed, _quartets(alpha) / 1020
 
     def _colour(self, mesh: int, generator: Generator) -> str | None:
         """None (the mesh's own colours) for half of the pictures, else a colour that is not held out for this noun."""
@@ -215,6 +228,29 @@ class Pictures:
         if white:
             words.append(VIEW_WORDS["textureless"])
         return ", ".join(words)
+
+
+def meant_by(table: Sequence[Noun]) -> list[list[int]]:
+    """The varieties that stand for each row: the meshes of a noun take turns in all numbers below `VARIETIES`.
+
+    Where a noun has more meshes than there are numbers, the later ones share theirs with the first.
+    """
+    rows = [row.noun for row in table]
+    meant = []
+    for index, noun in enumerate(rows):
+        rank, count = rows[:index].count(noun), rows.count(noun)
+        meant.append([v for v in range(VARIETIES) if v % count == rank] or [rank % VARIETIES])
+    return meant
+
+
+def _any_of(choices: list[int], generator: Generator) -> int:
+    return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+
+def _quartets(pixels: UInt8[Tensor, "b h w c"]) -> Int[Tensor, "b h2 w2 c"]:
+    """Sums of two by two pixels."""
+    rows = pixels[:, ::2].short() + pixels[:, 1::2].short()
+    return rows[:, :, ::2] + rows[:, :, 1::2]
 
 
 def described(row: Noun, colour: str | None, with_adjective: bool) -> str:

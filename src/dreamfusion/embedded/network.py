@@ -1,10 +1,10 @@
 """The embedded prior's denoiser: a small convolutional U-Net that is told everything that is known of the picture.
 
 What the words, the camera and the light say is used twice. A multi-layer perceptron draws a *sketch* from it, the
-picture to expect before anything is seen of it: parameters used once per picture, not once per pixel, so that to
-remember objects costs almost no time on a CPU and is learnt from batches of hundreds. The U-Net gets the sketch beside
-the noisy picture. And, merged with the noise level into one vector, it modulates every block and paints two coarse
-feature maps. Wide channels on small maps for the same reason (docs/embedded-prior.md).
+picture to expect before anything is seen of it (`sketch.py`): parameters used once per picture, not once per pixel, so
+that to remember objects costs almost no time on a CPU and is learnt from batches of hundreds. The U-Net gets the sketch
+beside the noisy picture. And, merged with the noise level into one vector, it modulates every block. Wide channels on
+small maps for the same reason (docs/embedded-prior.md).
 """
 
 import math
@@ -16,14 +16,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dreamfusion.embedded.sketch import SKETCH, Sketch, merge
 from dreamfusion.lights import Light
 
 PATCH = 4
 """pixels per side of a cell of the finest map"""
-SKETCH = 32
-"""pixels per side of the sketch"""
-GROUPS = (11, 4, 7)
-"""numbers that tell the pose, the background, the light"""
+VARIETIES = 4
+"""how many things of a noun can be told apart by number"""
+GROUPS = (11, 4, 7, 1 + VARIETIES)
+"""numbers that tell the pose, the background, the light, the variety"""
 TIME_FEATURES = 128
 
 
@@ -47,6 +48,12 @@ def light_features(light: Light, pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, 
     white = light.white.to(pose.dtype)
     numbers = torch.stack([torch.ones_like(white), light.ambient, light.diffuse, white], dim=-1)
     return torch.cat([numbers, toward[:, 0] * light.diffuse[:, None]], dim=-1)
+
+
+def variety_features(variety: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+    """A flag, then which of `VARIETIES` it is, counted round and round."""
+    one_hot = F.one_hot(variety % VARIETIES, VARIETIES)
+    return torch.cat([torch.ones_like(one_hot[:, :1]), one_hot], dim=-1).float()
 
 
 def time_features(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b w"]:
@@ -108,67 +115,23 @@ class SelfAttention(nn.Module):
         return x + self.out(mixed).transpose(1, 2).view(b, c, h, w)
 
 
-class Merge(nn.Module):
-    """One vector from groups of numbers, each of which weighs the same at first, however many numbers it has.
-
-    Without that, the few that tell the camera drown among those of text and time, and are ignored for long.
-    """
-
-    def __init__(self, groups: tuple[int, ...], vector: int):
-        super().__init__()
-        self.first = nn.Linear(sum(groups), vector)
-        second, third = nn.Linear(vector, vector), nn.Linear(vector, vector)
-        self.rest = nn.Sequential(nn.SiLU(), second, nn.SiLU(), third, nn.LayerNorm(vector), nn.SiLU())
-        for columns in self.first.weight.data.split(groups, dim=1):
-            nn.init.normal_(columns, std=columns.shape[1] ** -0.5)
-        for layer in (second, third):
-            nn.init.kaiming_normal_(layer.weight)
-
-    def forward(self, numbers: Float[Tensor, "b g"]) -> Float[Tensor, "b v"]:
-        return self.rest(self.first(numbers))
-
-
-class Painter(nn.Module):
-    """A coarse feature map drawn from the vector alone."""
-
-    def __init__(self, vector: int, size: int, features: int, channels: int):
-        super().__init__()
-        self.size = size
-        self.draw = nn.Linear(vector, features * size * size)
-        self.mix = nn.Conv2d(features, channels, 1)
-
-    def forward(self, vector: Tensor) -> Tensor:
-        return self.mix(F.silu(self.draw(vector)).view(len(vector), -1, self.size, self.size))
-
-
-class Sketch(nn.Module):
-    """The mean picture, "b 3 32 32" in [-1, 1], of all that fit what is known: colours over the background."""
-
-    def __init__(self, text_width: int, hidden: int):
-        super().__init__()
-        self.merge = Merge((text_width, *GROUPS), hidden)
-        self.draw = nn.Linear(hidden, 4 * SKETCH**2)
-
-    def forward(self, text: Float[Tensor, "b l d"], known: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 32 32"]:
-        drawn = self.draw(self.merge(torch.cat([pooled(text), known], dim=-1)))
-        colour, cover = drawn.view(-1, 4, SKETCH, SKETCH).split([3, 1], dim=1)
-        background = known[:, GROUPS[0] + 1 : GROUPS[0] + GROUPS[1], None, None]  # grey where it is not known
-        return colour + (1 - cover.sigmoid()) * background
-
-
 class ToyUNet(ModelMixin, ConfigMixin):
     """Predicts the clean 64 x 64 picture ("sample" in diffusers' words) from a noisy one and all that is known."""
 
     @register_to_config
     def __init__(
-        self, sample_size: int = 64, text_width: int = 192, width: int = 128, wide: int = 256, vector: int = 512
+        self,
+        sample_size: int = 64,
+        text_width: int = 128,
+        sketch_width: int = 768,
+        width: int = 128,
+        wide: int = 256,
+        vector: int = 512,
     ):
         super().__init__()
-        fine, coarse = sample_size // PATCH, sample_size // PATCH // 2
-        self.sketch = Sketch(text_width, hidden=768)
-        self.merge = Merge((text_width, *GROUPS, TIME_FEATURES), vector)
-        self.stem = nn.Conv2d(3 * PATCH**2 + 3 * (SKETCH // fine) ** 2, width, 3, padding=1)
-        self.paint_fine, self.paint_coarse = Painter(vector, fine, 16, width), Painter(vector, coarse, 64, wide)
+        self.sketch = Sketch(text_width, GROUPS, sketch_width)
+        self.merge = merge((text_width, *GROUPS, TIME_FEATURES), vector)
+        self.stem = nn.Conv2d(3 * PATCH**2 + 3 * (SKETCH * PATCH // sample_size) ** 2, width, 3, padding=1)
         self.down = nn.ModuleList([Block(width, vector)])
         self.shrink = nn.Conv2d(width, wide, 2, stride=2)
         self.middle = nn.ModuleList([Block(wide, vector) for _ in range(5)])
@@ -186,9 +149,11 @@ class ToyUNet(ModelMixin, ConfigMixin):
         pose: Float[Tensor, "b 4 4"] | None = None,
         background: Float[Tensor, "b 3"] | None = None,
         light: Light | None = None,
+        variety: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """The clean picture in [-1, 1]; called as diffusers calls its U-Nets, with the conditions by name."""
-        return self.denoise(sample, timestep, encoder_hidden_states, known_features(sample, pose, background, light))
+        known = known_features(sample, pose, background, light, variety)
+        return self.denoise(sample, timestep, encoder_hidden_states, known)
 
     def denoise(
         self,
@@ -198,15 +163,16 @@ class ToyUNet(ModelMixin, ConfigMixin):
         known: Float[Tensor, "b f"],
     ) -> Float[Tensor, "b 3 h w"]:
         """The same, with what is known as numbers (`known_features`), of which training hides some."""
-        vector = self.merge(torch.cat([pooled(text), known, time_features(timestep).to(text)], dim=-1))
-        sketch = self.sketch(text, known).detach()  # it learns from its own loss
+        words = pooled(text)
+        vector = self.merge(torch.cat([words, known, time_features(timestep).to(text)], dim=-1))
+        sketch = self.sketch(words, known).detach()  # it learns from its own loss
         zoom = SKETCH * PATCH // sample.shape[-1]
         x = torch.cat([F.pixel_unshuffle(sample, PATCH), F.pixel_unshuffle(sketch, zoom)], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
-        x = self.stem(x) + self.paint_fine(vector)
+        x = self.stem(x)
         for block in self.down:
             x = block(x, vector)
-        skip, x = x, self.shrink(x) + self.paint_coarse(vector)
+        skip, x = x, self.shrink(x)
         for index, block in enumerate(self.middle):
             x = block(x, vector)
             if index == len(self.middle) // 2:
@@ -223,8 +189,9 @@ def known_features(
     pose: Float[Tensor, "b 4 4"] | None,
     background: Float[Tensor, "b 3"] | None,
     light: Light | None,
+    variety: Int[Tensor, " b"] | None,
 ) -> Float[Tensor, "b f"]:
-    """The numbers of what is known: three groups of sizes `GROUPS`, all zero (flag included) where something is not.
+    """The numbers of what is known: four groups of sizes `GROUPS`, all zero (flag included) where something is not.
 
     A light needs a pose to have a direction. Device and dtype are those of `like`.
     """
@@ -232,6 +199,7 @@ def known_features(
         None if pose is None else pose_features(pose),
         None if background is None else background_features(background),
         None if light is None or pose is None else light_features(light, pose),
+        None if variety is None else variety_features(variety),
     ]
     zeros = [like.new_zeros(len(like), size) for size in GROUPS]
     told = [zero if group is None else group.to(like) for group, zero in zip(groups, zeros, strict=True)]

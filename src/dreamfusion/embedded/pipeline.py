@@ -44,11 +44,11 @@ def new_parts(seed: int) -> Parts:
     torch.manual_seed(seed)
     words = [PAD, END, UNKNOWN, *dataset.vocabulary()]
     config = T5Config(
-        vocab_size=len(words), d_model=192, d_kv=48, d_ff=384, num_layers=2, num_heads=4, dropout_rate=0.0,
+        vocab_size=len(words), d_model=128, d_kv=32, d_ff=256, num_layers=1, num_heads=4, dropout_rate=0.0,
         pad_token_id=0, eos_token_id=1,
     )  # fmt: skip
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
-    return Parts(word_tokenizer(words), T5EncoderModel(config), ToyUNet(text_width=192), scheduler)
+    return Parts(word_tokenizer(words), T5EncoderModel(config), ToyUNet(text_width=128), scheduler)
 
 
 def word_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:

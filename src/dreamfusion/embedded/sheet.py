@@ -20,7 +20,7 @@ AZIMUTHS_DEG, ELEVATION_DEG = (0.0, 90.0, 180.0, 270.0), 20.0
 BACKGROUND = 0.8
 
 
-def sides(reader: Reader, captions: Sequence[str], device: torch.device, conditions: bool = True) -> Conditioning:
+def sides(reader: Reader, captions: Sequence[str], device: torch.device, conditions: bool = True, variety: int = 0) -> Conditioning:
     """What a prior is told to draw each caption from the front, left, back and right. Needs no denoiser.
 
     The side is always in the words; with `conditions` the prior is also told what else it can be told.
@@ -35,6 +35,7 @@ def sides(reader: Reader, captions: Sequence[str], device: torch.device, conditi
     texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
     cameras, behind = cameras.to(device), torch.full((count, 3), BACKGROUND, device=device)
     told = {"pose": cameras.pose, "background": behind, "light": albedo_only(count, device)}
+    told["variety"] = torch.full((count,), variety, device=device)
     known = Known(**{key: told[key] for key in reader.conditions}) if conditions else Known()
     return caption_conditioning(reader, texts, known)
 

@@ -72,6 +72,7 @@ def _drawn(
     ring = orbit(angle[:, 0], angle[:, 1], full * DISTANCE, full * math.radians(FOV_DEG), SIZE).to(device)
     behind = torch.full((len(texts), 3), BACKGROUND, device=device)
     told = {"pose": ring.pose, "background": behind, "light": albedo_only(len(texts), device)}
+    told["variety"] = torch.zeros(len(texts), dtype=torch.long, device=device)
     known = Known(**{name: told[name] for name in prior.conditions}) if conditions else Known()
     given = caption_conditioning(prior, texts, known)
     return prior.decode(ddim(prior, given, STEPS, GUIDANCE, generator, prior.space.limit)).cpu()

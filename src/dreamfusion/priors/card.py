@@ -13,7 +13,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.priors.folder import read_json
 from dreamfusion.views import ViewWords
 
-CONDITIONS = frozenset({"pose", "background", "light"})
+CONDITIONS = frozenset({"pose", "background", "light", "variety"})
 
 PAPER_WORDS = ViewWords()
 

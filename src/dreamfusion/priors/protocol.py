@@ -22,6 +22,8 @@ class Known:
     background: Float[Tensor, "b 3"] | None = None
     """a plain colour in [0, 1]"""
     light: Light | None = None
+    variety: Int[Tensor, " b"] | None = None
+    """which of the things that the caption fits, by any number >= 0; the same number means the same thing"""
 
     def repeated(self, times: int) -> "Known":
         """The whole batch, `times` times in a row."""
@@ -29,6 +31,7 @@ class Known:
             pose=None if self.pose is None else _tiled(self.pose, times),
             background=None if self.background is None else _tiled(self.background, times),
             light=None if self.light is None else _tiled_light(self.light, times),
+            variety=None if self.variety is None else _tiled(self.variety, times),
         )
 
 
@@ -75,7 +78,7 @@ class Reader(Protocol):
 
     @property
     def conditions(self) -> frozenset[str]:
-        """Which fields of `Known` it uses: a subset of "pose", "background", "light"."""
+        """Which fields of `Known` it uses: a subset of "pose", "background", "light", "variety"."""
         ...
 
     @property
