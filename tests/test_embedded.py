@@ -12,6 +12,7 @@ import pytest
 import torch
 import trimesh
 from torch import Generator
+from torch.nn import functional as F
 
 from dreamfusion import cli, generate
 from dreamfusion.cameras import orbit
@@ -120,6 +121,30 @@ def test_three_lights_give_their_closed_forms():
     assert torch.allclose(image[:, 0, 0], expected, atol=1e-6)
 
 
+def test_pictures_of_half_the_size_are_those_of_the_whole_size_seen_from_further_away():
+    views = views_of_noise(32)
+    views = replace(views, paint=torch.full_like(views.paint, 90))  # of one brightness: repainting saturates nothing
+    edge = torch.arange(64)[None, :, None] >= 31  # runs through a pair of rows
+    cut = {"alpha": views.alpha * edge}
+    for key, nothing in (("paint", 0), ("rest", 0), ("normal", 127)):
+        smooth = getattr(views, key)[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
+        cut[key] = torch.where(edge[..., None], smooth, nothing)
+    pictures = dataset.Pictures(replace(views, **cut))
+    whole, half = (pictures.batch(32, generator(), halve=halve) for halve in (False, True))
+    assert whole.captions == half.captions
+    assert half.image.shape[-2:] == (32, 32)
+    assert torch.allclose(half.image, F.interpolate(whole.image, (32, 32), mode="area"), atol=0.01)
+
+
+def test_every_variety_of_a_noun_means_one_of_its_meshes_and_every_mesh_is_meant():
+    rows = [Noun("apple", f"{i}.glb", 0.0) for i in range(3)] + [Noun("tree", f"t{i}.glb", 0.0) for i in range(6)]
+    assert dataset.meant_by([Noun("box", "box.glb", 0.0)]) == [[0, 1, 2, 3]]
+    assert dataset.meant_by(rows)[:3] == [[0, 3], [1], [2]]
+    assert dataset.meant_by(rows)[3:] == [[0], [1], [2], [3], [0], [1]]
+    told = known_features(torch.zeros(2, 3, 64, 64), variety=torch.tensor([1, 5])).split(GROUPS, dim=1)[3]
+    assert told.tolist() == [[1, 0, 1, 0, 0]] * 2  # counted round and round
+
+
 def test_captions_name_the_side_that_the_prompt_table_would_name():
     poses = dataset.random_cameras(500, generator()).pose
     cameras = orbit(*(torch.zeros(1) for _ in range(2)), torch.ones(1), torch.ones(1), 8)
@@ -174,9 +199,9 @@ def test_turning_camera_and_light_together_changes_only_the_azimuth():
         pose = orbit(azimuth, torch.tensor([0.5]), torch.tensor([3.0]), torch.tensor([0.7]), 64).pose
         position = pose[:, :3, :3] @ torch.tensor([1.0, 2.0, 3.0])
         light = Light(position, torch.tensor([0.2]), torch.tensor([0.8]), torch.tensor([False]))
-        lights.append(known_features(like, pose, torch.rand(1, 3), light)[:, -GROUPS[2] :])
+        lights.append(known_features(like, pose, torch.rand(1, 3), light).split(GROUPS, dim=1)[2])
     assert torch.allclose(lights[0], lights[1], atol=1e-5)
-    assert known_features(like, None, None, None).abs().sum() == 0
+    assert known_features(like).abs().sum() == 0
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero():
@@ -308,14 +333,16 @@ def test_the_written_folder_opens_and_predicts_what_was_trained(tmp_path):
     pose, background = dataset.random_cameras(2, generator()).pose, torch.rand(2, 3, generator=generator())
     light = dataset.random_lights(pose, generator())
     noisy, t = torch.randn(2, 3, 64, 64, generator=generator()), torch.tensor([100, 700])
-    captions = ["a red chair, front view", "the fire truck"]
+    captions, variety = ["a red chair, front view", "the fire truck"], torch.tensor([2, 7])
     with torch.no_grad():
-        clean = parts.unet(noisy, t, parts.embed(captions), pose, background, light)
+        clean = parts.unet(
+            noisy, t, parts.embed(captions), pose=pose, background=background, light=light, variety=variety
+        )
     write(parts, tmp_path, make_card(1, 2, 3.0))
     prior = open_prior(str(tmp_path))
-    eps = prior.predict_noise(noisy, t, prior.embed(captions), Known(pose, background, light))
+    eps = prior.predict_noise(noisy, t, prior.embed(captions), Known(pose, background, light, variety))
     assert torch.allclose(prior.schedule.x0_from_eps(eps, noisy, t), clean, atol=0.02)  # half precision on disk
-    assert prior.conditions == {"pose", "background", "light"}
+    assert prior.conditions == {"pose", "background", "light", "variety"}
     assert {"hamburger", "red", "the"} <= prior.vocabulary
 
 
@@ -333,7 +360,7 @@ def test_the_network_runs_in_the_precision_it_is_given():
     """bfloat16 as on a GPU: conditions come in float32, the picture goes out close to the exact one."""
     unet = new_parts(0).unet
     torch.nn.init.normal_(unet.head[-1].weight, std=0.02, generator=generator())
-    noisy, text = torch.randn(1, 3, 64, 64, generator=generator()), torch.randn(1, 5, 192, generator=generator())
+    noisy, text = torch.randn(1, 3, 64, 64, generator=generator()), torch.randn(1, 5, 128, generator=generator())
     pose = dataset.random_cameras(1, generator()).pose
     light, t = dataset.random_lights(pose, generator()), torch.tensor([300])
     with torch.no_grad():

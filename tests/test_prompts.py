@@ -73,6 +73,15 @@ def test_each_view_gets_its_caption() -> None:
     assert read(given.text) == [f"a chair, {side}" for side in sides]
 
 
+def test_the_variety_is_told_where_the_prior_can_be_told_and_conditions_are_wanted() -> None:
+    able = Parrot(PLAIN_WORDS, conditions=frozenset({"variety"}))
+    told = table(able, variety=3)(five_views(), mixed_light()).known.variety
+    assert told is not None
+    assert told.tolist() == [3] * 5
+    for silent in (table(able, variety=3, use_conditions=False), table(Parrot(PLAIN_WORDS), variety=3)):
+        assert silent(five_views(), mixed_light()).known.variety is None
+
+
 def test_white_lights_add_the_textureless_word_where_the_prior_has_one() -> None:
     given = table(Parrot(CLAY_WORDS))(five_views(), mixed_light())
     assert read(given.text) == [

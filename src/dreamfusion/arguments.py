@@ -144,7 +144,7 @@ class PriorSample:
     seed: int = 0
     """of the noise"""
     conditions: bool = True
-    """tell the prior camera, background and light where it can use them, not words alone"""
+    """tell the prior camera, background, light and variety (by the seed) where it can use them, not words alone"""
     half: bool = False
     """run the prior in half precision (GPUs)"""
     device: str = "auto"

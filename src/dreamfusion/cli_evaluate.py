@@ -38,7 +38,7 @@ class Evaluate:
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id"""
     conditions: bool = True
-    """tell the prior camera, background and light where it can use them, not words alone"""
+    """tell the prior camera, background, light and variety (by the seed) where it can use them, not words alone"""
     seed: int = 0
     """of every run"""
     steps: int | None = None

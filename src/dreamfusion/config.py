@@ -199,7 +199,7 @@ class Config:
     half: bool = False
     """run the prior in half precision (GPUs)"""
     conditions: bool = True
-    """tell the prior camera, background and light where it can use them, not words alone"""
+    """tell the prior camera, background, light and variety (by the seed) where it can use them, not words alone"""
     view_words: bool = True
     """append 'front view' and the like to the prompt"""
     blend_views: bool = False

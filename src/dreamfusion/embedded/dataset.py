@@ -199,7 +199,8 @@ class Pictures:
     def _buffers(self, pick: Int[Tensor, " b"], halve: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Paint, rest, normal and coverage of some views, colours and coverage in [0, 1]."""
         views = self.views
-        paint, rest, normal, alpha = views.paint[pick], views.rest[pick], views.normal[pick], views.alpha[pick, ..., None]
+        paint, rest, normal = views.paint[pick], views.rest[pick], views.normal[pick]
+        alpha = views.alpha[pick, ..., None]
         if not halve:
             return paint / 255, rest / 255, normal / 127 - 1, alpha / 255
         covered = _quartets((alpha > 0).to(torch.uint8)).clamp(min=1)  # normals count where there is something

@@ -8,6 +8,7 @@ small maps for the same reason (docs/embedded-prior.md).
 """
 
 import math
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -146,14 +147,10 @@ class ToyUNet(ModelMixin, ConfigMixin):
         sample: Float[Tensor, "b 3 h w"],
         timestep: Int[Tensor, " b"],
         encoder_hidden_states: Float[Tensor, "b l d"],
-        pose: Float[Tensor, "b 4 4"] | None = None,
-        background: Float[Tensor, "b 3"] | None = None,
-        light: Light | None = None,
-        variety: Int[Tensor, " b"] | None = None,
+        **known: Any,
     ) -> Float[Tensor, "b 3 h w"]:
-        """The clean picture in [-1, 1]; called as diffusers calls its U-Nets, with the conditions by name."""
-        known = known_features(sample, pose, background, light, variety)
-        return self.denoise(sample, timestep, encoder_hidden_states, known)
+        """The clean picture in [-1, 1]; called as diffusers calls its U-Nets, plus what is known by name."""
+        return self.denoise(sample, timestep, encoder_hidden_states, known_features(sample, **known))
 
     def denoise(
         self,
@@ -186,10 +183,10 @@ class ToyUNet(ModelMixin, ConfigMixin):
 
 def known_features(
     like: Float[Tensor, "b c h w"],
-    pose: Float[Tensor, "b 4 4"] | None,
-    background: Float[Tensor, "b 3"] | None,
-    light: Light | None,
-    variety: Int[Tensor, " b"] | None,
+    pose: Float[Tensor, "b 4 4"] | None = None,
+    background: Float[Tensor, "b 3"] | None = None,
+    light: Light | None = None,
+    variety: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b f"]:
     """The numbers of what is known: four groups of sizes `GROUPS`, all zero (flag included) where something is not.
 

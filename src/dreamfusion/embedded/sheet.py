@@ -20,7 +20,9 @@ AZIMUTHS_DEG, ELEVATION_DEG = (0.0, 90.0, 180.0, 270.0), 20.0
 BACKGROUND = 0.8
 
 
-def sides(reader: Reader, captions: Sequence[str], device: torch.device, conditions: bool = True, variety: int = 0) -> Conditioning:
+def sides(
+    reader: Reader, captions: Sequence[str], device: torch.device, conditions: bool = True, variety: int = 0
+) -> Conditioning:
     """What a prior is told to draw each caption from the front, left, back and right. Needs no denoiser.
 
     The side is always in the words; with `conditions` the prior is also told what else it can be told.

@@ -20,11 +20,6 @@ LOOK = (3, 3, 1, 3, 1)
 LOOK_WIDTH = 256
 
 
-def told_or(guess: Float[Tensor, "b n"], told: Float[Tensor, "b n"], flag: Float[Tensor, "b 1"]) -> Float[Tensor, "b n"]:
-    """What was told where the flag is one, the guess where it is zero."""
-    return flag * told + (1 - flag) * guess
-
-
 class Sketch(nn.Module):
     """The mean picture, "b 3 32 32" in [-1, 1], of all that fit what is known."""
 
@@ -44,10 +39,10 @@ class Sketch(nn.Module):
         brightness, rest, normal, coverage = drawn.split(MAPS, dim=1)
         paint, behind, ambient, lamp, white = self.look(torch.cat([text, known], dim=1)).split(LOOK, dim=1)
 
-        behind = told_or(behind.sigmoid(), (background[:, 1:] + 1) / 2, background[:, :1])
-        ambient = told_or(ambient.sigmoid(), light[:, 1:2], light[:, :1])
-        white = told_or(white.sigmoid(), light[:, 3:4], light[:, :1])
-        lamp = told_or(lamp, light[:, 4:], light[:, :1])
+        behind = _told_or(behind.sigmoid(), (background[:, 1:] + 1) / 2, background[:, :1])
+        ambient = _told_or(ambient.sigmoid(), light[:, 1:2], light[:, :1])
+        white = _told_or(white.sigmoid(), light[:, 3:4], light[:, :1])
+        lamp = _told_or(lamp, light[:, 4:], light[:, :1])
 
         albedo = F.softplus(brightness) * _everywhere(paint.sigmoid()) + rest.sigmoid()
         albedo = torch.lerp(albedo, torch.ones_like(albedo), _everywhere(white))
@@ -69,6 +64,13 @@ def merge(groups: tuple[int, ...], width: int, layers: int = 3, norm: bool = Tru
         nn.init.kaiming_normal_(layer.weight)
     body = [module for layer in rest for module in (nn.SiLU(), layer)]
     return nn.Sequential(first, *body, *([nn.LayerNorm(width)] if norm else []), nn.SiLU())
+
+
+def _told_or(
+    guess: Float[Tensor, "b n"], told: Float[Tensor, "b n"], flag: Float[Tensor, "b 1"]
+) -> Float[Tensor, "b n"]:
+    """What was told where the flag is one, the guess where it is zero."""
+    return flag * told + (1 - flag) * guess
 
 
 def _everywhere(numbers: Float[Tensor, "b n"]) -> Float[Tensor, "b n 1 1"]:

@@ -1,9 +1,9 @@
 """Training of the embedded prior: `dreamfusion prior train --assets DIR` makes weights from meshes.
 
 x0 prediction under a cosine schedule; squared error weighted by 1 / sigma^2, clipped; noise levels logit-normal;
-captions dropped for classifier-free guidance; camera, background and light dropped so that words alone work too. The
-state (networks, averages, optimiser, random generator) is written every few minutes; an interrupted run goes on where
-it stopped.
+captions dropped for classifier-free guidance; camera, background, light and variety dropped so that words alone work
+too. The state (networks, averages, optimiser, random generator) is written every few minutes; an interrupted run goes
+on where it stopped.
 """
 
 import copy
