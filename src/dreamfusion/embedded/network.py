@@ -3,8 +3,8 @@
 What the words, the camera and the light say is used twice. A multi-layer perceptron draws a *sketch* from it, the
 picture to expect before anything is seen of it (`sketch.py`): parameters used once per picture, not once per pixel, so
 that to remember objects costs almost no time on a CPU and is learnt from batches of hundreds. The U-Net gets the sketch
-beside the noisy picture. And, merged with the noise level into one vector, it modulates every block. Wide channels on
-small maps for the same reason (docs/embedded-prior.md).
+beside the noisy picture and says what to add to it. And, merged with the noise level into one vector, what is known
+modulates every block. Wide channels on small maps for the same reason as above (docs/embedded-prior.md).
 """
 
 import math
@@ -82,13 +82,12 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """Norm, convolution, modulation by the vector, convolution, residual."""
+    """Norm, convolution of neighbours, modulation by the vector, convolution of each pixel, residual."""
 
     def __init__(self, channels: int, vector: int):
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(channels), ChannelNorm(channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1, self.conv2 = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, channels, 1)
         self.modulate = nn.Linear(vector, 2 * channels)
         nn.init.zeros_(self.conv2.weight)
 
@@ -135,12 +134,14 @@ class ToyUNet(ModelMixin, ConfigMixin):
         self.stem = nn.Conv2d(3 * PATCH**2 + 3 * (SKETCH * PATCH // sample_size) ** 2, width, 3, padding=1)
         self.down = nn.ModuleList([Block(width, vector)])
         self.shrink = nn.Conv2d(width, wide, 2, stride=2)
-        self.middle = nn.ModuleList([Block(wide, vector) for _ in range(5)])
+        self.middle = nn.ModuleList([Block(wide, vector) for _ in range(4)])
         self.attention = SelfAttention(wide, heads=4)
         self.grow = nn.Linear(wide, 4 * width)
         self.join = nn.Conv2d(2 * width, width, 1)
         self.up = nn.ModuleList([Block(width, vector) for _ in range(2)])
-        self.head = nn.Sequential(ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 3 * PATCH**2, 3, padding=1))
+        last = nn.Conv2d(width, 3 * PATCH**2, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        self.head = nn.Sequential(ChannelNorm(width), nn.SiLU(), last)
 
     def forward(
         self,
@@ -178,7 +179,8 @@ class ToyUNet(ModelMixin, ConfigMixin):
         x = self.join(torch.cat([x, skip], dim=1))
         for block in self.up:
             x = block(x, vector)
-        return F.pixel_shuffle(self.head(x), PATCH).contiguous()
+        drawn = F.interpolate(sketch, sample.shape[-2:], mode="bilinear")
+        return drawn + F.pixel_shuffle(self.head(x), PATCH).contiguous()
 
 
 def known_features(

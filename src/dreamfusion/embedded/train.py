@@ -43,7 +43,7 @@ class TrainOptions:
     batch: int = 16
     learning_rate: float = 6e-4
     warm_up: int = 200
-    sketch_first: int = 8_000
+    sketch_first: int = 6_250
     """steps in which only the sketch is trained, on batches 16 times as large and at twice the learning rate"""
     words_faster: float = 10.0
     """factor on the learning rate of the word embeddings: a noun is in one caption of some 240"""
