@@ -40,7 +40,7 @@ SIDE_WEIGHTS = torch.tensor([0.2 if side == "none" else 1.0 for side in SIDES])
 class TrainOptions:
     """Knobs of the training; the defaults made the shipped weights (docs/evaluation.md)."""
 
-    steps: int = 10_000
+    steps: int = 20_000
     batch: int = 64
     """pictures per step, a multiple of `lanes`"""
     lanes: int = 2
