@@ -58,7 +58,7 @@ def test_the_table_of_nouns_goes_on_teaching_what_the_weights_know(prior):
 
 def test_the_description_is_that_of_the_card():
     told = describe()
-    for part in ("hamburger", "overhead view", "of 50 meshes", "hours", "never saw", "measured", "limits", "CC0"):
+    for part in ("hamburger", "overhead view", "of 562 meshes", "hours", "never saw", "measured", "limits", "CC0"):
         assert part in told
 
 
