@@ -373,4 +373,4 @@ def test_the_network_runs_in_the_precision_it_is_given():
 def test_what_is_told_counts_pictures_not_steps():
     options = TrainOptions(batch=16, sketch_first=100)
     assert pictures_seen(100, options) == 100 * 256
-    assert pictures_seen(110, options) == 100 * 256 + 10 * (16 + 32)
+    assert pictures_seen(110, options) == 100 * 256 + 10 * (16 + 128)

@@ -53,8 +53,9 @@ def light_features(light: Light, pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, 
 
 def variety_features(variety: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
     """A flag, then which of `VARIETIES` it is, counted round and round."""
-    one_hot = F.one_hot(variety % VARIETIES, VARIETIES)
-    return torch.cat([torch.ones_like(one_hot[:, :1]), one_hot], dim=-1).float()
+    numbers = torch.arange(VARIETIES, device=variety.device)
+    meant = (variety[:, None] % VARIETIES == numbers).float()  # not F.one_hot, which waits for the device
+    return torch.cat([torch.ones_like(meant[:, :1]), meant], dim=-1)
 
 
 def time_features(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b w"]:
