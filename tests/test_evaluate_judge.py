@@ -24,7 +24,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge import real, shipping, train, views
 from dreamfusion.evaluate.judge.accuracy import accuracy
 from dreamfusion.evaluate.judge.card import describe
-from dreamfusion.evaluate.judge.judge import WEIGHTS, open_judge
+from dreamfusion.evaluate.judge.judge import WEIGHTS, considered, open_judge
 from dreamfusion.evaluate.judge.network import CUT, REACH, SIZE, cut_out, new_network
 from dreamfusion.evaluate.judge.pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
 from dreamfusion.evaluate.judge.train import TrainOptions, advance, new_training, restore, save
@@ -206,6 +206,17 @@ def test_a_picture_of_nothing_has_an_opinion_too():
     grey = torch.full((3, 3, SIZE, SIZE), 0.7)
     assert not cut_out(grey).any()
     assert new_network(5, 0).eval()(grey).noun.isfinite().all()
+
+
+def test_it_says_of_a_mirror_image_the_same_with_left_and_right_swapped():
+    network = new_network(5, 0).eval()
+    pictures = torch.rand(3, 3, SIZE, SIZE, generator=generator())
+    with torch.no_grad():
+        plain, mirrored = considered(network, pictures), considered(network, pictures.flip(-1))
+    left, right = SIDES.index("left"), SIDES.index("right")
+    assert torch.allclose(plain.noun, mirrored.noun)
+    assert torch.allclose(plain.side[:, [left, right]], mirrored.side[:, [right, left]])
+    assert not torch.allclose(plain.side[:, left], plain.side[:, right])
 
 
 def test_measuring_leaves_a_judge_as_it_was():

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Generator
 
+from dreamfusion.evaluate.judge.judge import considered
 from dreamfusion.evaluate.judge.network import JudgeNet, Opinion
 from dreamfusion.evaluate.judge.pictures import CLEAN, UNPAINTED, Batch, draw
 from dreamfusion.evaluate.judge.views import SIDES, Split, Views
@@ -33,7 +34,7 @@ def accuracy(network: JudgeNet, views: Views, textureless: float, seed: int) -> 
     right: dict[str, list[torch.Tensor]] = {"noun": [], "side": [], "colour": []}
     for start in range(0, len(views.noun), CHUNK):
         truth = draw(views[start : start + CHUNK], look, generator)
-        for name, marks in _marks(network(truth.image), truth).items():
+        for name, marks in _marks(considered(network, truth.image), truth).items():
             right[name].append(marks)
     network.train(before)
     share = {name: torch.cat(marks).float().mean().item() for name, marks in right.items() if torch.cat(marks).numel()}

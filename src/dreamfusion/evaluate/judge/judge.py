@@ -16,10 +16,18 @@ from dreamfusion.embedded.dataset import COLOURS
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.network import SIZE, JudgeNet, Opinion
+from dreamfusion.evaluate.judge.pictures import MIRRORED
 
 WEIGHTS, CARD = "judge.safetensors", "card.json"
 CHUNK = 256
 """pictures at a time; bounds memory"""
+
+
+def considered(network: JudgeNet, images: Float[Tensor, "b 3 64 64"]) -> Opinion:
+    """Mean of the log-probabilities for a picture and for its mirror image, in which left is right."""
+    plain, mirrored = ({k: v.log_softmax(1) for k, v in vars(network(x)).items()} for x in (images, images.flip(-1)))
+    mirrored["side"] = mirrored["side"][:, MIRRORED.to(images.device)]
+    return Opinion(**{name: (plain[name] + mirrored[name]) / 2 for name in plain})
 
 
 class Judge:
@@ -36,7 +44,7 @@ class Judge:
     def opinion(self, images: Float[Tensor, "b h w 3"]) -> Opinion:
         """Logarithms of probabilities, on the CPU, about pictures in [0, 1] of any size of at least 64 pixels."""
         small = F.interpolate(images.permute(0, 3, 1, 2).float(), (SIZE, SIZE), mode="area")
-        parts = [self.network(chunk.to(self.device)) for chunk in small.split(CHUNK)]
+        parts = [considered(self.network, chunk.to(self.device)) for chunk in small.split(CHUNK)]
         logits = {name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in vars(parts[0])}
         return Opinion(**{name: value.log_softmax(dim=1) for name, value in logits.items()})
 
