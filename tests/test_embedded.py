@@ -19,7 +19,7 @@ from dreamfusion.cameras import orbit
 from dreamfusion.embedded import dataset, train
 from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
-from dreamfusion.embedded.network import GROUPS, known_features
+from dreamfusion.embedded.network import GROUPS, MISSED, STEPS, known_features, pooled, signal
 from dreamfusion.embedded.pipeline import new_parts, write
 from dreamfusion.embedded.table import Noun, keepers, learned, names, shares
 from dreamfusion.embedded.train import (
@@ -211,7 +211,7 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero():
 
 
 def test_training_resumed_is_training_uninterrupted(tmp_path):
-    options, pictures = TrainOptions(steps=10, batch=2, sketch_first=1), dataset.Pictures(views_of_noise(58))
+    options, pictures = TrainOptions(steps=10, batch=2, sketch_batch=16, sketch_first=1), dataset.Pictures(views_of_noise(58))
     whole = new_training(options)
     losses = [advance(whole, pictures, options) for _ in range(4)]
     first = new_training(options)
@@ -371,6 +371,28 @@ def test_the_network_runs_in_the_precision_it_is_given():
 
 
 def test_what_is_told_counts_pictures_not_steps():
-    options = TrainOptions(batch=16, sketch_first=100)
+    options = TrainOptions(batch=16, sketch_batch=256, sketch_first=100)
     assert pictures_seen(100, options) == 100 * 256
-    assert pictures_seen(110, options) == 100 * 256 + 10 * (16 + 128)
+    assert pictures_seen(110, options) == 110 * 256 + 10 * 16
+
+
+def test_the_network_knows_the_noise_schedule_of_its_scheduler():
+    timestep = torch.arange(STEPS)
+    assert torch.allclose(signal(timestep).flatten(), new_parts(0).scheduler.alphas_cumprod, atol=1e-5)
+
+
+def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_sketch():
+    """Where sketch and picture differ by `MISSED`, the posterior mean of a Gaussian; checked by regression."""
+    unet, draw = new_parts(0).unet, generator()
+    timestep, (text, known) = torch.full((64,), 300), (torch.zeros(64, 1, 128), torch.zeros(64, sum(GROUPS)))
+    with torch.no_grad():
+        drawn = F.interpolate(unet.sketch(pooled(text), known), (64, 64), mode="bilinear")
+        clean = drawn + MISSED * torch.randn(drawn.shape, generator=draw)
+        share = signal(timestep)
+        noisy = share.sqrt() * clean + (1 - share).sqrt() * torch.randn(drawn.shape, generator=draw)
+        guess = unet.denoise(noisy, timestep, text, known)
+    known_part = noisy - share.sqrt() * drawn
+    slope = (known_part * (clean - drawn)).mean() / known_part.square().mean()
+    assert torch.allclose(guess, drawn + slope * known_part, atol=0.02)
+    left = (1 - share[0]) / (share[0] * MISSED**2 + 1 - share[0]) * MISSED**2  # the posterior's variance
+    assert (guess - clean).square().mean().item() == pytest.approx(left.item(), rel=0.01)

@@ -3,8 +3,9 @@
 What the words, the camera and the light say is used twice. A multi-layer perceptron draws a *sketch* from it, the
 picture to expect before anything is seen of it (`sketch.py`): parameters used once per picture, not once per pixel, so
 that to remember objects costs almost no time on a CPU and is learnt from batches of hundreds. The U-Net gets the sketch
-beside the noisy picture and says what to add to it. And, merged with the noise level into one vector, what is known
-modulates every block. Wide channels on small maps for the same reason as above (docs/embedded-prior.md).
+beside what the noisy picture has in addition, and corrects the best guess that can be made pixel by pixel. And, merged
+with the noise level into one vector, what is known modulates every block. Wide channels on small maps for the same
+reason as above (docs/embedded-prior.md).
 """
 
 import math
@@ -27,6 +28,10 @@ VARIETIES = 4
 GROUPS = (11, 4, 7, 1 + VARIETIES)
 """numbers that tell the pose, the background, the light, the variety"""
 TIME_FEATURES = 128
+STEPS = 1000
+"""of the noise schedule, the cosine of Nichol and Dhariwal 2021"""
+MISSED = 0.15
+"""typical difference between a picture and its sketch, root mean square of values in [-1, 1]"""
 
 
 def pose_features(pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b 11"]:
@@ -64,6 +69,16 @@ def time_features(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b w"]:
     rate = torch.exp(torch.arange(count, device=timestep.device) * (-math.log(10_000) / count))
     angle = timestep[:, None].float() * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def signal(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b 1 1 1"]:
+    """Share of the clean picture's variance in the noisy one, as `diffusers` defines it for "squaredcos_cap_v2"."""
+
+    def cosine(at: Tensor) -> Tensor:
+        return torch.cos((at / STEPS + 0.008) / 1.008 * (math.pi / 2)).square()
+
+    first = math.cos(0.008 / 1.008 * (math.pi / 2)) ** 2
+    return (cosine(timestep[:, None, None, None].float() + 1) / first).clamp(0, 1)
 
 
 def pooled(text: Float[Tensor, "b l d"]) -> Float[Tensor, "b d"]:
@@ -166,7 +181,11 @@ class ToyUNet(ModelMixin, ConfigMixin):
         vector = self.merge(torch.cat([words, known, time_features(timestep).to(text)], dim=-1))
         sketch = self.sketch(words, known).detach()  # it learns from its own loss
         zoom = SKETCH * PATCH // sample.shape[-1]
-        x = torch.cat([F.pixel_unshuffle(sample, PATCH), F.pixel_unshuffle(sketch, zoom)], dim=1)
+        drawn = F.interpolate(sketch, sample.shape[-2:], mode="bilinear")
+        share = signal(timestep)
+        alpha, sigma, size = (x.sqrt().to(sample) for x in (share, 1 - share, share * MISSED**2 + 1 - share))
+        missed = sample - alpha * drawn
+        x = torch.cat([F.pixel_unshuffle(missed / size, PATCH), F.pixel_unshuffle(sketch, zoom)], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         for block in self.down:
@@ -180,8 +199,10 @@ class ToyUNet(ModelMixin, ConfigMixin):
         x = self.join(torch.cat([x, skip], dim=1))
         for block in self.up:
             x = block(x, vector)
-        drawn = F.interpolate(sketch, sample.shape[-2:], mode="bilinear")
-        return drawn + F.pixel_shuffle(self.head(x), PATCH).contiguous()
+        # What each pixel says by itself (Wiener), then what only its neighbours and the words can say: the scaling of
+        # Karras et al. 2022 (arXiv 2206.00364, table 1), about the sketch instead of zero.
+        guess = drawn + MISSED**2 * alpha / size.square() * missed
+        return guess + MISSED * sigma / size * F.pixel_shuffle(self.head(x), PATCH).contiguous()
 
 
 def known_features(

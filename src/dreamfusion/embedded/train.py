@@ -41,10 +41,13 @@ class TrainOptions:
 
     steps: int = 60_000
     batch: int = 16
+    """pictures for the denoiser in every step after `sketch_first`"""
     learning_rate: float = 6e-4
     warm_up: int = 200
     sketch_first: int = 6_250
-    """steps in which only the sketch is trained, on batches 16 times as large and at twice the learning rate"""
+    """steps in which only the sketch is trained, at twice the learning rate"""
+    sketch_batch: int = 256
+    """pictures of half the size for the sketch, in every step"""
     words_faster: float = 10.0
     """factor on the learning rate of the word embeddings: a noun is in one caption of some 240"""
     cool_down: float = 0.25
@@ -148,11 +151,9 @@ def denoising_loss(training: Training, pictures: dataset.Pictures, options: Trai
     return (weight * (clean - batch.image).square().mean((1, 2, 3))).mean()
 
 
-def sketching_loss(
-    training: Training, pictures: dataset.Pictures, options: TrainOptions, size: int
-) -> Float[Tensor, ""]:
-    """The squared error of the sketch on a batch of `size`."""
-    batch = pictures.batch(size, training.generator, halve=True)
+def sketching_loss(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> Float[Tensor, ""]:
+    """The squared error of the sketch on one batch."""
+    batch = pictures.batch(options.sketch_batch, training.generator, halve=True)
     text, known = _told(training, batch, options)
     return F.mse_loss(training.parts.unet.sketch(pooled(text), known), batch.image)
 
@@ -174,10 +175,9 @@ def advance(training: Training, pictures: dataset.Pictures, options: TrainOption
     for group in training.optimiser.param_groups:
         group["lr"] = group["speed"] * learning_rate(training.step, options)
     if training.step < options.sketch_first:
-        loss = sketching_loss(training, pictures, options, 16 * options.batch)
+        loss = sketching_loss(training, pictures, options)
     else:
-        loss = denoising_loss(training, pictures, options)
-        loss = loss + sketching_loss(training, pictures, options, 8 * options.batch)
+        loss = denoising_loss(training, pictures, options) + sketching_loss(training, pictures, options)
     if not torch.isfinite(loss):
         raise UserError(
             f"the training diverged at step {training.step + 1}: go on from the last state with another seed"
@@ -248,8 +248,7 @@ def _loop(
 
 def pictures_seen(step: int, options: TrainOptions) -> int:
     """How many pictures the networks have learned from after `step` steps."""
-    alone = min(step, options.sketch_first)
-    return options.batch * (16 * alone + 9 * (step - alone))
+    return options.sketch_batch * step + options.batch * max(0, step - options.sketch_first)
 
 
 def _card(training: Training, options: TrainOptions) -> dict[str, Any]:
