@@ -259,7 +259,7 @@ def _sheet(training: Training, options: TrainOptions, work: Path) -> None:
     """Write the averaged weights as they are now, and what they draw for a few captions."""
     write(averaged(training), work / "weights", _card(training, options))
     prior = open_prior(str(work / "weights"))
-    pictures = samples(prior, sides(prior, SHEET, torch.device("cpu")), steps=15, guidance_scale=4.0, seed=0)
+    pictures = samples(prior, sides(prior, SHEET, torch.device("cpu")), steps=15, guidance_scale=2.0, seed=0)
     save_sheet(pictures, work / f"samples-{training.step:06d}.png")
 
 

@@ -31,7 +31,8 @@ VIEWS = {
     "overhead": (0.0, 70.0),
 }
 """azimuth and elevation in degrees"""
-BACKGROUND, STEPS, GUIDANCE, SEED = 0.8, 50, 4.0, 0
+BACKGROUND, STEPS, GUIDANCE, SEED = 0.8, 50, 2.0, 0
+"""the guidance is what the fast preset distils with"""
 AT_ONCE = 60
 """pictures; bounds memory"""
 
