@@ -211,7 +211,10 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero():
 
 
 def test_training_resumed_is_training_uninterrupted(tmp_path):
-    options, pictures = TrainOptions(steps=10, batch=2, sketch_batch=16, sketch_first=1), dataset.Pictures(views_of_noise(58))
+    options, pictures = (
+        TrainOptions(steps=10, batch=2, sketch_batch=16, sketch_first=1),
+        dataset.Pictures(views_of_noise(58)),
+    )
     whole = new_training(options)
     losses = [advance(whole, pictures, options) for _ in range(4)]
     first = new_training(options)

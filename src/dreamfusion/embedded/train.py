@@ -1,7 +1,7 @@
 """Training of the embedded prior: `dreamfusion prior train --assets DIR` makes weights from meshes.
 
-x0 prediction under a cosine schedule; squared error weighted by 1 / sigma^2, clipped; noise levels logit-normal;
-captions dropped for classifier-free guidance; camera, background, light and variety dropped so that words alone work
+x0 prediction under a cosine schedule; squared error in units of what is to be corrected at a noise level, so that all
+levels weigh the same; captions dropped for classifier-free guidance; camera, background, light and variety dropped so that words alone work
 too. The state (networks, averages, optimiser, random generator) is written every few minutes; an interrupted run goes
 on where it stopped.
 """
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from dreamfusion.embedded import dataset
 from dreamfusion.embedded.card import make_card
-from dreamfusion.embedded.network import GROUPS, known_features, pooled
+from dreamfusion.embedded.network import GROUPS, MISSED, known_features, pooled
 from dreamfusion.embedded.pipeline import Parts, new_parts, write
 from dreamfusion.embedded.sheet import samples, save_sheet, sides
 from dreamfusion.errors import UserError
@@ -57,8 +57,6 @@ class TrainOptions:
     drop_caption: float = 0.1
     keep_conditions: float = 0.85
     """probability with which each of camera, background, light and variety is told"""
-    largest_weight: float = 4.0
-    """upper bound of 1 / sigma^2"""
     views: int = 300
     """of each noun, shared by its meshes"""
     save_every: int = 250
@@ -138,17 +136,23 @@ def learning_rate(step: int, options: TrainOptions) -> float:
 
 
 def denoising_loss(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> Float[Tensor, ""]:
-    """The weighted squared error of the denoiser on one batch."""
+    """The squared error of the denoiser on one batch, in units of the sketch's typical one at each noise level."""
     generator, parts = training.generator, training.parts
     batch = pictures.batch(options.batch, generator)
-    level = torch.sigmoid(0.6 + 1.2 * torch.randn(options.batch, generator=generator))
     schedule = NoiseSchedule.variance_preserving(parts.scheduler.alphas_cumprod)
-    timestep = (level * schedule.steps).long()
+    timestep = random_timesteps(options.batch, schedule.steps, generator)
     noise = torch.randn(batch.image.shape, generator=generator)
     noisy = schedule.add_noise(batch.image, noise, timestep)
     clean = parts.unet.denoise(noisy, timestep, *_told(training, batch, options))
-    weight = schedule.sigma(timestep).pow(-2).clamp(max=options.largest_weight)
+    weight = 1 + (MISSED * schedule.alpha(timestep) / schedule.sigma(timestep)).square()
     return (weight * (clean - batch.image).square().mean((1, 2, 3))).mean()
+
+
+def random_timesteps(count: int, steps: int, generator: Generator) -> Int[Tensor, " b"]:
+    """Half of them uniform, as score distillation asks; half logit-normal, where most is to be learned."""
+    level = torch.sigmoid(0.6 + 1.2 * torch.randn(count, generator=generator))
+    uniform, coin = torch.rand(2, count, generator=generator)
+    return (torch.where(coin < 0.5, uniform, level) * steps).long()
 
 
 def sketching_loss(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> Float[Tensor, ""]:
