@@ -19,7 +19,7 @@ from dreamfusion.cameras import orbit
 from dreamfusion.embedded import dataset, train
 from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
-from dreamfusion.embedded.network import GROUPS, MISSED, STEPS, known_features, pooled, signal
+from dreamfusion.embedded.network import GROUPS, MISSED, STEPS, known_features, pooled, signal_share
 from dreamfusion.embedded.pipeline import new_parts, write
 from dreamfusion.embedded.table import Noun, keepers, learned, names, shares
 from dreamfusion.embedded.train import (
@@ -381,7 +381,7 @@ def test_what_is_told_counts_pictures_not_steps():
 
 def test_the_network_knows_the_noise_schedule_of_its_scheduler():
     timestep = torch.arange(STEPS)
-    assert torch.allclose(signal(timestep).flatten(), new_parts(0).scheduler.alphas_cumprod, atol=1e-5)
+    assert torch.allclose(signal_share(timestep).flatten(), new_parts(0).scheduler.alphas_cumprod, atol=1e-5)
 
 
 def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_sketch():
@@ -391,7 +391,7 @@ def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_
     with torch.no_grad():
         drawn = F.interpolate(unet.sketch(pooled(text), known), (64, 64), mode="bilinear")
         clean = drawn + MISSED * torch.randn(drawn.shape, generator=draw)
-        share = signal(timestep)
+        share = signal_share(timestep)
         noisy = share.sqrt() * clean + (1 - share).sqrt() * torch.randn(drawn.shape, generator=draw)
         guess = unet.denoise(noisy, timestep, text, known)
     known_part = noisy - share.sqrt() * drawn

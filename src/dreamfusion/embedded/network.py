@@ -71,7 +71,7 @@ def time_features(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b w"]:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def signal(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b 1 1 1"]:
+def signal_share(timestep: Int[Tensor, " b"]) -> Float[Tensor, "b 1 1 1"]:
     """Share of the clean picture's variance in the noisy one, as `diffusers` defines it for "squaredcos_cap_v2"."""
 
     def cosine(at: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class ToyUNet(ModelMixin, ConfigMixin):
         sketch = self.sketch(words, known).detach()  # it learns from its own loss
         zoom = SKETCH * PATCH // sample.shape[-1]
         drawn = F.interpolate(sketch, sample.shape[-2:], mode="bilinear")
-        share = signal(timestep)
+        share = signal_share(timestep)
         alpha, sigma, size = (x.sqrt().to(sample) for x in (share, 1 - share, share * MISSED**2 + 1 - share))
         missed = sample - alpha * drawn
         x = torch.cat([F.pixel_unshuffle(missed / size, PATCH), F.pixel_unshuffle(sketch, zoom)], dim=1)
