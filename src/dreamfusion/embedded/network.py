@@ -23,6 +23,8 @@ from dreamfusion.lights import Light
 
 PATCH = 4
 """pixels per side of a cell of the finest map"""
+FINE = 16
+"""channels of the convolutions at full size"""
 VARIETIES = 4
 """how many things of a noun can be told apart by number"""
 GROUPS = (11, 4, 7, 1 + VARIETIES)
@@ -114,6 +116,23 @@ class Block(nn.Module):
         return x + self.conv2(F.silu(hidden))
 
 
+class Fine(nn.Module):
+    """A few convolutions pixel by pixel, modulated by the vector: what cells of `PATCH` pixels cannot clean."""
+
+    def __init__(self, inputs: int, channels: int, vector: int):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(inputs, channels, 3, padding=1), nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulate, self.last = nn.Linear(vector, 2 * channels), nn.Conv2d(channels, 3, 3, padding=1)
+        for module in (self.modulate, self.last):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        scale, shift = self.modulate(vector)[:, :, None, None].chunk(2, dim=1)
+        x = F.silu(self.first(x.contiguous(memory_format=torch.channels_last)))
+        return self.last(F.silu(self.second(x * (1 + scale) + shift)))
+
+
 class SelfAttention(nn.Module):
     """Every pixel of a small map looks at every other."""
 
@@ -158,6 +177,7 @@ class ToyUNet(ModelMixin, ConfigMixin):
         last = nn.Conv2d(width, 3 * PATCH**2, 3, padding=1)
         nn.init.zeros_(last.weight)
         self.head = nn.Sequential(ChannelNorm(width), nn.SiLU(), last)
+        self.fine = Fine(9, FINE, vector)
 
     def forward(
         self,
@@ -199,10 +219,12 @@ class ToyUNet(ModelMixin, ConfigMixin):
         x = self.join(torch.cat([x, skip], dim=1))
         for block in self.up:
             x = block(x, vector)
+        correction = F.pixel_shuffle(self.head(x), PATCH)
+        correction = correction + self.fine(torch.cat([missed / size, correction, drawn], dim=1), vector)
         # What each pixel says by itself (Wiener), then what only its neighbours and the words can say: the scaling of
         # Karras et al. 2022 (arXiv 2206.00364, table 1), about the sketch instead of zero.
         guess = drawn + MISSED**2 * alpha / size.square() * missed
-        return guess + MISSED * sigma / size * F.pixel_shuffle(self.head(x), PATCH).contiguous()
+        return guess + (MISSED * sigma / size * correction).contiguous()
 
 
 def known_features(
