@@ -19,8 +19,9 @@ from dreamfusion.cameras import orbit
 from dreamfusion.embedded import dataset, train
 from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
-from dreamfusion.embedded.network import GROUPS, MISSED, STEPS, known_features, pooled, signal_share
+from dreamfusion.embedded.network import GROUPS, STEPS, known_features, pooled, signal_share
 from dreamfusion.embedded.pipeline import new_parts, write
+from dreamfusion.embedded.sketch import SKETCH
 from dreamfusion.embedded.table import Noun, keepers, learned, names, shares
 from dreamfusion.embedded.train import (
     TrainOptions,
@@ -385,17 +386,23 @@ def test_the_network_knows_the_noise_schedule_of_its_scheduler():
 
 
 def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_sketch():
-    """Where sketch and picture differ by `MISSED`, the posterior mean of a Gaussian; checked by regression."""
+    """Where sketch and picture differ as the sketch says, the posterior mean of a Gaussian; checked by regression."""
     unet, draw = new_parts(0).unet, generator()
     timestep, (text, known) = torch.full((64,), 300), (torch.zeros(64, 1, 128), torch.zeros(64, sum(GROUPS)))
+    unet.sketch.draw.bias.data[-(SKETCH**2) :] = torch.linspace(-4, 0, SKETCH**2)
     with torch.no_grad():
-        drawn = F.interpolate(unet.sketch(pooled(text), known), (64, 64), mode="bilinear")
-        clean = drawn + MISSED * torch.randn(drawn.shape, generator=draw)
+        sketch = torch.cat(unet.sketch(pooled(text), known), dim=1)
+        drawn, spread = F.interpolate(sketch, (64, 64), mode="bilinear").split((3, 1), dim=1)
+        clean = drawn + spread * torch.randn(drawn.shape, generator=draw)
         share = signal_share(timestep)
         noisy = share.sqrt() * clean + (1 - share).sqrt() * torch.randn(drawn.shape, generator=draw)
         guess = unet.denoise(noisy, timestep, text, known)
     known_part = noisy - share.sqrt() * drawn
-    slope = (known_part * (clean - drawn)).mean() / known_part.square().mean()
-    assert torch.allclose(guess, drawn + slope * known_part, atol=0.02)
-    left = (1 - share[0]) / (share[0] * MISSED**2 + 1 - share[0]) * MISSED**2  # the posterior's variance
-    assert (guess - clean).square().mean().item() == pytest.approx(left.item(), rel=0.01)
+    left = (1 - share) / (share * spread.square() + 1 - share) * spread.square()  # the posterior's variance
+    for some in (spread < 0.6, spread > 0.9):
+        some = some.expand_as(drawn)
+        slope = (known_part * (clean - drawn))[some].mean() / known_part[some].square().mean()
+        found = (known_part * (guess - drawn))[some].mean() / known_part[some].square().mean()
+        assert found.item() == pytest.approx(slope.item(), rel=0.01)
+        error = (guess - clean)[some].square().mean().item()
+        assert error == pytest.approx(left.expand_as(drawn)[some].mean().item(), rel=0.01)

@@ -1,4 +1,6 @@
-"""The sketch shades and composites in closed form, and what is told overrules what it guesses."""
+"""The sketch shades and composites in closed form, what is told overrules what it guesses, and it tells how far off it is."""
+
+import math
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import orbit
 from dreamfusion.embedded.network import GROUPS, known_features
-from dreamfusion.embedded.sketch import MAPS, SKETCH, Sketch, merge
+from dreamfusion.embedded.sketch import MAPS, SKETCH, SUREST, Sketch, merge
 from dreamfusion.lights import Light
 
 TEXT = 8
@@ -14,12 +16,18 @@ POSE = orbit(torch.tensor([0.5]), torch.tensor([0.2]), torch.tensor([3.0]), torc
 BEHIND = torch.tensor([[0.1, 0.5, 0.9]])
 
 
-def drawing(brightness: float = 0.0, rest: float = 0.0, normal: tuple[float, ...] = (0, 0, 1), coverage: float = 30.0):
+def drawing(
+    brightness: float = 0.0,
+    rest: float = 0.0,
+    normal: tuple[float, ...] = (0, 0, 1),
+    coverage: float = 30.0,
+    doubt: float = -30.0,
+):
     """A sketch that draws the same numbers everywhere, whatever it is told; its look still depends on all."""
     torch.manual_seed(0)
     sketch = Sketch(TEXT, GROUPS, 16)
     torch.nn.init.zeros_(sketch.draw.weight)
-    maps = [[brightness], [rest] * 3, list(normal), [coverage]]
+    maps = [[brightness], [rest] * 3, list(normal), [coverage], [doubt]]
     numbers = torch.tensor([number for group in maps for number in group])
     sketch.draw.bias.data = numbers.repeat_interleave(SKETCH**2)
     assert len(numbers) == sum(MAPS)
@@ -30,7 +38,7 @@ def seen(sketch: Sketch, light: Light | None, background: Tensor | None = BEHIND
     """The picture in [0, 1], "3 32 32"; words are noise."""
     words = torch.randn(1, TEXT, generator=Generator().manual_seed(seed))
     known = known_features(torch.zeros(1, 3, 64, 64), POSE, background, light)
-    return (sketch(words, known)[0] + 1) / 2
+    return (sketch(words, known)[0][0] + 1) / 2
 
 
 def lamp(toward: Tensor, ambient: float, white: bool = False) -> Light:
@@ -69,6 +77,15 @@ def test_what_is_told_overrules_the_guess():
         gradient = sketch.look[-1].weight.grad
         assert gradient is not None
         assert bool(gradient[3:].abs().sum() > 1e-3) == flows
+
+
+@pytest.mark.parametrize(("coverage", "expected"), [(-30.0, 0.3), (30.0, 0.2), (0.0, math.hypot(0.15, 0.1))])
+def test_doubts_of_object_and_background_add_up_where_each_is_seen(coverage, expected):
+    sketch = drawing(coverage=coverage, doubt=math.log(0.4))
+    torch.nn.init.zeros_(sketch.look[-1].weight)
+    sketch.look[-1].bias.data[-2:] = torch.tensor([0.2, 0.3]).log()
+    spread = sketch(torch.zeros(1, TEXT), torch.zeros(1, sum(GROUPS)))[1]
+    assert torch.allclose(spread, torch.tensor(math.hypot(expected, 0.4, SUREST)).expand(1, 1, SKETCH, SKETCH))
 
 
 def test_groups_of_numbers_weigh_the_same_at_first_however_many_they_are():

@@ -33,7 +33,7 @@ TIME_FEATURES = 128
 STEPS = 1000
 """of the noise schedule, the cosine of Nichol and Dhariwal 2021"""
 MISSED = 0.15
-"""typical difference between a picture and its sketch, root mean square of values in [-1, 1]"""
+"""typical difference between a picture and its sketch, root mean square of values in [-1, 1]; weighs the noise levels"""
 
 
 def pose_features(pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b 11"]:
@@ -166,7 +166,7 @@ class ToyUNet(ModelMixin, ConfigMixin):
         super().__init__()
         self.sketch = Sketch(text_width, GROUPS, sketch_width)
         self.merge = merge((text_width, *GROUPS, TIME_FEATURES), vector)
-        self.stem = nn.Conv2d(3 * PATCH**2 + 3 * (SKETCH * PATCH // sample_size) ** 2, width, 3, padding=1)
+        self.stem = nn.Conv2d(3 * PATCH**2 + 4 * (SKETCH * PATCH // sample_size) ** 2, width, 3, padding=1)
         self.down = nn.ModuleList([Block(width, vector)])
         self.shrink = nn.Conv2d(width, wide, 2, stride=2)
         self.middle = nn.ModuleList([Block(wide, vector) for _ in range(4)])
@@ -177,7 +177,7 @@ class ToyUNet(ModelMixin, ConfigMixin):
         last = nn.Conv2d(width, 3 * PATCH**2, 3, padding=1)
         nn.init.zeros_(last.weight)
         self.head = nn.Sequential(ChannelNorm(width), nn.SiLU(), last)
-        self.fine = Fine(9, FINE, vector)
+        self.fine = Fine(10, FINE, vector)
 
     def forward(
         self,
@@ -199,13 +199,14 @@ class ToyUNet(ModelMixin, ConfigMixin):
         """The same, with what is known as numbers (`known_features`), of which training hides some."""
         words = pooled(text)
         vector = self.merge(torch.cat([words, known, time_features(timestep).to(text)], dim=-1))
-        sketch = self.sketch(words, known).detach()  # it learns from its own loss
+        sketch = torch.cat(self.sketch(words, known), dim=1).detach()  # it learns from its own loss
         zoom = SKETCH * PATCH // sample.shape[-1]
-        drawn = F.interpolate(sketch, sample.shape[-2:], mode="bilinear")
+        drawn, spread = F.interpolate(sketch, sample.shape[-2:], mode="bilinear").split((3, 1), dim=1)
         share = signal_share(timestep)
-        alpha, sigma, size = (x.sqrt().to(sample) for x in (share, 1 - share, share * MISSED**2 + 1 - share))
-        missed = sample - alpha * drawn
-        x = torch.cat([F.pixel_unshuffle(missed / size, PATCH), F.pixel_unshuffle(sketch, zoom)], dim=1)
+        alpha, sigma = share.sqrt().to(sample), (1 - share).sqrt().to(sample)
+        size = torch.hypot(alpha * spread, sigma)
+        missed = (sample - alpha * drawn) / size
+        x = torch.cat([F.pixel_unshuffle(missed, PATCH), F.pixel_unshuffle(sketch, zoom)], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         for block in self.down:
@@ -220,11 +221,11 @@ class ToyUNet(ModelMixin, ConfigMixin):
         for block in self.up:
             x = block(x, vector)
         correction = F.pixel_shuffle(self.head(x), PATCH)
-        correction = correction + self.fine(torch.cat([missed / size, correction, drawn], dim=1), vector)
+        correction = correction + self.fine(torch.cat([missed, correction, drawn, spread], dim=1), vector)
         # What each pixel says by itself (Wiener), then what only its neighbours and the words can say: the scaling of
         # Karras et al. 2022 (arXiv 2206.00364, table 1), about the sketch instead of zero.
-        guess = drawn + MISSED**2 * alpha / size.square() * missed
-        return guess + (MISSED * sigma / size * correction).contiguous()
+        guess = drawn + spread.square() * alpha / size * missed
+        return guess + (spread * sigma / size * correction).contiguous()
 
 
 def known_features(

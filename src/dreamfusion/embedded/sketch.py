@@ -3,7 +3,8 @@
 A perceptron draws what the words and the camera decide: coverage, normals, and colours in two parts, of which the
 paint can have any. A second, small one says the paint's colour, and the background and the light wherever nobody told
 them. Shading (Lambert, as in the paper's section 3.1) and compositing are closed forms, so that neither a colour nor
-a lamp has to be learnt again for every noun.
+a lamp has to be learnt again for every noun. Beside the picture the sketch says how far off it may be, pixel by pixel:
+hardly on a background that it was told, much along an outline or on a chair of any colour.
 """
 
 import torch
@@ -13,15 +14,17 @@ from torch.nn import functional as F
 
 SKETCH = 32
 """pixels per side of the sketch"""
-MAPS = (1, 3, 3, 1)
-"""of the drawn maps: brightness of the paint, colour of the rest, normal in the camera's axes, coverage"""
-LOOK = (3, 3, 1, 3, 1)
-"""numbers that tell the look: colour of the paint, background, ambient, lamp, white"""
+MAPS = (1, 3, 3, 1, 1)
+"""of the drawn maps: brightness of the paint, colour of the rest, normal in the camera's axes, coverage, doubt"""
+LOOK = (3, 3, 1, 3, 1, 2)
+"""numbers that tell the look: colour of the paint, background, ambient, lamp, white, doubts of object and background"""
 LOOK_WIDTH = 256
+SUREST = 0.02
+"""the least spread: what pixels smaller than the sketch's own may differ"""
 
 
 class Sketch(nn.Module):
-    """The mean picture, "b 3 32 32" in [-1, 1], of all that fit what is known."""
+    """The mean picture, in [-1, 1], of all that fit what is known, and its typical distance from them."""
 
     def __init__(self, text_width: int, known: tuple[int, int, int, int], hidden: int):
         super().__init__()
@@ -32,12 +35,14 @@ class Sketch(nn.Module):
             *merge((text_width, *known), LOOK_WIDTH, layers=2, norm=False), nn.Linear(LOOK_WIDTH, sum(LOOK))
         )
 
-    def forward(self, text: Float[Tensor, "b t"], known: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 32 32"]:
+    def forward(
+        self, text: Float[Tensor, "b t"], known: Float[Tensor, "b f"]
+    ) -> tuple[Float[Tensor, "b 3 32 32"], Float[Tensor, "b 1 32 32"]]:
         """From the pooled text and the numbers of `network.known_features`."""
         pose, background, light, variety = known.split(self.sizes, dim=1)
         drawn = self.draw(self.merge(torch.cat([text, pose, variety], dim=1))).unflatten(1, (-1, SKETCH, SKETCH))
-        brightness, rest, normal, coverage = drawn.split(MAPS, dim=1)
-        paint, behind, ambient, lamp, white = self.look(torch.cat([text, known], dim=1)).split(LOOK, dim=1)
+        brightness, rest, normal, coverage, doubt = drawn.split(MAPS, dim=1)
+        paint, behind, ambient, lamp, white, unsure = self.look(torch.cat([text, known], dim=1)).split(LOOK, dim=1)
 
         behind = _told_or(behind.sigmoid(), (background[:, 1:] + 1) / 2, background[:, :1])
         ambient = _told_or(ambient.sigmoid(), light[:, 1:2], light[:, :1])
@@ -48,7 +53,11 @@ class Sketch(nn.Module):
         albedo = torch.lerp(albedo, torch.ones_like(albedo), _everywhere(white))
         lambert = (normal * _everywhere(lamp)).sum(1, keepdim=True).relu()
         shaded = albedo * (_everywhere(ambient) + lambert)
-        return torch.lerp(_everywhere(behind), shaded, coverage.sigmoid()) * 2 - 1
+        covered = coverage.sigmoid()
+        picture = torch.lerp(_everywhere(behind), shaded, covered) * 2 - 1
+        inside, outside = _everywhere(unsure).exp().chunk(2, dim=1)
+        doubts = [doubt.exp(), covered * inside, (1 - covered) * outside]
+        return picture, torch.cat(doubts, dim=1).square().sum(1, keepdim=True).add(SUREST**2).sqrt()
 
 
 def merge(groups: tuple[int, ...], width: int, layers: int = 3, norm: bool = True) -> nn.Sequential:

@@ -31,6 +31,8 @@ from dreamfusion.priors import NoiseSchedule, open_prior
 Report = Callable[[str], None]
 Stop = Callable[[], bool]
 """asked after every step: whether to save and leave"""
+SURPRISE = 0.01
+"""weight of the loss by which the sketch learns its spread: small, that it does not bend what the sketch draws"""
 VIEWS = "views"
 SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a sofa", "a snowman")
 
@@ -156,10 +158,13 @@ def random_timesteps(count: int, steps: int, generator: Generator) -> Int[Tensor
 
 
 def sketching_loss(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> Float[Tensor, ""]:
-    """The squared error of the sketch on one batch."""
+    """The squared error of the sketch on one batch, plus a little of how unlikely it is under the spread it told."""
     batch = pictures.batch(options.sketch_batch, training.generator, halve=True)
     text, known = _told(training, batch, options)
-    return F.mse_loss(training.parts.unet.sketch(pooled(text), known), batch.image)
+    drawn, spread = training.parts.unet.sketch(pooled(text), known)
+    error = (drawn - batch.image).square().mean(1, keepdim=True)
+    surprise = error.detach() / (2 * spread.square()) + spread.log()  # of a Gaussian, up to a constant
+    return error.mean() + SURPRISE * surprise.mean()
 
 
 def _told(
