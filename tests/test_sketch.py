@@ -1,4 +1,4 @@
-"""The sketch shades and composites in closed form, what is told overrules what it guesses, and it tells how far off it is."""
+"""The sketch shades and composites in closed form, what is told overrules its guess, and it says how far off it is."""
 
 import math
 

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from dreamfusion.embedded import dataset
 from dreamfusion.embedded.card import make_card

@@ -15,6 +15,7 @@ from dreamfusion.embedded.sheet import save_sheet
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.judge import Judge
 from dreamfusion.evaluate.judge.views import SIDES
+from dreamfusion.evaluate.page import percent
 from dreamfusion.evaluate.r_precision import Share, wilson
 from dreamfusion.evaluate.report import share_text, table, without_nan
 from dreamfusion.lights import albedo_only
@@ -118,6 +119,8 @@ def report_samples(
     with replacing(paths[0]) as part:
         save_sheet(_three_columns(pictures), part, zoom=1)
     facts = {"prior": prior.name, "judge": judge.name, "conditions": conditions, "seed": SEED}
+    real = judge.names_real([require_meaning(caption, judge.nouns).noun for caption in captions], "albedo")
+    facts["real meshes of these nouns that the judge names"] = f"{percent(real)} %"
     write_json(paths[1], {"facts": facts, "captions": list(captions), "found": without_nan(asdict(found))})
     write_text(paths[2], _markdown(facts, found))
     return paths

@@ -122,10 +122,10 @@ def _reported(session: Session, results: Sequence[Result], captions: Captions, s
 def real_facts(judge: Judge, results: Sequence[Result]) -> dict[str, object]:
     """How often the judge names real meshes of the prompts' nouns, among all its nouns: what a result can hope for."""
     said = [meaning(result.prompt, judge.nouns) for result in results]
-    nouns, real = [one.noun for one in said if one is not None], judge.card["real meshes"]
+    nouns = [one.noun for one in said if one is not None]
     if not nouns:
         return {}
-    colour, geometry = (sum(real[kind][noun] for noun in nouns) / len(nouns) for kind in ("shaded", "textureless"))
+    colour, geometry = (judge.names_real(nouns, kind) for kind in ("shaded", "textureless"))
     told = f"{percent(colour)} % in colour, {percent(geometry)} % textureless"
     return {"real meshes of these nouns that the judge names": told}
 

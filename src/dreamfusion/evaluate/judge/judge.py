@@ -60,6 +60,10 @@ class Judge:
         colour = opinion.colour[:, [colours.index(one.colour) if one.colour else 0 for one in said]]
         return noun + torch.where(coloured, colour, torch.zeros(()))
 
+    def names_real(self, nouns: Sequence[str], kind: str) -> float:
+        """Share of evaluation views of real meshes of these nouns, in a `kind` of light, whose noun it named first."""
+        return sum(self.card["real meshes"][kind][noun] for noun in nouns) / len(nouns)
+
 
 def open_judge(device: torch.device | str = "cpu", folder: Path | None = None) -> Judge:
     """The judge that comes with the package, or the one that `dreamfusion judge train` wrote into `folder`."""
