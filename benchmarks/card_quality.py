@@ -1,6 +1,8 @@
 """Writes what `dreamfusion evaluate --samples` found into the card of the shipped prior.
 
-python benchmarks/card_quality.py SAMPLES_JSON
+    python benchmarks/card_quality.py SAMPLES_JSON
+
+The file is `samples.json` of the folder given as `--out`.
 """
 
 import argparse

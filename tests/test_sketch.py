@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import orbit
 from dreamfusion.embedded.network import GROUPS, known_features
-from dreamfusion.embedded.sketch import MAPS, SKETCH, SUREST, Sketch, merge
+from dreamfusion.embedded.sketch import MAPS, SKETCH, SUREST, Sketch, merge, surprise
 from dreamfusion.lights import Light
 
 TEXT = 8
@@ -86,6 +86,13 @@ def test_doubts_of_object_and_background_add_up_where_each_is_seen(coverage, exp
     sketch.look[-1].bias.data[-2:] = torch.tensor([0.2, 0.3]).log()
     spread = sketch(torch.zeros(1, TEXT), torch.zeros(1, sum(GROUPS)))[1]
     assert torch.allclose(spread, torch.tensor(math.hypot(expected, 0.4, SUREST)).expand(1, 1, SKETCH, SKETCH))
+
+
+def test_the_least_surprising_spread_is_the_root_mean_square_of_the_errors():
+    errors = 0.3 * torch.randn(1000, 1, 4, 4, generator=Generator().manual_seed(0))
+    spreads = torch.linspace(0.1, 0.5, 81)
+    surprises = torch.stack([surprise(errors.square(), spread.expand_as(errors)) for spread in spreads])
+    assert spreads[surprises.argmin()].item() == pytest.approx(errors.square().mean().sqrt().item(), abs=0.005)
 
 
 def test_groups_of_numbers_weigh_the_same_at_first_however_many_they_are():

@@ -60,6 +60,11 @@ class Sketch(nn.Module):
         return picture, torch.cat(doubts, dim=1).square().sum(1, keepdim=True).add(SUREST**2).sqrt()
 
 
+def surprise(squared_error: Float[Tensor, "b 1 h w"], spread: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """How unlikely the errors are under a Gaussian of that spread, up to a constant: least at the root mean square."""
+    return (squared_error / (2 * spread.square()) + spread.log()).mean()
+
+
 def merge(groups: tuple[int, ...], width: int, layers: int = 3, norm: bool = True) -> nn.Sequential:
     """A perceptron of groups of numbers, each of which weighs the same at first, however many numbers it has.
 

@@ -24,6 +24,7 @@ from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.network import GROUPS, MISSED, known_features, pooled
 from dreamfusion.embedded.pipeline import Parts, new_parts, write
 from dreamfusion.embedded.sheet import samples, save_sheet, sides
+from dreamfusion.embedded.sketch import surprise
 from dreamfusion.errors import UserError
 from dreamfusion.priors import NoiseSchedule, open_prior
 
@@ -162,8 +163,7 @@ def sketching_loss(training: Training, pictures: dataset.Pictures, options: Trai
     text, known = _told(training, batch, options)
     drawn, spread = training.parts.unet.sketch(pooled(text), known)
     error = (drawn - batch.image).square().mean(1, keepdim=True)
-    surprise = error.detach() / (2 * spread.square()) + spread.log()  # of a Gaussian, up to a constant
-    return error.mean() + SURPRISE * surprise.mean()
+    return error.mean() + SURPRISE * surprise(error.detach(), spread)
 
 
 def _told(
