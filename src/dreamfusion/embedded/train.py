@@ -39,7 +39,7 @@ SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a sofa", "a snow
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Knobs of the training; the shipped weights had the defaults, but 10,000 steps (docs/embedded-prior.md)."""
+    """Knobs of the training; how the shipped weights came about: docs/embedded-prior.md."""
 
     steps: int = 60_000
     batch: int = 16
