@@ -123,9 +123,8 @@ class Fine(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv2d(inputs, channels, 3, padding=1), nn.Conv2d(channels, channels, 3, padding=1)
         self.modulate, self.last = nn.Linear(vector, 2 * channels), nn.Conv2d(channels, 3, 3, padding=1)
-        for module in (self.modulate, self.last):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+        for parameter in (*self.modulate.parameters(), *self.last.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
         scale, shift = self.modulate(vector)[:, :, None, None].chunk(2, dim=1)
