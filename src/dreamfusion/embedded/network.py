@@ -32,8 +32,6 @@ GROUPS = (11, 4, 7, 1 + VARIETIES)
 TIME_FEATURES = 128
 STEPS = 1000
 """of the noise schedule, the cosine of Nichol and Dhariwal 2021"""
-MISSED = 0.15
-"""root mean square of the difference between a picture and its sketch, values in [-1, 1]; it weighs the noise levels"""
 
 
 def pose_features(pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b 11"]:

@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from dreamfusion.embedded import dataset
 from dreamfusion.embedded.card import make_card
-from dreamfusion.embedded.network import GROUPS, MISSED, known_features, pooled
+from dreamfusion.embedded.network import GROUPS, known_features, pooled
 from dreamfusion.embedded.pipeline import Parts, new_parts, write
 from dreamfusion.embedded.sheet import samples, save_sheet, sides
 from dreamfusion.embedded.sketch import surprise
@@ -31,6 +31,8 @@ from dreamfusion.priors import NoiseSchedule, open_prior
 Report = Callable[[str], None]
 Stop = Callable[[], bool]
 """asked after every step: whether to save and leave"""
+MISSED = 0.15
+"""root mean square of the difference between a picture and its sketch, values in [-1, 1]; it weighs the noise levels"""
 SURPRISE = 0.01
 """weight of the loss by which the sketch learns its spread: small, that it does not bend what the sketch draws"""
 VIEWS = "views"
