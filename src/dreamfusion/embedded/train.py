@@ -26,6 +26,7 @@ from dreamfusion.embedded.pipeline import Parts, new_parts, write
 from dreamfusion.embedded.sheet import samples, save_sheet, sides
 from dreamfusion.embedded.sketch import surprise
 from dreamfusion.errors import UserError
+from dreamfusion.presets import FAST
 from dreamfusion.priors import NoiseSchedule, open_prior
 
 Report = Callable[[str], None]
@@ -269,7 +270,8 @@ def _sheet(training: Training, options: TrainOptions, work: Path) -> None:
     """Write the averaged weights as they are now, and what they draw for a few captions."""
     write(averaged(training), work / "weights", _card(training, options))
     prior = open_prior(str(work / "weights"))
-    pictures = samples(prior, sides(prior, SHEET, torch.device("cpu")), steps=15, guidance_scale=2.0, seed=0)
+    told, scale = sides(prior, SHEET, torch.device("cpu")), FAST.distill.guidance_scale
+    pictures = samples(prior, told, steps=15, guidance_scale=scale, seed=0)
     save_sheet(pictures, work / f"samples-{training.step:06d}.png")
 
 

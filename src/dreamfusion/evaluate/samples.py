@@ -19,6 +19,7 @@ from dreamfusion.evaluate.page import percent
 from dreamfusion.evaluate.r_precision import Share, wilson
 from dreamfusion.evaluate.report import share_text, table, without_nan
 from dreamfusion.lights import albedo_only
+from dreamfusion.presets import FAST
 from dreamfusion.priors import Known, require_known
 from dreamfusion.priors.pipeline import PipelinePrior
 from dreamfusion.priors.sampling import caption_conditioning, ddim
@@ -32,8 +33,8 @@ VIEWS = {
     "overhead": (0.0, 70.0),
 }
 """azimuth and elevation in degrees"""
-BACKGROUND, STEPS, GUIDANCE, SEED = 0.8, 50, 2.0, 0
-"""the guidance is what the fast preset distils with"""
+BACKGROUND, STEPS, SEED = 0.8, 50, 0
+GUIDANCE = FAST.distill.guidance_scale
 AT_ONCE = 60
 """pictures; bounds memory"""
 
