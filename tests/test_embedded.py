@@ -407,3 +407,14 @@ def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_
         assert found.item() == pytest.approx(slope.item(), rel=0.01)
         error = (guess - clean)[some].square().mean().item()
         assert error == pytest.approx(left.expand_as(drawn)[some].mean().item(), rel=0.01)
+
+
+def test_spoilt_pictures_keep_their_background_and_are_as_many_as_asked_for():
+    pictures = dataset.Pictures(views_of_noise(58))
+    batch = pictures.batch(400, generator())
+    behind = (batch.background * 2 - 1)[:, :, None, None]
+    on_background = replace(batch, image=behind.expand_as(batch.image).contiguous())
+    assert torch.allclose(train.spoilt(on_background, 1.0, generator()), on_background.image, atol=1e-6)
+    assert torch.equal(train.spoilt(batch, 0.0, generator()), batch.image)
+    changed = (train.spoilt(batch, 0.25, generator()) != batch.image).flatten(1).any(1)
+    assert changed.float().mean().item() == pytest.approx(0.25, abs=0.06)

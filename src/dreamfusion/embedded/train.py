@@ -62,6 +62,8 @@ class TrainOptions:
     drop_caption: float = 0.1
     keep_conditions: float = 0.85
     """probability with which each of camera, background, light and variety is told"""
+    spoilt: float = 0.25
+    """share of the denoiser's pictures that it sees half transparent and in a wrong colour"""
     views: int = 300
     """of each noun, shared by its meshes"""
     save_every: int = 250
@@ -147,10 +149,23 @@ def denoising_loss(training: Training, pictures: dataset.Pictures, options: Trai
     schedule = NoiseSchedule.variance_preserving(parts.scheduler.alphas_cumprod)
     timestep = random_timesteps(options.batch, schedule.steps, generator)
     noise = torch.randn(batch.image.shape, generator=generator)
-    noisy = schedule.add_noise(batch.image, noise, timestep)
+    noisy = schedule.add_noise(spoilt(batch, options.spoilt, generator), noise, timestep)
     clean = parts.unet.denoise(noisy, timestep, *_told(training, batch, options))
     weight = 1 + (MISSED * schedule.alpha(timestep) / schedule.sigma(timestep)).square()
     return (weight * (clean - batch.image).square().mean((1, 2, 3))).mean()
+
+
+def spoilt(batch: dataset.Batch, share: float, generator: Generator) -> Float[Tensor, "b c h w"]:
+    """The batch's pictures, a `share` of them half transparent and of a wrong colour; what was told stays right.
+
+    Such are the first pictures of a 3D object in the making. A denoiser that never saw them corrects them away from
+    what it was told (docs/embedded-prior.md).
+    """
+    count = len(batch.image)
+    behind = batch.background[:, :, None, None] * 2 - 1
+    gain = torch.rand(count, 3, 1, 1, generator=generator) * 1.5 - 0.25
+    chosen = torch.rand(count, 1, 1, 1, generator=generator) < share
+    return torch.where(chosen, behind + gain * (batch.image - behind), batch.image)
 
 
 def random_timesteps(count: int, steps: int, generator: Generator) -> Int[Tensor, " b"]:
