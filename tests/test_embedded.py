@@ -137,13 +137,26 @@ def test_pictures_of_half_the_size_are_those_of_the_whole_size_seen_from_further
     assert torch.allclose(half.image, F.interpolate(whole.image, (32, 32), mode="area"), atol=0.01)
 
 
+def test_every_noun_is_learned_as_often_however_many_views_it_has():
+    pictures = dataset.Pictures(views_of_noise(58))
+    rows = [pictures.table[mesh].noun for mesh in pictures.views.mesh]
+    chosen = pictures._any_views(20_000, generator()).bincount(minlength=58)
+    assert len(set(rows)) < 40
+    for noun in set(rows):
+        own = chosen[[row == noun for row in rows]]
+        assert own.sum().item() == pytest.approx(20_000 / len(set(rows)), rel=0.2)
+        assert own.min().item() == pytest.approx(own.max().item(), rel=0.5)
+
+
 def test_every_variety_of_a_noun_means_one_of_its_meshes_and_every_mesh_is_meant():
     rows = [Noun("apple", f"{i}.glb", 0.0) for i in range(3)] + [Noun("tree", f"t{i}.glb", 0.0) for i in range(6)]
-    assert dataset.meant_by([Noun("box", "box.glb", 0.0)]) == [[0, 1, 2, 3]]
-    assert dataset.meant_by(rows)[:3] == [[0, 3], [1], [2]]
-    assert dataset.meant_by(rows)[3:] == [[0], [1], [2], [3], [0], [1]]
-    told = known_features(torch.zeros(2, 3, 64, 64), variety=torch.tensor([1, 5])).split(GROUPS, dim=1)[3]
-    assert told.tolist() == [[1, 0, 1, 0, 0]] * 2  # counted round and round
+    many = [Noun("car", f"c{i}.glb", 0.0) for i in range(14)]
+    assert dataset.meant_by([Noun("box", "box.glb", 0.0)]) == [list(range(12))]
+    assert dataset.meant_by(rows)[:3] == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    assert dataset.meant_by(rows)[3:] == [[0, 6], [1, 7], [2, 8], [3, 9], [4, 10], [5, 11]]
+    assert dataset.meant_by(many) == [[i % 12] for i in range(14)]
+    told = known_features(torch.zeros(2, 3, 64, 64), variety=torch.tensor([1, 13])).split(GROUPS, dim=1)[3]
+    assert told.tolist() == [[1, 0, 1] + [0] * 10] * 2  # counted round and round
 
 
 def test_captions_name_the_side_that_the_prompt_table_would_name():
@@ -268,13 +281,13 @@ def test_a_rendering_goes_on_where_it_stopped_and_never_opens_what_is_kept_from_
         dataset.open_views(tmp_path / "views")
 
 
-def test_views_are_shared_evenly_by_the_meshes_of_a_noun():
+def test_views_are_shared_evenly_by_the_meshes_of_a_noun_unless_these_are_too_many():
     table = learned(dataset.nouns())
-    counts = shares(table, 100)
+    counts = shares(table, 100, 30)
     for noun in names(table):
         own = [count for row, count in zip(table, counts, strict=True) if row.noun == noun]
-        assert sum(own) == 100
         assert max(own) - min(own) <= 1
+        assert sum(own) == 100 if len(own) <= 3 else set(own) == {30}
 
 
 def test_the_table_is_clean_and_keeps_meshes_by_its_rule():
@@ -409,12 +422,30 @@ def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_
         assert error == pytest.approx(left.expand_as(drawn)[some].mean().item(), rel=0.01)
 
 
-def test_spoilt_pictures_keep_their_background_and_are_as_many_as_asked_for():
-    pictures = dataset.Pictures(views_of_noise(58))
-    batch = pictures.batch(400, generator())
+def test_spoilt_pictures_differ_from_theirs_but_keep_a_plain_background():
+    batch = dataset.Pictures(views_of_noise(58)).batch(100, generator())
     behind = (batch.background * 2 - 1)[:, :, None, None]
-    on_background = replace(batch, image=behind.expand_as(batch.image).contiguous())
-    assert torch.allclose(train.spoilt(on_background, 1.0, generator()), on_background.image, atol=1e-6)
-    assert torch.equal(train.spoilt(batch, 0.0, generator()), batch.image)
-    changed = (train.spoilt(batch, 0.25, generator()) != batch.image).flatten(1).any(1)
-    assert changed.float().mean().item() == pytest.approx(0.25, abs=0.06)
+    empty = replace(batch, image=behind.expand_as(batch.image).contiguous())
+    assert torch.allclose(train.spoilt(empty, generator()), empty.image, atol=1e-6)
+    half_way = replace(batch, image=empty.image + 0.1)  # one colour: nothing to blur
+    gain = (train.spoilt(half_way, generator()) - empty.image) / 0.1
+    assert gain.amin() < 0
+    assert gain.amax() > 1.1
+    assert gain.mean().item() == pytest.approx(0.5, abs=0.1)
+    assert gain[:, :, 1:].std((2, 3)).max() < 1e-5
+    detail = (batch.image - behind).std((2, 3))
+    assert ((train.spoilt(batch, generator()) - behind).std((2, 3)) < detail).float().mean() > 0.8
+
+
+def test_the_denoiser_learns_from_as_many_spoilt_pictures_as_asked_for(monkeypatch):
+    pictures, shown = dataset.Pictures(views_of_noise(58)), []
+    training = new_training(TrainOptions(batch=64))
+    denoise = training.parts.unet.denoise
+    monkeypatch.setattr(train, "spoilt", lambda batch, generator: torch.full_like(batch.image, 1e4))
+    monkeypatch.setattr(
+        training.parts.unet, "denoise", lambda noisy, *told: shown.append(noisy) or denoise(noisy, *told)
+    )
+    for share in (0.0, 0.25, 1.0):
+        train.denoising_loss(training, pictures, TrainOptions(batch=64, spoilt=share))
+    counts = [(noisy.abs().amax((1, 2, 3)) > 10).sum().item() for noisy in shown]
+    assert counts == [0, pytest.approx(16, abs=8), 64]

@@ -27,6 +27,8 @@ from dreamfusion.rays import cast
 
 SIZE, SUPERSAMPLE = 64, 2
 DISTANCE, FOV_DEG, ELEVATION_DEG = 3.0, 40.0, (-10.0, 75.0)
+LEAST_VIEWS = 200
+"""of one mesh, however many its noun has: with fewer, what lies between them is drawn worse"""
 OVERHEAD_ABOVE_DEG = 60.0
 COLOURS = {
     "red": (0.80, 0.12, 0.10), "orange": (0.93, 0.50, 0.10), "yellow": (0.95, 0.82, 0.15), "green": (0.20, 0.60, 0.22),
@@ -73,7 +75,8 @@ class Views:
 
 
 def build(assets: Path, folder: Path, views: int, seed: int, progress: Callable[[str], None]) -> None:
-    """Render `views` random views of every noun, from meshes under `assets`, into `folder`, on all cores.
+    """Render random views of meshes under `assets` into `folder`, on all cores: of every noun `views`, of every mesh
+    at least `LEAST_VIEWS`.
 
     One array a file, 41 kB a view. Until all is there the folder is called `.partial`; the same call then goes on.
     Raises UserError if a mesh is missing, before anything is rendered.
@@ -82,7 +85,7 @@ def build(assets: Path, folder: Path, views: int, seed: int, progress: Callable[
     files = [assets / "meshes" / row.file for row in table]
     if missing := [str(file) for file in files if not file.exists()]:
         raise UserError(f"{missing[0]} is missing; --assets must name a folder with meshes/ and manifest.csv")
-    counts = shares(table, views)
+    counts = shares(table, views, min(views, LEAST_VIEWS))
     ends = np.cumsum(counts)
     partial = folder.with_name(f"{folder.name}.partial")
     arrays = _begun(partial, int(ends[-1]), json.dumps({"seed": seed, "counts": counts, "meshes": _drawn(table)}))
@@ -179,11 +182,13 @@ class Pictures:
             total.index_add_(0, mesh, painted.sum((1, 2)))
             area.index_add_(0, mesh, (painted > 8).float().sum((1, 2)))
         self.varieties = meant_by(self.table)
+        noun = torch.tensor([names(self.table).index(row.noun) for row in self.table])[views.mesh]
+        self.by_noun, self.per_noun = noun.argsort(stable=True), noun.unique(return_counts=True)[1]
         self.mean_luma = total / area.clamp(min=1) / 255
 
     def batch(self, size: int, generator: Generator, halve: bool = False) -> Batch:
         """One batch: any noun, view, colour, light and background; with `halve`, of half as many pixels a side."""
-        pick = torch.randint(len(self.views.mesh), (size,), generator=generator)
+        pick = self._any_views(size, generator)
         mesh, pose = self.views.mesh[pick], self.views.pose[pick]
         light, background = random_lights(pose, generator), random_backgrounds(size, generator)
         colour = [self._colour(int(m), generator) for m in mesh]
@@ -195,6 +200,13 @@ class Pictures:
             self._caption(int(mesh[i]), colour[i], pose[i], bool(light.white[i]), generator) for i in range(size)
         ]
         return Batch((image * 2 - 1).permute(0, 3, 1, 2).contiguous(), captions, pose, background, light, variety)
+
+    def _any_views(self, size: int, generator: Generator) -> Int[Tensor, " b"]:
+        """Indices of views: any noun, however many views it has, then any of them."""
+        noun = torch.randint(len(self.per_noun), (size,), generator=generator)
+        count = self.per_noun[noun]
+        first = self.per_noun.cumsum(0)[noun] - count
+        return self.by_noun[first + (torch.rand(size, generator=generator) * count).long()]
 
     def _buffers(self, pick: Int[Tensor, " b"], halve: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Paint, rest, normal and coverage of some views, colours and coverage in [0, 1]."""

@@ -53,11 +53,12 @@ def keepers(files: Sequence[str]) -> dict[str, str]:
     return dict(zip(order, kept, strict=False))
 
 
-def shares(table: Sequence[Noun], views: int) -> list[int]:
-    """How many views each row gets, so that every noun has `views` in all, spread evenly over its meshes."""
+def shares(table: Sequence[Noun], views: int, least: int) -> list[int]:
+    """How many views each row gets: every noun has `views` in all, spread evenly over its meshes, of which none has
+    fewer than `least`, however many they are."""
     rows = [row.noun for row in table]
     counts = []
     for index, noun in enumerate(rows):
         base, rest = divmod(views, rows.count(noun))
-        counts.append(base + (rows[:index].count(noun) < rest))
+        counts.append(max(least, base + (rows[:index].count(noun) < rest)))
     return counts

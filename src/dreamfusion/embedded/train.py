@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from dreamfusion.embedded import dataset
 from dreamfusion.embedded.card import make_card
@@ -55,7 +56,7 @@ class TrainOptions:
     """pictures of half the size for the sketch, in every step"""
     words_faster: float = 10.0
     """factor on the learning rate of the word embeddings: a noun is in one caption of some 240"""
-    cool_down: float = 0.25
+    cool_down: float = 0.5
     """the last fraction of the steps, in which the learning rate falls linearly to zero"""
     average: float = 0.999
     """decay of the exponential moving average of the weights, which is what ships"""
@@ -63,9 +64,9 @@ class TrainOptions:
     keep_conditions: float = 0.85
     """probability with which each of camera, background, light and variety is told"""
     spoilt: float = 0.25
-    """share of the denoiser's pictures that it sees half transparent and in a wrong colour"""
+    """share of the denoiser's pictures that it sees blurred, half transparent and in a wrong colour"""
     views: int = 300
-    """of each noun, shared by its meshes"""
+    """of each noun, shared by its meshes (at least `dataset.LEAST_VIEWS` of each)"""
     save_every: int = 250
     """steps between states that survive even a crash"""
     sheet_every: int = 2_000
@@ -149,23 +150,26 @@ def denoising_loss(training: Training, pictures: dataset.Pictures, options: Trai
     schedule = NoiseSchedule.variance_preserving(parts.scheduler.alphas_cumprod)
     timestep = random_timesteps(options.batch, schedule.steps, generator)
     noise = torch.randn(batch.image.shape, generator=generator)
-    noisy = schedule.add_noise(spoilt(batch, options.spoilt, generator), noise, timestep)
+    chosen = torch.rand(options.batch, generator=generator) < options.spoilt
+    shown = torch.where(chosen[:, None, None, None], spoilt(batch, generator), batch.image)
+    noisy = schedule.add_noise(shown, noise, timestep)
     clean = parts.unet.denoise(noisy, timestep, *_told(training, batch, options))
-    weight = 1 + (MISSED * schedule.alpha(timestep) / schedule.sigma(timestep)).square()
+    weight = 1 + (MISSED * schedule.alpha(timestep) / schedule.sigma(timestep)).square() * ~chosen
     return (weight * (clean - batch.image).square().mean((1, 2, 3))).mean()
 
 
-def spoilt(batch: dataset.Batch, share: float, generator: Generator) -> Float[Tensor, "b c h w"]:
-    """The batch's pictures, a `share` of them half transparent and of a wrong colour; what was told stays right.
+def spoilt(batch: dataset.Batch, generator: Generator) -> Float[Tensor, "b c h w"]:
+    """The batch's pictures, blurred, half transparent and of a wrong colour; what was told of them stays right.
 
     Such are the first pictures of a 3D object in the making. A denoiser that never saw them corrects them away from
     what it was told (docs/embedded-prior.md).
     """
-    count = len(batch.image)
+    count, size = len(batch.image), batch.image.shape[-2:]
+    coarse = F.interpolate(F.avg_pool2d(batch.image, 8), size, mode="bilinear")
+    blurred = torch.lerp(batch.image, coarse, torch.rand(count, 1, 1, 1, generator=generator))
     behind = batch.background[:, :, None, None] * 2 - 1
     gain = torch.rand(count, 3, 1, 1, generator=generator) * 1.5 - 0.25
-    chosen = torch.rand(count, 1, 1, 1, generator=generator) < share
-    return torch.where(chosen, behind + gain * (batch.image - behind), batch.image)
+    return behind + gain * (blurred - behind)
 
 
 def random_timesteps(count: int, steps: int, generator: Generator) -> Int[Tensor, " b"]:
