@@ -10,7 +10,7 @@ import torch
 from torch import Generator
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded import dataset
+from dreamfusion.embedded import dataset, views
 from dreamfusion.embedded.card import describe
 from dreamfusion.embedded.pipeline import END, PAD, UNKNOWN
 from dreamfusion.errors import UserError
@@ -30,15 +30,15 @@ def drawn(prior, captions, azimuth_deg=0.0, background=(0.8, 0.8, 0.8), told=Tru
     """Pictures "b h w 3" in [0, 1], from 20 degrees above, in albedo."""
     count = len(captions)
     angles = torch.full((count,), math.radians(azimuth_deg)), torch.full((count,), math.radians(20))
-    pose = orbit(*angles, torch.full((count,), dataset.DISTANCE), torch.full((count,), math.radians(40)), 64).pose
+    pose = orbit(*angles, torch.full((count,), views.DISTANCE), torch.full((count,), math.radians(40)), 64).pose
     known = Known(pose, torch.tensor([background]).expand(count, 3), albedo_only(count)) if told else Known()
     pictures = ddim(prior, caption_conditioning(prior, captions, known), 8, 3.0, Generator().manual_seed(0))
     return (pictures.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
 
 
 def width_of(picture, background=0.8):
-    """Columns in which something else than the background is seen."""
-    return int(((picture - background).abs().amax(-1) > 0.15).any(0).sum())
+    """Columns in which something else than the background is seen, in more than a few pixels: grain is none."""
+    return int((((picture - background).abs().amax(-1) > 0.25).sum(0) > 4).sum())
 
 
 def test_the_folder_is_small_and_holds_no_pickle():
@@ -69,9 +69,9 @@ def test_an_unknown_word_is_named_with_the_nearest_known_one(prior):
 
 @pytest.mark.parametrize("told", [True, False])
 def test_colour_words_colour_the_object(prior, told):
-    red, blue = drawn(prior, ["a red car, front view", "a blue car, front view"], told=told)[:, 24:40, 24:40].mean(
-        (1, 2)
-    )
+    """Below the windscreen."""
+    pictures = drawn(prior, ["a red car, front view", "a blue car, front view"], told=told)
+    red, blue = pictures[:, 36:48, 24:40].mean((1, 2))
     assert red[0] > red[2] + 0.1
     assert blue[2] > blue[0] + 0.1
 
@@ -89,5 +89,5 @@ def test_a_known_camera_turns_the_object(prior):
 
 def test_view_words_turn_the_object_when_nothing_else_is_known(prior):
     front, side = drawn(prior, ["a sofa, front view", "a sofa, left side view"], told=False)
-    backdrop = front[0, 0], side[0, 0]
-    assert width_of(front, backdrop[0]) > width_of(side, backdrop[1])
+    behind_front, behind_side = (picture[:8].flatten(0, 1).median(0).values for picture in (front, side))
+    assert width_of(front, behind_front) > 1.2 * width_of(side, behind_side)
