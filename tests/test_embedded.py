@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from dreamfusion import cli, generate
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded import dataset, train
+from dreamfusion.embedded import dataset, train, views
 from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
 from dreamfusion.embedded.network import GROUPS, STEPS, known_features, pooled, signal_share
 from dreamfusion.embedded.pipeline import new_parts, write
 from dreamfusion.embedded.sketch import SKETCH
-from dreamfusion.embedded.table import Noun, keepers, learned, names, shares
+from dreamfusion.embedded.table import Noun, keepers, learned, names, nouns, shares
 from dreamfusion.embedded.train import (
     TrainOptions,
     advance,
@@ -32,6 +32,7 @@ from dreamfusion.embedded.train import (
     restore,
     save,
 )
+from dreamfusion.embedded.views import Views, build, open_views, random_cameras
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
 from dreamfusion.priors import Known, open_prior
@@ -62,11 +63,11 @@ def ball(tmp_path_factory):
     return load(path)
 
 
-def views_of_noise(count: int) -> dataset.Views:
+def views_of_noise(count: int) -> Views:
     colours = torch.randint(0, 128, (3, count, 64, 64, 3), generator=generator(), dtype=torch.uint8)
-    return dataset.Views(
-        mesh=torch.arange(count) % len(learned(dataset.nouns())),
-        pose=dataset.random_cameras(count, generator(1)).pose,
+    return Views(
+        mesh=torch.arange(count) % len(learned(nouns())),
+        pose=random_cameras(count, generator(1)).pose,
         paint=colours[0],
         rest=colours[1],
         normal=colours[2] + 64,
@@ -123,14 +124,14 @@ def test_three_lights_give_their_closed_forms():
 
 
 def test_pictures_of_half_the_size_are_those_of_the_whole_size_seen_from_further_away():
-    views = views_of_noise(32)
-    views = replace(views, paint=torch.full_like(views.paint, 90))  # of one brightness: repainting saturates nothing
+    noise = views_of_noise(32)
+    noise = replace(noise, paint=torch.full_like(noise.paint, 90))  # of one brightness: repainting saturates nothing
     edge = torch.arange(64)[None, :, None] >= 31  # runs through a pair of rows
-    cut = {"alpha": views.alpha * edge}
+    cut = {"alpha": noise.alpha * edge}
     for key, nothing in (("paint", 0), ("rest", 0), ("normal", 127)):
-        smooth = getattr(views, key)[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
+        smooth = getattr(noise, key)[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
         cut[key] = torch.where(edge[..., None], smooth, nothing)
-    pictures = dataset.Pictures(replace(views, **cut))
+    pictures = dataset.Pictures(replace(noise, **cut))
     whole, half = (pictures.batch(32, generator(), halve=halve) for halve in (False, True))
     assert whole.captions == half.captions
     assert half.image.shape[-2:] == (32, 32)
@@ -160,7 +161,7 @@ def test_every_variety_of_a_noun_means_one_of_its_meshes_and_every_mesh_is_meant
 
 
 def test_captions_name_the_side_that_the_prompt_table_would_name():
-    poses = dataset.random_cameras(500, generator()).pose
+    poses = random_cameras(500, generator()).pose
     cameras = orbit(*(torch.zeros(1) for _ in range(2)), torch.ones(1), torch.ones(1), 8)
     words = ViewWords("front", "left", "back", "right", "overhead", math.radians(dataset.OVERHEAD_ABOVE_DEG))
     cameras = type(cameras)(poses, torch.ones(500), 8, 8)
@@ -169,7 +170,7 @@ def test_captions_name_the_side_that_the_prompt_table_would_name():
 
 
 def test_held_out_pairs_are_a_seventh_and_never_in_a_caption():
-    table = dataset.nouns()
+    table = nouns()
     pairs = [(colour, noun) for colour in dataset.COLOURS for noun in names(table)]
     assert 0.12 < sum(dataset.held_out(*pair) for pair in pairs) / len(pairs) < 0.18
     held = {
@@ -193,9 +194,9 @@ def test_an_adjective_is_in_half_of_the_captions_and_never_contradicts_a_colour(
     assert dataset.described(crown, "blue", with_adjective=True) == "blue crown"
     assert dataset.described(chair, "blue", with_adjective=True) == "blue wooden chair"
     assert dataset.described(chair, None, with_adjective=False) == "chair"
-    index = [row.adjective for row in learned(dataset.nouns())].index("cartoon")
-    views = views_of_noise(4)
-    pictures, draw = dataset.Pictures(replace(views, mesh=torch.full_like(views.mesh, index))), generator()
+    index = [row.adjective for row in learned(nouns())].index("cartoon")
+    noise = views_of_noise(4)
+    pictures, draw = dataset.Pictures(replace(noise, mesh=torch.full_like(noise.mesh, index))), generator()
     said = ["cartoon" in caption for _ in range(10) for caption in pictures.batch(40, draw).captions]
     assert sum(said) / len(said) == pytest.approx(0.5, abs=0.08)  # three standard deviations of 400 draws
 
@@ -261,28 +262,28 @@ TABLE = [
 def test_a_rendering_goes_on_where_it_stopped_and_never_opens_what_is_kept_from_the_prior(
     assets, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(dataset, "nouns", lambda: TABLE)
-    dataset.build(assets, tmp_path / "whole", 3, 7, str)
+    monkeypatch.setattr(views, "nouns", lambda: TABLE)
+    build(assets, tmp_path / "whole", 3, 7, str)
 
     def leave(line: str):
         raise KeyboardInterrupt(line)
 
     with pytest.raises(KeyboardInterrupt, match="ball"):
-        dataset.build(assets, tmp_path / "views", 3, 7, leave)
+        build(assets, tmp_path / "views", 3, 7, leave)
     assert not (tmp_path / "views").exists()
     rendered: list[str] = []
-    dataset.build(assets, tmp_path / "views", 3, 7, rendered.append)
+    build(assets, tmp_path / "views", 3, 7, rendered.append)
     assert rendered == ["rendered box.glb (2/2)"]
-    whole, views = dataset.open_views(tmp_path / "whole"), dataset.open_views(tmp_path / "views")
+    whole, again = open_views(tmp_path / "whole"), open_views(tmp_path / "views")
     assert whole.mesh.tolist() == [0, 0, 0, 1, 1, 1]
-    assert all(torch.equal(value, getattr(views, name)) for name, value in vars(whole).items())
-    monkeypatch.setattr(dataset, "nouns", lambda: TABLE[2:])
+    assert all(torch.equal(value, getattr(again, name)) for name, value in vars(whole).items())
+    monkeypatch.setattr(views, "nouns", lambda: TABLE[2:])
     with pytest.raises(UserError, match="another table of nouns"):
-        dataset.open_views(tmp_path / "views")
+        open_views(tmp_path / "views")
 
 
 def test_views_are_shared_evenly_by_the_meshes_of_a_noun_unless_these_are_too_many():
-    table = learned(dataset.nouns())
+    table = learned(nouns())
     counts = shares(table, 100, 30)
     for noun in names(table):
         own = [count for row, count in zip(table, counts, strict=True) if row.noun == noun]
@@ -291,7 +292,7 @@ def test_views_are_shared_evenly_by_the_meshes_of_a_noun_unless_these_are_too_ma
 
 
 def test_the_table_is_clean_and_keeps_meshes_by_its_rule():
-    table = dataset.nouns()
+    table = nouns()
     assert len(names(table)) >= 200
     assert not set(names(table)) & {*dataset.COLOURS, *dataset.VIEW_WORDS.values()}
     assert len({row.file for row in table}) == len(table)
@@ -312,6 +313,7 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
 ):
     """The whole command on two meshes; Ctrl-C after the third step, then the same command again."""
     monkeypatch.setattr(dataset, "nouns", lambda: TABLE)
+    monkeypatch.setattr(views, "nouns", lambda: TABLE)
     monkeypatch.setattr(generate, "settle", lambda *_: None)  # it would change torch for all other tests
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=3, sketch_first=2, sheet_every=4))
     monkeypatch.setattr(train, "SHEET", ("an apple",))
@@ -341,13 +343,13 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
 
 def test_missing_meshes_are_said_before_anything_is_rendered(tmp_path):
     with pytest.raises(UserError, match="--assets"):
-        dataset.build(tmp_path, tmp_path / "views", 2, 0, print)
+        build(tmp_path, tmp_path / "views", 2, 0, print)
 
 
 def test_the_written_folder_opens_and_predicts_what_was_trained(tmp_path):
     parts = new_parts(3)
     torch.nn.init.normal_(parts.unet.head[-1].weight, std=0.02, generator=generator())
-    pose, background = dataset.random_cameras(2, generator()).pose, torch.rand(2, 3, generator=generator())
+    pose, background = random_cameras(2, generator()).pose, torch.rand(2, 3, generator=generator())
     light = dataset.random_lights(pose, generator())
     noisy, t = torch.randn(2, 3, 64, 64, generator=generator()), torch.tensor([100, 700])
     captions, variety = ["a red chair, front view", "the fire truck"], torch.tensor([2, 7])
@@ -378,7 +380,7 @@ def test_the_network_runs_in_the_precision_it_is_given():
     unet = new_parts(0).unet
     torch.nn.init.normal_(unet.head[-1].weight, std=0.02, generator=generator())
     noisy, text = torch.randn(1, 3, 64, 64, generator=generator()), torch.randn(1, 5, 128, generator=generator())
-    pose = dataset.random_cameras(1, generator()).pose
+    pose = random_cameras(1, generator()).pose
     light, t = dataset.random_lights(pose, generator()), torch.tensor([300])
     with torch.no_grad():
         exact = unet(noisy, t, text, pose=pose, light=light)
@@ -417,7 +419,7 @@ def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_
         some = some.expand_as(drawn)
         slope = (known_part * (clean - drawn))[some].mean() / known_part[some].square().mean()
         found = (known_part * (guess - drawn))[some].mean() / known_part[some].square().mean()
-        assert found.item() == pytest.approx(slope.item(), rel=0.01)
+        assert found.item() == pytest.approx(slope.item(), rel=0.05)  # 1.2 % is one standard error
         error = (guess - clean)[some].square().mean().item()
         assert error == pytest.approx(left.expand_as(drawn)[some].mean().item(), rel=0.01)
 
@@ -426,22 +428,22 @@ def test_spoilt_pictures_differ_from_theirs_but_keep_a_plain_background():
     batch = dataset.Pictures(views_of_noise(58)).batch(100, generator())
     behind = (batch.background * 2 - 1)[:, :, None, None]
     empty = replace(batch, image=behind.expand_as(batch.image).contiguous())
-    assert torch.allclose(train.spoilt(empty, generator()), empty.image, atol=1e-6)
+    assert torch.allclose(dataset.spoilt(empty, generator()), empty.image, atol=1e-6)
     half_way = replace(batch, image=empty.image + 0.1)  # one colour: nothing to blur
-    gain = (train.spoilt(half_way, generator()) - empty.image) / 0.1
+    gain = (dataset.spoilt(half_way, generator()) - empty.image) / 0.1
     assert gain.amin() < 0
     assert gain.amax() > 1.1
     assert gain.mean().item() == pytest.approx(0.5, abs=0.1)
     assert gain[:, :, 1:].std((2, 3)).max() < 1e-5
     detail = (batch.image - behind).std((2, 3))
-    assert ((train.spoilt(batch, generator()) - behind).std((2, 3)) < detail).float().mean() > 0.8
+    assert ((dataset.spoilt(batch, generator()) - behind).std((2, 3)) < detail).float().mean() > 0.8
 
 
 def test_the_denoiser_learns_from_as_many_spoilt_pictures_as_asked_for(monkeypatch):
     pictures, shown = dataset.Pictures(views_of_noise(58)), []
     training = new_training(TrainOptions(batch=64))
     denoise = training.parts.unet.denoise
-    monkeypatch.setattr(train, "spoilt", lambda batch, generator: torch.full_like(batch.image, 1e4))
+    monkeypatch.setattr(dataset, "spoilt", lambda batch, generator: torch.full_like(batch.image, 1e4))
     monkeypatch.setattr(
         training.parts.unet, "denoise", lambda noisy, *told: shown.append(noisy) or denoise(noisy, *told)
     )

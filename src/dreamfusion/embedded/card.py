@@ -4,7 +4,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from dreamfusion.embedded import dataset
+from dreamfusion.embedded import dataset, views
 from dreamfusion.embedded.table import learned, names, nouns
 
 LICENCE = (
@@ -26,7 +26,7 @@ def make_card(steps: int, pictures: int, seconds: float) -> dict[str, Any]:
     table = nouns()
     return {
         "name": "toybox-3",
-        "image_size": dataset.SIZE,
+        "image_size": views.SIZE,
         "view_words": dataset.VIEW_WORDS,
         "overhead_above_deg": dataset.OVERHEAD_ABOVE_DEG,
         "conditions": ["background", "light", "pose", "variety"],
@@ -35,9 +35,9 @@ def make_card(steps: int, pictures: int, seconds: float) -> dict[str, Any]:
         "nouns": names(table),
         "colours": list(dataset.COLOURS),
         "world": {
-            "camera_distance": dataset.DISTANCE,
-            "fov_deg": dataset.FOV_DEG,
-            "elevation_deg": list(dataset.ELEVATION_DEG),
+            "camera_distance": views.DISTANCE,
+            "fov_deg": views.FOV_DEG,
+            "elevation_deg": list(views.ELEVATION_DEG),
             "object": "centred, inside the ball of radius 0.95, front towards +z",
         },
         "data": {

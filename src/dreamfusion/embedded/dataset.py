@@ -1,34 +1,20 @@
-"""The embedded prior's training pictures: buffers of many views, shaded, recoloured and captioned at training time.
-
-`build` renders the buffers once and keeps them on disk; `Pictures` turns them into endless batches.
-"""
+"""The embedded prior's training pictures: buffers of many views, shaded, recoloured and captioned at training time."""
 
 import hashlib
-import json
-import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
-from dreamfusion.cameras import Cameras, orbit
-from dreamfusion.embedded.meshes import MeshRenderer, load
 from dreamfusion.embedded.network import VARIETIES
-from dreamfusion.embedded.table import Noun, learned, names, nouns, shares
-from dreamfusion.errors import UserError
+from dreamfusion.embedded.table import Noun, learned, names, nouns
+from dreamfusion.embedded.views import DISTANCE, Views
 from dreamfusion.lights import Light
-from dreamfusion.rays import cast
 
-SIZE, SUPERSAMPLE = 64, 2
-DISTANCE, FOV_DEG, ELEVATION_DEG = 3.0, 40.0, (-10.0, 75.0)
-LEAST_VIEWS = 200
-"""of one mesh, however many its noun has: with fewer, what lies between them is drawn worse"""
 OVERHEAD_ABOVE_DEG = 60.0
 COLOURS = {
     "red": (0.80, 0.12, 0.10), "orange": (0.93, 0.50, 0.10), "yellow": (0.95, 0.82, 0.15), "green": (0.20, 0.60, 0.22),
@@ -42,11 +28,6 @@ VIEW_WORDS = {
 FORMS = ("a {}", "a {}", "{}", "the {}", "a photo of a {}", "a 3d model of a {}")
 COLOURED = ("golden", "autumn")
 """adjectives that speak of colour: never beside a colour word"""
-PLAN = "plan.json"
-COLUMNS = {
-    "mesh": ("int64", ()), "pose": ("float32", (4, 4)), "paint": ("uint8", (SIZE, SIZE, 3)),
-    "rest": ("uint8", (SIZE, SIZE, 3)), "normal": ("uint8", (SIZE, SIZE, 3)), "alpha": ("uint8", (SIZE, SIZE)),
-}  # fmt: skip
 
 
 def vocabulary() -> list[str]:
@@ -60,102 +41,6 @@ def vocabulary() -> list[str]:
 def held_out(colour: str, noun: str) -> bool:
     """Whether this pair is never trained on: a fixed 15 % of all (colour, noun) pairs, by a hash of the two words."""
     return hashlib.sha256(f"{colour} {noun}".encode()).digest()[0] < 0.15 * 256
-
-
-@dataclass(frozen=True)
-class Views:
-    """Buffers of n views. Colours are multiplied by coverage; `paint` has the main colour, which can change."""
-
-    mesh: Int[Tensor, " n"]  # index into learned(nouns())
-    pose: Float[Tensor, "n 4 4"]
-    paint: UInt8[Tensor, "n h w 3"]
-    rest: UInt8[Tensor, "n h w 3"]
-    normal: UInt8[Tensor, "n h w 3"]
-    alpha: UInt8[Tensor, "n h w"]
-
-
-def build(assets: Path, folder: Path, views: int, seed: int, progress: Callable[[str], None]) -> None:
-    """Render random views of meshes under `assets` into `folder`, on all cores: of every noun `views`, of every mesh
-    at least `LEAST_VIEWS`.
-
-    One array a file, 41 kB a view. Until all is there the folder is called `.partial`; the same call then goes on.
-    Raises UserError if a mesh is missing, before anything is rendered.
-    """
-    table = learned(nouns())
-    files = [assets / "meshes" / row.file for row in table]
-    if missing := [str(file) for file in files if not file.exists()]:
-        raise UserError(f"{missing[0]} is missing; --assets must name a folder with meshes/ and manifest.csv")
-    counts = shares(table, views, min(views, LEAST_VIEWS))
-    ends = np.cumsum(counts)
-    partial = folder.with_name(f"{folder.name}.partial")
-    arrays = _begun(partial, int(ends[-1]), json.dumps({"seed": seed, "counts": counts, "meshes": _drawn(table)}))
-    rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
-    jobs = [
-        (index, files[index], row.yaw_deg, counts[index], seed + index)
-        for index, row in enumerate(table)
-        if (arrays["mesh"][rows[index]] < 0).any()
-    ]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for index, part in pool.map(_views, *zip(*jobs, strict=True)) if jobs else ():
-            for key, values in part.items():
-                arrays[key][rows[index]] = values
-            arrays["mesh"][rows[index]] = index  # last: from now on these rows count as rendered
-            progress(f"rendered {table[index].file} ({index + 1}/{len(table)})")
-    for array in arrays.values():
-        array.flush()
-    partial.replace(folder)
-
-
-def _begun(folder: Path, count: int, plan: str) -> dict[str, np.memmap]:
-    """The arrays of a rendering that goes on, or of a new one, where `mesh` is -1."""
-    fresh = not (folder / PLAN).exists() or (folder / PLAN).read_text() != plan
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    arrays = {
-        key: np.lib.format.open_memmap(folder / f"{key}.npy", "w+" if fresh else "r+", kind, (count, *shape))
-        for key, (kind, shape) in COLUMNS.items()
-    }
-    if fresh:
-        arrays["mesh"][:] = -1
-        (folder / PLAN).write_text(plan)
-    return arrays
-
-
-def _drawn(table: list[Noun]) -> list[list[str | float]]:
-    """What the numbers in `Views.mesh` stand for."""
-    return [[row.noun, row.file, row.yaw_deg] for row in table]
-
-
-def open_views(folder: Path) -> Views:
-    """Map what `build` wrote into memory; only what is looked at is read.
-
-    Raises UserError if the table of nouns has changed since.
-    """
-    if json.loads((folder / PLAN).read_text())["meshes"] != _drawn(learned(nouns())):
-        raise UserError(f"{folder} was rendered for another table of nouns; train in a new --work folder")
-    # "c": nothing is written, but torch wants arrays that could be
-    return Views(**{key: torch.from_numpy(np.load(folder / f"{key}.npy", mmap_mode="c")) for key in COLUMNS})
-
-
-def random_cameras(count: int, generator: Generator) -> Cameras:
-    """The world of the prior: distance 3, field of view 40 deg, elevation -10 to 75 deg, any azimuth."""
-    low, high = (np.deg2rad(v) for v in ELEVATION_DEG)
-    azimuth = torch.rand(count, generator=generator) * 2 * torch.pi
-    elevation = low + (high - low) * torch.rand(count, generator=generator)
-    distance, fov = torch.full((count,), DISTANCE), torch.full((count,), float(np.deg2rad(FOV_DEG)))
-    return orbit(azimuth, elevation, distance, fov, SIZE)
-
-
-def _views(index: int, file: Path, yaw_deg: float, count: int, seed: int) -> tuple[int, dict[str, np.ndarray]]:
-    torch.set_num_threads(1)
-    cameras = random_cameras(count, torch.Generator().manual_seed(seed))
-    renderer, seen = MeshRenderer(load(file, yaw_deg)), []
-    for i in range(count):
-        rays = cast(cameras[i : i + 1].resized(SIZE * SUPERSAMPLE))
-        seen.append(renderer.buffers(rays.origin.double().numpy(), rays.direction.double().numpy(), SIZE, SUPERSAMPLE))
-    buffers = {key: np.stack([getattr(b, key) for b in seen]) for key in ("paint", "rest", "normal", "alpha")}
-    return index, {"pose": cameras.pose.numpy(), **buffers}
 
 
 @dataclass(frozen=True)
@@ -241,6 +126,20 @@ class Pictures:
         if white:
             words.append(VIEW_WORDS["textureless"])
         return ", ".join(words)
+
+
+def spoilt(batch: Batch, generator: Generator) -> Float[Tensor, "b c h w"]:
+    """The batch's pictures, blurred, half transparent and of a wrong colour; what was told of them stays right.
+
+    Such are the first pictures of a 3D object in the making. A denoiser that never saw them corrects them away from
+    what it was told (docs/embedded-prior.md).
+    """
+    count, size = len(batch.image), batch.image.shape[-2:]
+    coarse = F.interpolate(F.avg_pool2d(batch.image, 8), size, mode="bilinear")
+    blurred = torch.lerp(batch.image, coarse, torch.rand(count, 1, 1, 1, generator=generator))
+    behind = batch.background[:, :, None, None] * 2 - 1
+    gain = torch.rand(count, 3, 1, 1, generator=generator) * 1.5 - 0.25
+    return behind + gain * (blurred - behind)
 
 
 def meant_by(table: Sequence[Noun]) -> list[list[int]]:

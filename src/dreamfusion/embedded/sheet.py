@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded import dataset
+from dreamfusion.embedded.views import DISTANCE, FOV_DEG
 from dreamfusion.lights import albedo_only
 from dreamfusion.priors import Conditioning, Known, Reader
 from dreamfusion.priors.pipeline import PipelinePrior
@@ -30,9 +30,7 @@ def sides(
     azimuth = torch.tensor(AZIMUTHS_DEG).deg2rad().repeat(len(captions))
     count = len(azimuth)
     full = torch.full((count,), 1.0)
-    cameras = orbit(
-        azimuth, full * math.radians(ELEVATION_DEG), full * dataset.DISTANCE, full * math.radians(dataset.FOV_DEG), 64
-    )
+    cameras = orbit(azimuth, full * math.radians(ELEVATION_DEG), full * DISTANCE, full * math.radians(FOV_DEG), 64)
     words = reader.view_words
     texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
     cameras, behind = cameras.to(device), torch.full((count, 3), BACKGROUND, device=device)

@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
-from dreamfusion.embedded import dataset
+from dreamfusion.embedded import dataset, views
 from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.network import GROUPS, known_features, pooled
 from dreamfusion.embedded.pipeline import Parts, new_parts, write
@@ -66,7 +65,7 @@ class TrainOptions:
     spoilt: float = 0.25
     """share of the denoiser's pictures that it sees blurred, half transparent and in a wrong colour"""
     views: int = 300
-    """of each noun, shared by its meshes (at least `dataset.LEAST_VIEWS` of each)"""
+    """of each noun, shared by its meshes (at least `views.LEAST_VIEWS` of each)"""
     save_every: int = 250
     """steps between states that survive even a crash"""
     sheet_every: int = 2_000
@@ -151,25 +150,11 @@ def denoising_loss(training: Training, pictures: dataset.Pictures, options: Trai
     timestep = random_timesteps(options.batch, schedule.steps, generator)
     noise = torch.randn(batch.image.shape, generator=generator)
     chosen = torch.rand(options.batch, generator=generator) < options.spoilt
-    shown = torch.where(chosen[:, None, None, None], spoilt(batch, generator), batch.image)
+    shown = torch.where(chosen[:, None, None, None], dataset.spoilt(batch, generator), batch.image)
     noisy = schedule.add_noise(shown, noise, timestep)
     clean = parts.unet.denoise(noisy, timestep, *_told(training, batch, options))
     weight = 1 + (MISSED * schedule.alpha(timestep) / schedule.sigma(timestep)).square() * ~chosen
     return (weight * (clean - batch.image).square().mean((1, 2, 3))).mean()
-
-
-def spoilt(batch: dataset.Batch, generator: Generator) -> Float[Tensor, "b c h w"]:
-    """The batch's pictures, blurred, half transparent and of a wrong colour; what was told of them stays right.
-
-    Such are the first pictures of a 3D object in the making. A denoiser that never saw them corrects them away from
-    what it was told (docs/embedded-prior.md).
-    """
-    count, size = len(batch.image), batch.image.shape[-2:]
-    coarse = F.interpolate(F.avg_pool2d(batch.image, 8), size, mode="bilinear")
-    blurred = torch.lerp(batch.image, coarse, torch.rand(count, 1, 1, 1, generator=generator))
-    behind = batch.background[:, :, None, None] * 2 - 1
-    gain = torch.rand(count, 3, 1, 1, generator=generator) * 1.5 - 0.25
-    return behind + gain * (blurred - behind)
 
 
 def random_timesteps(count: int, steps: int, generator: Generator) -> Int[Tensor, " b"]:
@@ -234,7 +219,7 @@ def averaged(training: Training) -> Parts:
 def prepare(assets: Path, work: Path, options: TrainOptions, report: Report) -> None:
     """Render the pictures to learn from into the folder `work`, if they are not there."""
     if not (work / VIEWS).exists():
-        dataset.build(assets, work / VIEWS, options.views, options.seed, report)
+        views.build(assets, work / VIEWS, options.views, options.seed, report)
 
 
 def train(work: Path, options: TrainOptions, report: Report, stop: Stop) -> Training:
@@ -247,7 +232,7 @@ def train(work: Path, options: TrainOptions, report: Report, stop: Stop) -> Trai
     if (work / "state.safetensors").exists():
         restore(training, work)
         report(f"going on at step {training.step}")
-    pictures = dataset.Pictures(dataset.open_views(work / VIEWS))
+    pictures = dataset.Pictures(views.open_views(work / VIEWS))
     _loop(training, pictures, options, work, report, stop)
     return training
 

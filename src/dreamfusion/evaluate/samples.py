@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded.dataset import COLOURS, DISTANCE, FOV_DEG, SIZE
+from dreamfusion.embedded.dataset import COLOURS
 from dreamfusion.embedded.sheet import save_sheet
+from dreamfusion.embedded.views import DISTANCE, FOV_DEG, SIZE
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.judge import Judge
 from dreamfusion.evaluate.judge.views import SIDES
