@@ -15,7 +15,7 @@ from dreamfusion import build
 from dreamfusion import config as c
 from dreamfusion.config import Config, GridField, LearnedBackground, MlpField, SceneConfig, SolidBackground
 from dreamfusion.config_check import validate
-from dreamfusion.config_distill import CsdLaw, DistillConfig, IsmLaw, NfsdLaw, VsdLaw
+from dreamfusion.config_distill import DistillConfig, IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.config_text import from_json, schedule_from_text, schedule_text, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.presets import PRESETS, preset
@@ -159,7 +159,6 @@ BAD = {
         {"distill": DistillConfig(VsdLaw()), "large": c.LargeConfig(offload=True)},
         "--distill vsd .* leave out --large.offload",
     ),
-    "csd rescaled": ({"distill": DistillConfig(CsdLaw(), rescale=0.5)}, "--distill csd .* use --distill.rescale 0"),
     "smooth mlp": (
         {"scene": SceneConfig(field=MlpField()), "regularise": c.RegulariseConfig(smoothness=Constant(1.0))},
         "--regularise.smoothness",

@@ -77,6 +77,16 @@ def test_csd_and_a_scale_of_zero_want_nothing(prior):
     assert not gradient.any()
 
 
+def test_csd_takes_nothing_of_guidance_back(prior):
+    x, given = random(COUNT, 3, SIZE, SIZE), conditioning(prior)
+    plain, rescaled = (
+        Distillation(Csd(), Guidance(SCALE, share))(x, given, prior, 0.0, torch.Generator().manual_seed(0))
+        for share in (None, 1.0)
+    )
+    assert plain.any()
+    assert torch.equal(plain, rescaled)
+
+
 def test_perp_neg_acts_in_every_law_as_in_guidance(prior):
     """It adds s times the weighted perpendicular part to the guided estimate; what laws subtract stays as it was."""
     plain, given = conditioning(prior), conditioning(prior, against="ugly", weight=-0.7)

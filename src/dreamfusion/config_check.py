@@ -172,10 +172,7 @@ def _validate_law(config: Config) -> None:
             require("distill.law.rate", rate, 0)
             if config.large.offload:
                 raise UserError("--distill vsd needs the prior's weights on the way back: leave out --large.offload")
-        case CsdLaw():
-            if config.distill.rescale:
-                raise UserError("--distill csd is all guidance, none is to take back: use --distill.rescale 0")
-        case SdsLaw():
+        case SdsLaw() | CsdLaw():
             pass
 
 

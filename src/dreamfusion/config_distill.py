@@ -72,4 +72,4 @@ class DistillConfig:
     max_norm: float = 0.0
     """longest gradient per picture; 0 for no limit"""
     rescale: float = 0.0
-    """share of guidance's extra contrast that is taken back, 0..1"""
+    """share of guidance's extra contrast that is taken back, 0..1; csd takes none back"""

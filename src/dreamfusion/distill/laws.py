@@ -26,11 +26,12 @@ class Csd:
     """Classifier score distillation: s (eps(x_t; y, t) - eps(x_t; t)) (Yu et al. 2023, arXiv 2310.19415, section 4).
 
     Guidance alone, the gradient of an implicit classifier: what x has to become more of to be told from any picture.
-    The guidance scale is only a factor. A negative prompt takes the place of the empty caption.
+    The guidance scale is only a factor. A negative prompt takes the place of the empty caption. Nothing of guidance's
+    contrast is taken back, as that is all there is: `rescale` does not count.
     """
 
     def __call__(self, at: Draw) -> Float[Tensor, "b c u v"]:
-        says = at.estimates()
+        says = replace(at, guidance=replace(at.guidance, rescale=None)).estimates()
         return says.guided - says.base
 
 
