@@ -401,7 +401,7 @@ def test_the_network_knows_the_noise_schedule_of_its_scheduler():
 
 
 def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_sketch():
-    """Where sketch and picture differ as the sketch says, the posterior mean of a Gaussian; checked by regression."""
+    """Where sketch and picture differ as the sketch says, the posterior mean of a Gaussian: slope and error."""
     unet, draw = new_parts(0).unet, generator()
     timestep, (text, known) = torch.full((64,), 300), (torch.zeros(64, 1, 128), torch.zeros(64, sum(GROUPS)))
     unet.sketch.look[-1].bias.data[-2:] = -4
@@ -417,9 +417,10 @@ def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_
     left = (1 - share) / (share * spread.square() + 1 - share) * spread.square()  # the posterior's variance
     for some in (spread < spread.median(), spread > spread.median()):
         some = some.expand_as(drawn)
-        slope = (known_part * (clean - drawn))[some].mean() / known_part[some].square().mean()
+        told, wide = spread.expand_as(drawn)[some].square(), share.expand_as(drawn)[some]
+        slope = (wide.sqrt() * told).mean() / (wide * told + 1 - wide).mean()  # a regression of clean on noisy
         found = (known_part * (guess - drawn))[some].mean() / known_part[some].square().mean()
-        assert found.item() == pytest.approx(slope.item(), rel=0.05)  # 1.2 % is one standard error
+        assert found.item() == pytest.approx(slope.item(), rel=0.01)
         error = (guess - clean)[some].square().mean().item()
         assert error == pytest.approx(left.expand_as(drawn)[some].mean().item(), rel=0.01)
 
