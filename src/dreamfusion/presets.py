@@ -47,8 +47,8 @@ FAST = Config(
     # Mostly colour early on; the lamp stands as far away as the camera.
     light=LightConfig(albedo_until=0.2, shaded=0.6, textureless=0.35, ambient=0.3, diffuse=0.7, distance=(2.5, 4.0)),
     # A prior that is told camera, background and light leaves little to guess: more guidance only burns the colours,
-    # and the contrast that this little adds is taken back. Much noise all along: through less of it the prior believes
-    # a grey ball or a wrong colour that it sees (docs/embedded-prior.md).
+    # and the contrast that this little adds is taken back. Much noise all along: less of it changes nothing that can be
+    # seen, and once spoilt colours (docs/embedded-prior.md).
     distill=DistillConfig(guidance_scale=2.0, rescale=1.0, t_min=Ramp(0.75, 0.5), t_max=Constant(0.98)),
     # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers. The entropy
     # turns soft matter into surfaces, which a mesh can follow.
