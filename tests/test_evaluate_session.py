@@ -89,6 +89,16 @@ def test_what_goes_wrong_with_a_run_is_told_not_raised(task, monkeypatch):
     assert pictures_of(task.folder).exists()  # it is looked at all the same
 
 
+def test_a_runs_own_files_can_be_left_for_later(task, monkeypatch):
+    monkeypatch.setattr(making, "evaluation_views", lambda *_: torch.zeros(3, VIEWS, SIZE, SIZE, 3))
+    assert make(replace(task, files=False), Event()) == ""
+    folder = RunFolder(task.folder)
+    assert pictures_of(task.folder).exists()
+    assert folder.checkpoint.exists()
+    assert not folder.sheet.exists()
+    assert not folder.mesh.exists()
+
+
 def test_what_is_there_is_not_made_again(task):
     pictures_of(task.folder).parent.mkdir(parents=True)
     pictures_of(task.folder).touch()

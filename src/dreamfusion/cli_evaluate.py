@@ -45,6 +45,8 @@ class Evaluate:
     """of every run, if not the preset's"""
     jobs: int = 0
     """runs at a time; 0 makes one per core"""
+    files: bool = True
+    """write turntable, mesh and page of every run; without, `dreamfusion resume RUN` writes them later"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ... or mps"""
 
@@ -101,7 +103,7 @@ def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
         return session.judge_samples(arguments.out, arguments.prior, arguments.conditions, arguments.device)
     changes = {name: getattr(arguments, name) for name in ("prior", "seed", "conditions", "device")}
     changes |= {} if arguments.steps is None else {"steps": arguments.steps}
-    opened = session.new_session(arguments.out, arguments.scorer, changes, arguments.jobs)
+    opened = session.new_session(arguments.out, arguments.scorer, changes, arguments.jobs, arguments.files)
     if arguments.runs:
         return session.judge_folders(opened, arguments.runs, prompts, print)
     if arguments.ablation:

@@ -33,6 +33,8 @@ class Task:
 
     config: Config
     folder: Path
+    files: bool = True
+    """write the turntable, mesh and page of the run too, not only its checkpoint and what is judged"""
 
 
 def pictures_of(folder: Path) -> Path:
@@ -70,7 +72,7 @@ def make(task: Task, stop: Stop) -> str:
             for _ in steps:
                 if stop.is_set():
                     return "stopped"
-        problem = _finished(job, stop)
+        problem = _finished(job, stop) if task.files else ""
         if stop.is_set():
             return "stopped"
         save_views(evaluation_views(job.run.scene, job.run.recipe.show), pictures_of(task.folder))

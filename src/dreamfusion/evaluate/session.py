@@ -36,9 +36,11 @@ class Session:
     """of every run, but for its prompt"""
     jobs: int
     """runs at a time"""
+    files: bool = True
+    """as in Task"""
 
 
-def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int) -> Session:
+def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int, files: bool = True) -> Session:
     """`changes` to the fast preset; `jobs` 0 makes as many runs at a time as there are cores.
 
     Raises UserError for a scorer that cannot be opened.
@@ -47,7 +49,7 @@ def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int
     jobs = jobs or cores
     config = replace(preset("fast"), preview_every=0.0, threads=max(1, cores // jobs), **changes)
     config = replace(config, prior_sha256=prior_digest(config))
-    return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs)
+    return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs, files)
 
 
 def run_suites(session: Session, names: Sequence[str], say: Say, stopped: Stopped) -> list[Path]:
@@ -96,7 +98,7 @@ def judge_samples(out: Path, prior: str, conditions: bool, device: str) -> list[
 def made(session: Session, suite_of: Mapping[str, str], runs: Path, say: Say, stopped: Stopped) -> list[Result] | None:
     """The runs of all prompts in the folder `runs`, made where they are missing; None if it was stopped before."""
     tasks = [
-        Task(replace(session.config, prompt=prompt), runs / folder_name(prompt, session.config.seed))
+        Task(replace(session.config, prompt=prompt), runs / folder_name(prompt, session.config.seed), session.files)
         for prompt in suite_of
     ]
     problems = make_all(tasks, session.jobs, say, stopped)
