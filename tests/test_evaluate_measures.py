@@ -3,12 +3,14 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from dreamfusion.config import Config
 from dreamfusion.embedded import dataset
 from dreamfusion.embedded.table import names, nouns
 from dreamfusion.errors import UserError
@@ -22,7 +24,9 @@ from dreamfusion.evaluate.measure import Result, captions_of, figures, verdicts
 from dreamfusion.evaluate.r_precision import retrieved, wilson
 from dreamfusion.evaluate.report import Report, write_report
 from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS, cameras, read_views, save_views
+from dreamfusion.provenance import prior_digest
 
+DOCS = Path(__file__).parents[1] / "docs"
 PROMPTS = ["a red car", "a blue car", "a frog", "an orange pig"]
 CARD = {"name": "stub", "nouns": ["car", "frog", "pig"], "with front": ["car", "pig"]} | {
     "real meshes": {"fronts": {"car": 0.2, "pig": 0.4}}
@@ -221,6 +225,20 @@ def test_the_report_shows_every_run_failures_first(tmp_path):
 
 
 # Suites
+
+
+def test_the_report_that_is_shown_is_of_the_weights_that_ship():
+    """Whoever replaces the weights evaluates again; the page shows the figures that the report has."""
+    told = json.loads((DOCS / "results" / "report.json").read_text("utf-8"))
+    assert told["facts"]["prior_sha256"] == prior_digest(Config(prompt="a car"))
+    assert {run["prompt"] for run in told["runs"]} == set(suites.pool())
+    for kind in KINDS:
+        mean = sum(run["precision"][kind] for run in told["runs"]) / 80
+        assert told["figures"]["all"]["precision"][kind] == pytest.approx(asdict(wilson(mean, 80)))
+    report, page = ((DOCS / name).read_text("utf-8") for name in ("results/report.md", "evaluation.md"))
+    rows = [line for line in report.splitlines() if re.match(r"\| \w+ \(\d+\)", line)]
+    assert len(rows) == 4
+    assert [row for row in rows if row not in page] == []
 
 
 def test_the_suites_are_what_their_rule_says():

@@ -185,7 +185,9 @@ def test_nothing_is_reported_of_a_suite_that_was_stopped(opened):
 def test_run_folders_are_judged_as_they_are(opened, task):
     generate.begin(replace(task.config, prompt=PROMPTS[0]), task.folder)
     files = session.judge_folders(opened, [task.folder], PROMPTS, print)
-    assert json.loads(files[0].read_text())["facts"]["captions"] == 4
+    numbers = json.loads(files[0].read_text())
+    assert numbers["facts"]["captions"] == 4
+    assert (opened.out / numbers["runs"][0]["run"]).resolve() == task.folder.resolve()
     assert pictures_of(task.folder).exists()
     with pytest.raises(UserError, match="no run folder"):
         session.judge_folders(opened, [task.folder.parent], [], print)

@@ -98,15 +98,23 @@ def test_modules_and_public_functions_say_what_they_are(path):
     assert [node.name for node in public if not ast.get_docstring(node)] == []
 
 
+ROOT = PACKAGE.parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_lead_to_files_that_are_there(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_a_source_package_has_the_pictures_of_its_pages():
-    root = PACKAGE.parents[1]
-    packed = (root / "pyproject.toml").read_text(encoding="utf-8").split("[tool.hatch.build.targets.sdist]")[1]
-    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    packed = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool.hatch.build.targets.sdist]")[1]
     shown = [
-        (page, link) for page in pages for link in re.findall(r"!\[[^\]]*\]\(([^)#:]+)\)", page.read_text("utf-8"))
+        (page, link) for page in PAGES for link in re.findall(r"!\[[^\]]*\]\(([^)#:]+)\)", page.read_text("utf-8"))
     ]
     assert len(shown) > 2
     for page, link in shown:
-        picture = (page.parent / link).resolve().relative_to(root)
-        assert (root / picture).is_file()
+        picture = (page.parent / link).resolve().relative_to(ROOT)
+        assert (ROOT / picture).is_file()
         assert f'"{picture.parent.as_posix()}/*{picture.suffix}"' in packed

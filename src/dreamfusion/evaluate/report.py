@@ -4,6 +4,7 @@ Failures come first. Nothing is left out, nothing is chosen among seeds.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def write_report(report: Report, out: Path) -> list[Path]:
     """Write all four files into the folder `out`; returns them, the page last."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in ("report.json", "report.md", "grid.jpg", "report.html")]
-    write_json(paths[0], as_json(report))
+    write_json(paths[0], as_json(report, out))
     write_text(paths[1], as_markdown(report))
     with replacing(paths[2]) as part:
         grid(report.verdicts).save(part, quality=85)
@@ -54,10 +55,10 @@ def write_report(report: Report, out: Path) -> list[Path]:
     return paths
 
 
-def as_json(report: Report) -> dict[str, object]:
-    """Numbers only; what is not known is null."""
+def as_json(report: Report, out: Path) -> dict[str, object]:
+    """Numbers only; what is not known is null. Runs are told as seen from the folder `out`."""
     groups = {name: asdict(found) for name, found in report.groups.items()}
-    runs = [asdict(v) for v in report.worst_first]
+    runs = [asdict(v) | {"run": os.path.relpath(v.run, out)} for v in report.worst_first]
     return {"facts": dict(report.facts), "note": NOTE, "figures": without_nan(groups), "runs": without_nan(runs)}
 
 
