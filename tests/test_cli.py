@@ -65,9 +65,12 @@ def test_short_names_and_schedules():
 
 
 def test_negative_numbers_and_switches():
-    config = read_generate(["a chair", "--camera.elevation-deg", "-20", "-5", "--no-conditions"]).settings
+    config = read_generate(
+        ["a chair", "--camera.elevation-deg", "-20", "-5", "--no-view-words", "--conditions", "none"]
+    ).settings
     assert config.camera.elevation_deg == (-20.0, -5.0)
-    assert not config.conditions
+    assert not config.view_words
+    assert config.conditions == "none"
 
 
 def test_kinds_of_field_and_background():

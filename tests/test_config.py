@@ -87,7 +87,7 @@ def test_json_names_every_field():
         ({"scene": {"kind": "SceneConfig", "radios": 3}}, r"unknown setting scene\.radios"),
         ({"steps": "many"}, "steps must be int"),
         ({"steps": 1.5}, "steps must be int"),
-        ({"conditions": 1}, "conditions must be bool"),
+        ({"view_words": 1}, "view_words must be bool"),
         ({"camera": {"kind": "CameraConfig", "distance": [1]}}, r"camera\.distance must be a list of 2"),
         (
             {"scene": {"kind": "SceneConfig", "field": {"kind": "Hash"}}},

@@ -155,7 +155,7 @@ def test_a_multi_view_prior_sees_one_object_from_all_around(miniature_folders, t
     assert torch.equal(light.white[::4].repeat_interleave(4), light.white)
 
 
-@pytest.mark.parametrize("wrong", [{"views": 6}, {"conditions": False}])
+@pytest.mark.parametrize("wrong", [{"views": 6}, {"conditions": "no-camera"}])
 def test_a_multi_view_prior_wants_groups_and_cameras(miniature_folders, tiny_config, tmp_path, wrong):
     config = replace(config_for(tiny_config, miniature_folders[MULTI_VIEW], MULTI_VIEW), **wrong)
     with pytest.raises(UserError, match=r"4 views of one object.*--views 4.*--preset mvdream"):

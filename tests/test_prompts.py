@@ -78,7 +78,7 @@ def test_the_variety_is_told_where_the_prior_can_be_told_and_conditions_are_want
     told = table(able, variety=3)(five_views(), mixed_light()).known.variety
     assert told is not None
     assert told.tolist() == [3] * 5
-    for silent in (table(able, variety=3, use_conditions=False), table(Parrot(PLAIN_WORDS), variety=3)):
+    for silent in (table(able, variety=3, conditions="none"), table(Parrot(PLAIN_WORDS), variety=3)):
         assert silent(five_views(), mixed_light()).known.variety is None
 
 
@@ -159,8 +159,12 @@ def test_known_holds_what_the_prior_takes_and_nothing_else() -> None:
 def test_the_text_only_way_tells_the_prior_nothing_else() -> None:
     prior = Parrot(CLAY_WORDS, frozenset({"pose", "background", "light"}))
     with_all = table(prior)(five_views(), mixed_light(), torch.rand(5, 3))
-    text_only = table(prior, use_conditions=False)(five_views(), mixed_light(), torch.rand(5, 3))
+    text_only = table(prior, conditions="none")(five_views(), mixed_light(), torch.rand(5, 3))
     assert text_only.known.pose is text_only.known.background is text_only.known.light is None
+    no_camera = table(prior, conditions="no-camera")(five_views(), mixed_light(), torch.rand(5, 3))
+    assert no_camera.known.pose is None
+    assert no_camera.known.background is not None
+    assert no_camera.known.light is not None
     torch.testing.assert_close(text_only.text, with_all.text)
 
 

@@ -143,8 +143,8 @@ class PriorSample:
     """1 follows the caption, more exaggerates it"""
     seed: int = 0
     """of the noise"""
-    conditions: bool = True
-    """tell the prior camera, background, light and variety (by the seed) where it can use them, not words alone"""
+    conditions: Literal["all", "no-camera", "none"] = "all"
+    """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
     half: bool = False
     """run the prior in half precision (GPUs)"""
     device: str = "auto"

@@ -37,8 +37,8 @@ class Evaluate:
     """judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id"""
-    conditions: bool = True
-    """tell the prior camera, background, light and variety (by the seed) where it can use them, not words alone"""
+    conditions: Literal["all", "no-camera", "none"] = "all"
+    """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
     seed: int = 0
     """of every run"""
     steps: int | None = None

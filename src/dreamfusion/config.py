@@ -198,8 +198,8 @@ class Config:
     """of the CPU; 0 takes all cores"""
     half: bool = False
     """run the prior in half precision (GPUs)"""
-    conditions: bool = True
-    """tell the prior camera, background, light and variety (by the seed) where it can use them, not words alone"""
+    conditions: Literal["all", "no-camera", "none"] = "all"
+    """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
     view_words: bool = True
     """append 'front view' and the like to the prompt"""
     blend_views: bool = False

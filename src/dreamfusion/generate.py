@@ -273,10 +273,10 @@ def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
 
 
 def _require_groups(config: Config, together: int, team: Team) -> None:
-    if config.views % together or not config.conditions:
+    if config.views % together or config.conditions != "all":
         raise UserError(
             f"{config.prior} draws {together} views of one object at once and is told their cameras: use --views"
-            f" {together} (or a multiple of it) and --conditions, as --preset mvdream does"
+            f" {together} (or a multiple of it) and --conditions all, as --preset mvdream does"
         )
     if config.views % (together * team.size):
         raise UserError(

@@ -99,7 +99,7 @@ def prompt_table(config: Config, reader: Reader) -> PromptTable:
     wording = Wording(
         negative=config.negative,
         view_dependent=config.view_words,
-        use_conditions=config.conditions,
+        conditions=config.conditions,
         variety=config.seed,
         blend_views=config.blend_views,
         perp_neg=config.perp_neg,

@@ -10,7 +10,7 @@ from torch import Tensor
 from dreamfusion.cameras import Cameras
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
-from dreamfusion.priors import Conditioning, Known, Reader
+from dreamfusion.priors import Conditioning, Known, Reader, Told, told
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Wording:
     """takes the place of the empty caption in guidance"""
     view_dependent: bool = True
     """whether captions say from where the object is seen"""
-    use_conditions: bool = True
-    """whether the prior is told view, background, light and variety where it can use them, not words alone"""
+    conditions: Told = "all"
+    """what the prior is told beside words"""
     variety: int = 0
     """which of the things that the prompt fits (`Known.variety`)"""
     blend_views: bool = False
@@ -47,7 +47,7 @@ class PromptTable:
         blended = wording.blend_views or reader.view_words.interpolate
         self.view_words = replace(reader.view_words, interpolate=blended)
         self.wording = wording
-        self.conditions = reader.conditions if wording.use_conditions else frozenset[str]()
+        self.conditions = told(reader.conditions, wording.conditions)
         views = self.view_words.words if wording.view_dependent else ("",)
         surfaces = ("", self.view_words.textureless) if self.view_words.textureless else ("",)
         captions = [_caption(prompt, view, surface) for surface, view in product(surfaces, views)]

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from dreamfusion.cameras import orbit
 from dreamfusion.embedded.views import DISTANCE, FOV_DEG
 from dreamfusion.lights import albedo_only
-from dreamfusion.priors import Conditioning, Known, Reader
+from dreamfusion.priors import Conditioning, Known, Reader, Told, told
 from dreamfusion.priors.pipeline import PipelinePrior
 from dreamfusion.priors.sampling import caption_conditioning, ddim
 
@@ -21,11 +21,11 @@ BACKGROUND = 0.8
 
 
 def sides(
-    reader: Reader, captions: Sequence[str], device: torch.device, conditions: bool = True, variety: int = 0
+    reader: Reader, captions: Sequence[str], device: torch.device, conditions: Told = "all", variety: int = 0
 ) -> Conditioning:
     """What a prior is told to draw each caption from the front, left, back and right. Needs no denoiser.
 
-    The side is always in the words; with `conditions` the prior is also told what else it can be told.
+    The side is always in the words; `conditions` says what it is told besides.
     """
     azimuth = torch.tensor(AZIMUTHS_DEG).deg2rad().repeat(len(captions))
     count = len(azimuth)
@@ -34,9 +34,9 @@ def sides(
     words = reader.view_words
     texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
     cameras, behind = cameras.to(device), torch.full((count, 3), BACKGROUND, device=device)
-    told = {"pose": cameras.pose, "background": behind, "light": albedo_only(count, device)}
-    told["variety"] = torch.full((count,), variety, device=device)
-    known = Known(**{key: told[key] for key in reader.conditions}) if conditions else Known()
+    facts = {"pose": cameras.pose, "background": behind, "light": albedo_only(count, device)}
+    facts["variety"] = torch.full((count,), variety, device=device)
+    known = Known(**{name: facts[name] for name in told(reader.conditions, conditions)})
     return caption_conditioning(reader, texts, known)
 
 

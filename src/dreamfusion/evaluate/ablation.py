@@ -1,6 +1,6 @@
 """The paper's ablation (DreamFusion, figure 6): its ingredients one by one, each on top of those before it.
 
-Words alone tell the prior what it sees, as in the paper; the last row adds what the embedded prior can be told.
+View words alone tell the prior from where it sees the object, as in the paper; the last row tells it the camera.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def variants(config: Config) -> dict[str, Config]:
     """What is compared, cumulative: narrow views of the plain colour, then all that makes `config`."""
     camera, light = config.camera, config.light
     narrow = replace(camera, azimuth_deg=NARROW_AZIMUTH_DEG, elevation_deg=NARROW_ELEVATION_DEG)
-    base = replace(config, camera=narrow, view_words=False, conditions=False, light=replace(light, shaded=0.0))
+    base = replace(config, camera=narrow, view_words=False, conditions="no-camera", light=replace(light, shaded=0.0))
     all_views = replace(base, camera=camera)
     view_words = replace(all_views, view_words=True)
     lighting = replace(view_words, light=replace(light, textureless=0.0))
@@ -36,7 +36,7 @@ def variants(config: Config) -> dict[str, Config]:
         "view words": view_words,
         "lighting": lighting,
         "textureless": textureless,
-        "conditions": replace(textureless, conditions=True),
+        "camera": replace(textureless, conditions="all"),
     }
 
 

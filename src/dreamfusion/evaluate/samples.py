@@ -21,7 +21,7 @@ from dreamfusion.evaluate.r_precision import Share, wilson
 from dreamfusion.evaluate.report import share_text, table, without_nan
 from dreamfusion.lights import albedo_only
 from dreamfusion.presets import FAST
-from dreamfusion.priors import Known, require_known
+from dreamfusion.priors import Known, Told, require_known, told
 from dreamfusion.priors.pipeline import PipelinePrior
 from dreamfusion.priors.sampling import caption_conditioning, ddim
 from dreamfusion.runs import replacing, write_json, write_text
@@ -52,8 +52,8 @@ class Sampling:
     """of captions with a colour word: pictures in which it sees that colour"""
 
 
-def draw(prior: PipelinePrior, captions: Sequence[str], conditions: bool, seed: int) -> Float[Tensor, "c v h w 3"]:
-    """Pictures in [0, 1] of every caption with each view word. With `conditions` the prior is told the rest as well.
+def draw(prior: PipelinePrior, captions: Sequence[str], conditions: Told, seed: int) -> Float[Tensor, "c v h w 3"]:
+    """Pictures in [0, 1] of every caption with each view word. `conditions` says what it is told besides.
 
     Raises UserError for words that the prior does not know.
     """
@@ -70,14 +70,14 @@ def draw(prior: PipelinePrior, captions: Sequence[str], conditions: bool, seed: 
 
 
 def _drawn(
-    prior: PipelinePrior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: bool, generator: Generator
+    prior: PipelinePrior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: Told, generator: Generator
 ) -> Float[Tensor, "b h w 3"]:
     full, device = torch.ones(len(texts)), prior.schedule.signal.device
     ring = orbit(angle[:, 0], angle[:, 1], full * DISTANCE, full * math.radians(FOV_DEG), SIZE).to(device)
     behind = torch.full((len(texts), 3), BACKGROUND, device=device)
-    told = {"pose": ring.pose, "background": behind, "light": albedo_only(len(texts), device)}
-    told["variety"] = torch.zeros(len(texts), dtype=torch.long, device=device)
-    known = Known(**{name: told[name] for name in prior.conditions}) if conditions else Known()
+    facts = {"pose": ring.pose, "background": behind, "light": albedo_only(len(texts), device)}
+    facts["variety"] = torch.zeros(len(texts), dtype=torch.long, device=device)
+    known = Known(**{name: facts[name] for name in told(prior.conditions, conditions)})
     given = caption_conditioning(prior, texts, known)
     return prior.decode(ddim(prior, given, STEPS, GUIDANCE, generator, prior.space.limit)).cpu()
 
@@ -111,7 +111,7 @@ def _by_view(right: Tensor) -> dict[str, Share]:
 
 
 def report_samples(
-    prior: PipelinePrior, judge: Judge, captions: Sequence[str], conditions: bool, out: Path
+    prior: PipelinePrior, judge: Judge, captions: Sequence[str], conditions: Told, out: Path
 ) -> list[Path]:
     """Draw, judge, and write the sheet and the figures into the folder `out`; returns the files."""
     pictures = draw(prior, captions, conditions, SEED)

@@ -18,7 +18,7 @@ from dreamfusion.evaluate.scorer import Scorer, open_scorer
 from dreamfusion.evaluate.suites import SUITES, pool, suite
 from dreamfusion.evaluate.views import evaluation_views, read_views, save_views
 from dreamfusion.presets import preset
-from dreamfusion.priors import PriorOptions, open_prior
+from dreamfusion.priors import PriorOptions, Told, open_prior
 from dreamfusion.provenance import prior_digest
 from dreamfusion.runs import RunFolder, folder_name
 
@@ -88,7 +88,7 @@ def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[s
     return _reported(session, results, captions, say)
 
 
-def judge_samples(out: Path, prior: str, conditions: bool, device: str) -> list[Path]:
+def judge_samples(out: Path, prior: str, conditions: Told, device: str) -> list[Path]:
     """Judge what the prior draws of the 60 captions; returns the files of the report."""
     generate.settle(0, device)
     opened = open_prior(prior, PriorOptions(device=device_of(device)))

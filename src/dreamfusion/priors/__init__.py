@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamfusion.priors.options import PriorOptions
-from dreamfusion.priors.protocol import Conditioning, Known, MultiViewPrior, Prior, Reader, RoughPrior
+from dreamfusion.priors.protocol import Conditioning, Known, MultiViewPrior, Prior, Reader, RoughPrior, Told, told
 from dreamfusion.priors.schedule import NoiseSchedule, Prediction
 from dreamfusion.priors.vocabulary import require_known, unknown_words, words_of
 
@@ -21,9 +21,11 @@ __all__ = [
     "PriorOptions",
     "Reader",
     "RoughPrior",
+    "Told",
     "open_prior",
     "open_reader",
     "require_known",
+    "told",
     "unknown_words",
     "words_of",
 ]

@@ -38,7 +38,7 @@ class MultiViewUNet:
     ) -> Float[Tensor, "b k u v"]:
         """See `denoisers`. Raises UserError without a camera, or for pictures that do not come in groups."""
         if known.pose is None:
-            raise UserError("a multi-view prior must be told the cameras: leave out --no-conditions")
+            raise UserError("a multi-view prior must be told the cameras: use --conditions all")
         if len(noisy) % VIEWS:
             raise UserError(f"a multi-view prior takes groups of {VIEWS} views: use --views {VIEWS}")
         camera = camera_numbers(known.pose).to(noisy)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +33,14 @@ class Known:
             light=None if self.light is None else _tiled_light(self.light, times),
             variety=None if self.variety is None else _tiled(self.variety, times),
         )
+
+
+Told = Literal["all", "no-camera", "none"]
+
+
+def told(able: frozenset[str], wanted: Told) -> frozenset[str]:
+    """Which of the conditions (fields of `Known`) that a prior is able to use it is told."""
+    return {"all": able, "no-camera": able - {"pose"}, "none": frozenset[str]()}[wanted]
 
 
 @dataclass(frozen=True, eq=False)
