@@ -245,7 +245,7 @@ def test_samples_show_the_side_that_they_are_asked_for_and_repeat(monkeypatch):
     """A television is wide from the front and narrow from the side."""
     monkeypatch.setattr(samples, "STEPS", 4)
     prior = open_prior("embedded")
-    one, other = (samples.draw(prior, ["a television"], True, 0) for _ in range(2))
+    one, other = (samples.draw(prior, ["a television"], "all", 0) for _ in range(2))
     assert one.shape == (1, 5, 64, 64, 3)
     assert torch.equal(one, other)
     front, left = (((view - samples.BACKGROUND).abs().amax(-1) > 0.15).any(0).sum() for view in one[0, :2])
