@@ -1,9 +1,9 @@
 """Training of the embedded prior: `dreamfusion prior train --assets DIR` makes weights from meshes.
 
 x0 prediction under a cosine schedule; squared error in units of what is to be corrected at a noise level, so that all
-levels weigh the same; captions dropped for classifier-free guidance; camera, background, light and variety dropped so
-that words alone work too. The state (networks, averages, optimiser, random generator) is written every few minutes;
-an interrupted run goes on where it stopped.
+levels weigh the same; captions dropped for classifier-free guidance; camera, background, light and variety dropped,
+each for itself, so that the prior does without any of them. The state (networks, averages, optimiser, random generator)
+is written every few minutes; an interrupted run goes on where it stopped.
 """
 
 import copy
