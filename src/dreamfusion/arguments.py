@@ -143,7 +143,7 @@ class PriorSample:
     """1 follows the caption, more exaggerates it"""
     seed: int = 0
     """of the noise"""
-    conditions: Literal["all", "no-camera", "none"] = "all"
+    conditions: c.Told = "all"
     """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
     half: bool = False
     """run the prior in half precision (GPUs)"""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dreamfusion import arguments as a
+from dreamfusion.config import Told
 from dreamfusion.config_check import require
 from dreamfusion.errors import UserError
 from dreamfusion.interrupt import INTERRUPTED, interruptible
@@ -37,7 +38,7 @@ class Evaluate:
     """judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id"""
-    conditions: Literal["all", "no-camera", "none"] = "all"
+    conditions: Told = "all"
     """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
     seed: int = 0
     """of every run"""

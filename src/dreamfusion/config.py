@@ -51,7 +51,11 @@ __all__ = [
     "ShampooConfig",
     "SolidBackground",
     "Span",
+    "Told",
 ]
+
+Told = Literal["all", "no-camera", "none"]
+"""what a prior is told beside words (`priors.told`)"""
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ class Config:
     """of the CPU; 0 takes all cores"""
     half: bool = False
     """run the prior in half precision (GPUs)"""
-    conditions: Literal["all", "no-camera", "none"] = "all"
+    conditions: Told = "all"
     """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
     view_words: bool = True
     """append 'front view' and the like to the prompt"""
