@@ -63,14 +63,8 @@ class PromptTable:
         """What to tell the prior about each view. `background` is the colour behind it in [0, 1], where it is plain."""
         text = self._embedded(self._by_word(cameras), light)
         against, weight = self._against(cameras, light, text)
-        known = Known(
-            pose=cameras.pose if "pose" in self.conditions else None,
-            background=background if "background" in self.conditions else None,
-            light=light if "light" in self.conditions else None,
-            variety=cameras.fov_y.new_full((len(text),), self.wording.variety, dtype=torch.long)
-            if "variety" in self.conditions
-            else None,
-        )
+        variety = cameras.fov_y.new_full((len(text),), self.wording.variety, dtype=torch.long)
+        known = Known(cameras.pose, background, light, variety).only(self.conditions)
         return Conditioning(
             text=text,
             empty=self.empty.expand_as(text),

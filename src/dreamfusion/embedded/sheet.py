@@ -34,10 +34,8 @@ def sides(
     words = reader.view_words
     texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
     cameras, behind = cameras.to(device), torch.full((count, 3), BACKGROUND, device=device)
-    facts = {"pose": cameras.pose, "background": behind, "light": albedo_only(count, device)}
-    facts["variety"] = torch.full((count,), variety, device=device)
-    known = Known(**{name: facts[name] for name in told(reader.conditions, conditions)})
-    return caption_conditioning(reader, texts, known)
+    known = Known(cameras.pose, behind, albedo_only(count, device), torch.full((count,), variety, device=device))
+    return caption_conditioning(reader, texts, known.only(told(reader.conditions, conditions)))
 
 
 def samples(

@@ -75,10 +75,9 @@ def _drawn(
     full, device = torch.ones(len(texts)), prior.schedule.signal.device
     ring = orbit(angle[:, 0], angle[:, 1], full * DISTANCE, full * math.radians(FOV_DEG), SIZE).to(device)
     behind = torch.full((len(texts), 3), BACKGROUND, device=device)
-    facts = {"pose": ring.pose, "background": behind, "light": albedo_only(len(texts), device)}
-    facts["variety"] = torch.zeros(len(texts), dtype=torch.long, device=device)
-    known = Known(**{name: facts[name] for name in told(prior.conditions, conditions)})
-    given = caption_conditioning(prior, texts, known)
+    variety = torch.zeros(len(texts), dtype=torch.long, device=device)
+    known = Known(ring.pose, behind, albedo_only(len(texts), device), variety)
+    given = caption_conditioning(prior, texts, known.only(told(prior.conditions, conditions)))
     return prior.decode(ddim(prior, given, STEPS, GUIDANCE, generator, prior.space.limit)).cpu()
 
 

@@ -1,6 +1,6 @@
 """What the rest knows of a text-to-image diffusion model: the `Prior` protocol and the records that go through it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -24,6 +24,10 @@ class Known:
     light: Light | None = None
     variety: Int[Tensor, " b"] | None = None
     """which of the things that the caption fits, by any number >= 0; the same number means the same thing"""
+
+    def only(self, names: Collection[str]) -> "Known":
+        """The fields of these names; the others are hidden."""
+        return Known(**{name: getattr(self, name) for name in names})
 
     def repeated(self, times: int) -> "Known":
         """The whole batch, `times` times in a row."""
