@@ -311,6 +311,20 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
         f"{kind}, {look}" for kind in ("new meshes", "new views") for look in ("colour", "textureless")
     }
     assert "new meshes, textureless (2 pictures)" in describe(out)
+    other = tmp_path / "other"
+    begin = ["--start", str(out), "--seed", "8", "--learning-rate", "0"]
+    assert cli.run([*command[:4], "--work", str(tmp_path / "new"), "--out", str(other), "--steps", "1", *begin]) == 0
+    begun = open_judge(folder=other)
+    assert begun.card["training"] == {"steps": 4, "pictures": 16}
+    for one, same in zip(judge.network.parameters(), begun.network.parameters(), strict=True):
+        assert torch.equal(one, same)  # a learning rate of zero teaches nothing
+    first, second = (views.open_views(folder / "views").learn for folder in (work, tmp_path / "new"))
+    assert not torch.equal(first.alpha, second.alpha)  # another seed, other views
+    assert cli.run([*command[:4], "--work", str(work), "--start", str(tmp_path)]) == 2
+    assert "there is no judge in" in capsys.readouterr().err
+    monkeypatch.setattr(shipping, "nouns", lambda: table[:1])
+    assert cli.run([*command[:4], "--work", str(work), "--start", str(out)]) == 2
+    assert "knows other nouns" in capsys.readouterr().err
 
 
 def test_meshes_kept_from_the_judge_are_not_learned_from():

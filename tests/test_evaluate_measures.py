@@ -15,15 +15,17 @@ from dreamfusion.embedded import dataset
 from dreamfusion.embedded.table import names, nouns
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import suites
+from dreamfusion.evaluate.ablation import variants
 from dreamfusion.evaluate.captions import Meaning, meaning, require_meaning, without_colour
 from dreamfusion.evaluate.janus import fronts
-from dreamfusion.evaluate.judge.judge import Judge
+from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet, Opinion
 from dreamfusion.evaluate.making import pictures_of
 from dreamfusion.evaluate.measure import Result, captions_of, figures, verdicts
 from dreamfusion.evaluate.r_precision import retrieved, wilson
 from dreamfusion.evaluate.report import Report, write_report
 from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS, cameras, read_views, save_views
+from dreamfusion.presets import preset
 from dreamfusion.provenance import prior_digest
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -229,10 +231,11 @@ def test_the_report_shows_every_run_failures_first(tmp_path):
 
 @pytest.mark.parametrize(("name", "conditions"), [("report", "all"), ("no-camera", "no-camera")])
 def test_the_report_that_is_shown_is_of_the_weights_that_ship(name, conditions):
-    """Whoever replaces the weights evaluates again; the page shows the figures that the report has."""
+    """Whoever replaces the weights of prior or judge evaluates again; the page shows the figures of the report."""
     told = json.loads((DOCS / "results" / f"{name}.json").read_text("utf-8"))
     assert told["facts"]["conditions"] == conditions
     assert told["facts"]["prior_sha256"] == prior_digest(Config(prompt="a car"))
+    assert told["facts"]["scorer"] == open_judge().name
     assert {run["prompt"] for run in told["runs"]} == set(suites.pool())
     for kind in KINDS:
         mean = sum(run["precision"][kind] for run in told["runs"]) / 80
@@ -240,6 +243,17 @@ def test_the_report_that_is_shown_is_of_the_weights_that_ship(name, conditions):
     report, page = ((DOCS / path).read_text("utf-8") for path in (f"results/{name}.md", "evaluation.md"))
     rows = [line for line in report.splitlines() if re.match(r"\| \w+ \(\d+\)", line)]
     assert len(rows) == 4
+    assert [row for row in rows if row not in page] == []
+
+
+def test_the_ablation_that_is_shown_is_of_the_weights_that_ship():
+    told = json.loads((DOCS / "results" / "ablation.json").read_text("utf-8"))
+    assert told["facts"]["prior_sha256"] == prior_digest(Config(prompt="a car"))
+    assert told["facts"]["scorer"] == open_judge().name
+    assert list(told["variants"]) == list(variants(preset("fast")))
+    report, page = ((DOCS / path).read_text("utf-8") for path in ("results/ablation.md", "evaluation.md"))
+    rows = [line for line in report.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(told["variants"])
     assert [row for row in rows if row not in page] == []
 
 

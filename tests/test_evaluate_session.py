@@ -8,6 +8,7 @@ from threading import Event
 
 import pytest
 import torch
+from PIL import Image
 
 from dreamfusion import cli, generate
 from dreamfusion.config_text import to_json
@@ -222,6 +223,11 @@ def test_the_ablation_reports_every_variant_in_every_light(opened):
     assert list(numbers) == list(ablation.variants(preset("fast")))
     assert all(set(KINDS) < set(row) for row in numbers.values())
     assert len(opened.made) == 60
+    facts = json.loads(files[0].read_text())["facts"]
+    assert facts["conditions"] == ["no-camera", "all"]
+    with Image.open(files[2]) as sheet:  # six rows of ten runs, from the front and the back, two kinds of light
+        width, height = sheet.size
+    assert (width, height) == (10 * (2 * 64 + 8) - 8, 6 * (2 * 64 + 14 + 2 * 14))
     assert ablation.run_ablation(opened, print, lambda: True) == []
 
 

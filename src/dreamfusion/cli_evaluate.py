@@ -67,8 +67,14 @@ class JudgeTrain:
     """folder of the training's state; what is there is continued"""
     out: Path = Path("judging/judge")
     """folder of the finished judge"""
+    start: Path | None = None
+    """folder of a judge to begin with, in place of random weights"""
     steps: int | None = None
     """updates in all, if not the default"""
+    learning_rate: float | None = None
+    """the greatest, if not the default; warmed up to, then down to zero at the last step"""
+    seed: int | None = None
+    """of views and pictures, if not the default"""
 
 
 def evaluate(name: str, given: list[str]) -> int:
@@ -131,10 +137,11 @@ def judge_train(name: str, given: list[str]) -> int:
     from dreamfusion.evaluate.judge import shipping
     from dreamfusion.evaluate.judge.train import TrainOptions
 
-    options = TrainOptions()
-    if arguments.steps is not None:
-        require("steps", arguments.steps, 1)
-        options = replace(options, steps=arguments.steps)
+    chosen = {name: getattr(arguments, name) for name in ("start", "steps", "learning_rate", "seed")}
+    options = replace(TrainOptions(), **{name: value for name, value in chosen.items() if value is not None})
+    require("steps", options.steps, 1)
+    require("learning-rate", options.learning_rate, 0.0)
+    require("seed", options.seed, 0, 2**63 - 1)
     generate.settle(1, "cpu")  # its lanes are threads of their own
     with interruptible() as stop:
         folders = arguments.assets, arguments.work, arguments.out

@@ -3,20 +3,19 @@
 View words alone tell the prior from where it sees the object, as in the paper; the last row tells it the camera.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
 from dreamfusion.config import Config
 from dreamfusion.evaluate.judge.judge import open_judge
-from dreamfusion.evaluate.measure import Figures, Result, captions_of, figures, verdicts
+from dreamfusion.evaluate.measure import Verdict, captions_of, figures, verdicts
+from dreamfusion.evaluate.page import grid, titled
 from dreamfusion.evaluate.report import UNITS, share_text, table, without_nan
-from dreamfusion.evaluate.session import Say, Session, Stopped, made
+from dreamfusion.evaluate.session import Say, Session, Stopped, facts_of, made
 from dreamfusion.evaluate.suites import pool, suite
-from dreamfusion.evaluate.views import KINDS, save_views
-from dreamfusion.runs import write_json, write_text
+from dreamfusion.evaluate.views import KINDS
+from dreamfusion.runs import replacing, write_json, write_text
 
 NARROW_AZIMUTH_DEG, NARROW_ELEVATION_DEG = (-45.0, 45.0), (0.0, 30.0)
 
@@ -42,7 +41,7 @@ def variants(config: Config) -> dict[str, Config]:
 
 def run_ablation(session: Session, say: Say, stopped: Stopped) -> list[Path]:
     """Make and judge every variant on the ten prompts; returns the files written, or none if it was stopped."""
-    judge, found = open_judge(), dict[str, Figures]()
+    judge, found = open_judge(), dict[str, list[Verdict]]()
     captions = captions_of([*pool(), *suite("ablation")], bare=True)
     for name, config in variants(session.config).items():
         say(f"variant: {name}")
@@ -50,27 +49,26 @@ def run_ablation(session: Session, say: Say, stopped: Stopped) -> list[Path]:
         results = made(replace(session, config=config), dict.fromkeys(suite("ablation"), ""), runs, say, stopped)
         if results is None:
             return []
-        found[name] = figures(verdicts(results, captions, session.scorer, judge))
-        _save_row(results, session.out / f"{name.replace(' ', '-')}.png")
-    return _written(session, found, len(captions.coloured))
+        found[name] = verdicts(results, captions, session.scorer, judge)
+    runs = [Path(verdict.run) for judged in found.values() for verdict in judged]
+    return _written(facts_of(session, runs) | {"captions": len(captions.coloured)}, found, session.out)
 
 
-def _save_row(results: Sequence[Result], path: Path) -> None:
-    """Front and back of every run that left pictures, in all kinds of light."""
-    if shown := [result.pictures[:, [0, 4]] for result in results if result.pictures is not None]:
-        save_views(torch.cat(shown, dim=1), path)
-
-
-def _written(session: Session, found: Mapping[str, Figures], captions: int) -> list[Path]:
-    facts = {"scorer": session.scorer.name, "prior": session.config.prior, "steps": session.config.steps}
-    facts |= {"seed": session.config.seed, "captions": captions}
-    paths = [session.out / name for name in ("ablation.json", "ablation.md")]
-    rows = {name: {k: asdict(v.precision[k]) for k in KINDS} | {"janus": asdict(v.janus)} for name, v in found.items()}
-    write_json(paths[0], {"facts": facts, "variants": without_nan(rows)})
-    shown = [
-        ("each on top of those above", *KINDS, "Janus"),
-        *((name, *(share_text(v.precision[kind]) for kind in KINDS), share_text(v.janus)) for name, v in found.items()),
+def _written(facts: Mapping[str, object], found: Mapping[str, list[Verdict]], out: Path) -> list[Path]:
+    paths = [out / name for name in ("ablation.json", "ablation.md", "ablation.jpg")]
+    figures_of = {name: figures(judged) for name, judged in found.items()}
+    numbers = {
+        name: {kind: asdict(figure.precision[kind]) for kind in KINDS} | {"janus": asdict(figure.janus)}
+        for name, figure in figures_of.items()
+    }
+    write_json(paths[0], {"facts": dict(facts), "variants": without_nan(numbers)})
+    rows = [
+        (name, *(share_text(figure.precision[kind]) for kind in KINDS), share_text(figure.janus))
+        for name, figure in figures_of.items()
     ]
     told = [f"- {name}: {value}" for name, value in facts.items()]
-    write_text(paths[1], "\n".join(["# Ablation", "", *told, "", UNITS, "", *table(shown), ""]))
+    head = ("each on top of those above", *KINDS, "Janus")
+    write_text(paths[1], "\n".join(["# Ablation", "", *told, "", UNITS, "", *table([head, *rows]), ""]))
+    with replacing(paths[2]) as part:
+        titled({name: grid(judged, len(judged), views=2) for name, judged in found.items()}).save(part, quality=85)
     return paths

@@ -3,7 +3,7 @@
 import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from dreamfusion.evaluate.making import pictures_of
 from dreamfusion.evaluate.measure import Verdict
-from dreamfusion.evaluate.views import KINDS, SIZE
+from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS
 from dreamfusion.viewer import data_address
 
 TILE, LABEL, COLUMNS = 64, 14, 5
@@ -53,25 +53,40 @@ def _card(v: Verdict) -> str:
     return f'<section class="{verdict}">{heading}<p>{html.escape(said)}</p>{image}</section>'
 
 
-def grid(verdicts: Sequence[Verdict]) -> Image.Image:
-    """Every run from the front, left, back and right: colour above, geometry below. The order is that of the suites."""
-    tiles = [_tile(v) for v in verdicts]
-    width, height = 4 * TILE, 2 * TILE + LABEL
-    page = Image.new("RGB", (COLUMNS * (width + 8) - 8, -(-len(tiles) // COLUMNS) * (height + 6) - 6), "white")
+def grid(verdicts: Sequence[Verdict], columns: int = COLUMNS, views: int = 4) -> Image.Image:
+    """Every run from all four sides, or from the front and the back (2 `views`): colour above, geometry below.
+
+    The order is that of the suites.
+    """
+    tiles = [_tile(v, views) for v in verdicts]
+    width, height = views * TILE, 2 * TILE + LABEL
+    page = Image.new("RGB", (columns * (width + 8) - 8, -(-len(tiles) // columns) * (height + 6) - 6), "white")
     for index, tile in enumerate(tiles):
-        page.paste(tile, (index % COLUMNS * (width + 8), index // COLUMNS * (height + 6)))
+        page.paste(tile, (index % columns * (width + 8), index // columns * (height + 6)))
     return page
 
 
-def _tile(v: Verdict) -> Image.Image:
-    tile = Image.new("RGB", (4 * TILE, 2 * TILE + LABEL), "white")
+def titled(pages: Mapping[str, Image.Image]) -> Image.Image:
+    """Pages one below the other, each under its name."""
+    height = sum(page.height + 2 * LABEL for page in pages.values())
+    whole, top = Image.new("RGB", (max(page.width for page in pages.values()), height), "white"), 0
+    for name, page in pages.items():
+        ImageDraw.Draw(whole).text((3, top + LABEL // 2), name.upper(), fill="black")
+        whole.paste(page, (0, top + 2 * LABEL))
+        top += page.height + 2 * LABEL
+    return whole
+
+
+def _tile(v: Verdict, views: int) -> Image.Image:
+    tile = Image.new("RGB", (views * TILE, 2 * TILE + LABEL), "white")
     ImageDraw.Draw(tile).text((3, 1), f"{v.prompt}   {percent(v.precision['shaded'])} %", fill="black")
     if pictures_of(Path(v.run)).exists():
         with Image.open(pictures_of(Path(v.run))) as file:
             rows = np.asarray(file.convert("RGB")).reshape(len(KINDS), SIZE, -1, SIZE, 3)
-        shown = np.concatenate([rows[KINDS.index(kind)][:, ::2] for kind in ("shaded", "textureless")], axis=0)
-        sheet = Image.fromarray(shown.reshape(2 * SIZE, 4 * SIZE, 3))
-        tile.paste(sheet.resize((4 * TILE, 2 * TILE), Image.Resampling.BOX), (0, LABEL))
+        every = VIEWS // views
+        shown = np.concatenate([rows[KINDS.index(kind)][:, ::every] for kind in ("shaded", "textureless")], axis=0)
+        sheet = Image.fromarray(shown.reshape(2 * SIZE, views * SIZE, 3))
+        tile.paste(sheet.resize((views * TILE, 2 * TILE), Image.Resampling.BOX), (0, LABEL))
     return tile
 
 

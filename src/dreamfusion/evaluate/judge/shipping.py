@@ -4,7 +4,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from dreamfusion.embedded.table import nouns
+from dreamfusion.embedded.table import names, nouns
+from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge.accuracy import accuracies
 from dreamfusion.evaluate.judge.card import make_card, write_card
 from dreamfusion.evaluate.judge.judge import WEIGHTS, Judge, open_judge
@@ -26,6 +27,9 @@ def measured(training: Training, split: Split, options: TrainOptions, assets: Pa
     table = nouns()
     write(training.network, out)
     told = {"steps": training.step, "pictures": training.step * options.batch}
+    if options.start is not None:
+        before = open_judge(folder=options.start).card["training"]
+        told = {name: count + before[name] for name, count in told.items()}
     write_card(make_card(table, told, {}), out)
     judge = open_judge(folder=out)
     card = make_card(table, told, accuracies(judge.network, split))
@@ -36,9 +40,12 @@ def measured(training: Training, split: Split, options: TrainOptions, assets: Pa
 def main(folders: tuple[Path, Path, Path], options: TrainOptions, report: Report, stop: Stop) -> bool:
     """`folders`: the assets, the work folder that is gone on with, the folder of the finished judge.
 
-    Returns False if it was stopped before the last step; the same call then goes on.
+    Returns False if it was stopped before the last step; the same call then goes on. Raises UserError, before
+    anything is rendered, if there is no judge of these nouns to start from.
     """
     assets, work, out = folders
+    if options.start is not None and open_judge(folder=options.start).nouns != names(nouns()):
+        raise UserError(f"--start: the judge in {options.start} knows other nouns; train one from nothing")
     render_all(assets, work / "views", options.views, options.seed, report)
     split = open_views(work / "views")
     training = train(work, split, options, report, stop)

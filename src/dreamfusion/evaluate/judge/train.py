@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from dreamfusion.embedded.table import names, nouns
 from dreamfusion.errors import UserError
+from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet, new_network
 from dreamfusion.evaluate.judge.pictures import TRAINING, UNPAINTED, Batch, balanced, draw
 from dreamfusion.evaluate.judge.views import COUNTS, SIDES, Counts, Split, Views
@@ -54,7 +55,10 @@ class TrainOptions:
     colour_weight: float = 0.3
     views: Counts = COUNTS
     save_every: int = 250
+    start: Path | None = None
+    """folder of a judge whose weights it begins with, in place of random ones"""
     seed: int = 7
+    """of views and pictures"""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,10 @@ class Training:
 
 
 def new_training(nouns: int, options: TrainOptions) -> Training:
-    """An untrained network in every lane, and a fresh optimiser."""
+    """An untrained network, or the one it starts from, in every lane, and a fresh optimiser."""
     network = new_network(nouns, options.seed)
+    if options.start is not None:
+        network.load_state_dict(open_judge(folder=options.start).network.state_dict())
     lanes = [
         Lane(network if index == 0 else copy.deepcopy(network), Generator().manual_seed(options.seed + index))
         for index in range(options.lanes)
