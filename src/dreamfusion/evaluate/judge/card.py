@@ -25,7 +25,7 @@ def make_card(table: list[Noun], training: Mapping[str, Any], accuracy: Mapping[
     without = {row.noun for row in table if not row.front}
     kept = [row.file for row in table if row.kept_from == "judge"]
     return {
-        "name": "toybox-judge-1",
+        "name": "toybox-judge-2",
         "nouns": names(table),
         "with front": [noun for noun in names(table) if noun not in without],
         "colours": list(COLOURS),
