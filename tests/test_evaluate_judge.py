@@ -298,7 +298,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     assert cli.run(command) == 0
     assert len(steps) == 3
     assert "going on at step 2" in capsys.readouterr().out
-    split = views.open_views(work / "views")
+    split = views.open_views(work / "views-7")
     assert [len(part.noun) for part in (split.learn, split.new_views, split.new_meshes)] == [8, 4, 2]
     judge = open_judge(folder=out)
     assert judge.nouns == ["apple", "chest"]
@@ -318,7 +318,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     assert begun.card["training"] == {"steps": 4, "pictures": 16}
     for one, same in zip(judge.network.parameters(), begun.network.parameters(), strict=True):
         assert torch.equal(one, same)  # a learning rate of zero teaches nothing
-    first, second = (views.open_views(folder / "views").learn for folder in (work, tmp_path / "new"))
+    first, second = (views.open_views(folder).learn for folder in (work / "views-7", tmp_path / "new" / "views-8"))
     assert not torch.equal(first.alpha, second.alpha)  # another seed, other views
     with pytest.raises(UserError, match="there is no judge in"):
         cli.run([*command[:4], "--work", str(work), "--start", str(tmp_path)])

@@ -46,8 +46,9 @@ def main(folders: tuple[Path, Path, Path], options: TrainOptions, report: Report
     assets, work, out = folders
     if options.start is not None and open_judge(folder=options.start).nouns != names(nouns()):
         raise UserError(f"--start: the judge in {options.start} knows other nouns; train one from nothing")
-    render_all(assets, work / "views", options.views, options.seed, report)
-    split = open_views(work / "views")
+    rendered = work / f"views-{options.seed}"
+    render_all(assets, rendered, options.views, options.seed, report)
+    split = open_views(rendered)
     training = train(work, split, options, report, stop)
     if training.step < options.steps:
         report(f"stopped after step {training.step}, which is saved; the same command goes on")
