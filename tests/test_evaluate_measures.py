@@ -257,6 +257,20 @@ def test_the_ablation_that_is_shown_is_of_the_weights_that_ship():
     assert [row for row in rows if row not in page] == []
 
 
+def test_the_pages_tell_the_figures_of_the_report_and_of_the_judges_card():
+    readme, page = ((DOCS / path).read_text("utf-8") for path in ("../README.md", "evaluation.md"))
+    found = json.loads((DOCS / "results" / "report.json").read_text("utf-8"))["figures"]
+    colour, geometry = (100 * found["all"]["precision"][kind]["value"] for kind in ("shaded", "textureless"))
+    assert f"{colour:.0f} % of the views in colour and {geometry:.0f} % without" in readme
+    assert f"| 80 / 60 | {colour:.1f} / {geometry:.1f} |" in page
+    assert f"| 70 | {100 * found['unseen']['precision']['shaded']['value']:.1f} |" in page
+    right = open_judge().card["accuracy"]
+    for kind in ("new views", "new meshes"):
+        colour, geometry = (100 * right[f"{kind}, {look}"]["noun"] for look in ("colour", "textureless"))
+        assert f"| 90 / 80 | {colour:.1f} / {geometry:.1f} |" in page
+        assert f"| {colour:.1f} % | {geometry:.1f} % |" in page
+
+
 def test_the_suites_are_what_their_rule_says():
     assert {name: suites.suite(name) for name in suites.choose(nouns())} == suites.choose(nouns())
 

@@ -11,7 +11,7 @@ from dreamfusion.config import Config
 from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.measure import Verdict, captions_of, figures, verdicts
 from dreamfusion.evaluate.page import grid, titled
-from dreamfusion.evaluate.report import UNITS, share_text, table, without_nan
+from dreamfusion.evaluate.report import UNITS, listed_facts, share_text, table, without_nan
 from dreamfusion.evaluate.session import Say, Session, Stopped, facts_of, made
 from dreamfusion.evaluate.suites import pool, suite
 from dreamfusion.evaluate.views import KINDS
@@ -66,9 +66,8 @@ def _written(facts: Mapping[str, object], found: Mapping[str, list[Verdict]], ou
         (name, *(share_text(figure.precision[kind]) for kind in KINDS), share_text(figure.janus))
         for name, figure in figures_of.items()
     ]
-    told = [f"- {name}: {value}" for name, value in facts.items()]
     head = ("each on top of those above", *KINDS, "Janus")
-    write_text(paths[1], "\n".join(["# Ablation", "", *told, "", UNITS, "", *table([head, *rows]), ""]))
+    write_text(paths[1], "\n".join(["# Ablation", "", *listed_facts(facts), "", UNITS, "", *table([head, *rows]), ""]))
     with replacing(paths[2]) as part:
         titled({name: grid(judged, len(judged), views=2) for name, judged in found.items()}).save(part, quality=85)
     return paths

@@ -64,13 +64,18 @@ def as_json(report: Report, out: Path) -> dict[str, object]:
 
 def as_markdown(report: Report) -> str:
     """The figures as a table, then every run."""
-    facts = [f"- {name}: {value}" for name, value in report.facts.items()]
     runs = [
         ("prompt", "suite", "colour", "geometry", "fronts", "taken for", "problem"),
         *(_run_row(v) for v in report.worst_first),
     ]
-    lines = ["# Evaluation", "", *facts, "", f"{UNITS} {NOTE}", "", *table(figure_rows(report))]
+    lines = ["# Evaluation", "", *listed_facts(report.facts), "", f"{UNITS} {NOTE}", "", *table(figure_rows(report))]
     return "\n".join([*lines, "", "Failures first; shares of eight views.", "", *table(runs), ""])
+
+
+def listed_facts(facts: Mapping[str, object]) -> list[str]:
+    """Lines of a Markdown list; where runs differ, all their values."""
+    values = {name: value if isinstance(value, list) else [value] for name, value in facts.items()}
+    return [f"- {name}: {', '.join(map(str, several))}" for name, several in values.items()]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

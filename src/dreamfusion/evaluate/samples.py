@@ -18,7 +18,7 @@ from dreamfusion.evaluate.judge.judge import Judge
 from dreamfusion.evaluate.judge.views import SIDES
 from dreamfusion.evaluate.page import percent
 from dreamfusion.evaluate.r_precision import Share, wilson
-from dreamfusion.evaluate.report import share_text, table, without_nan
+from dreamfusion.evaluate.report import listed_facts, share_text, table, without_nan
 from dreamfusion.lights import albedo_only
 from dreamfusion.presets import FAST
 from dreamfusion.priors import Known, Told, require_known, told
@@ -140,6 +140,6 @@ def _markdown(facts: dict[str, object], found: Sampling) -> str:
         (name, *(share_text(shares[view]) for view in views))
         for name, shares in (("noun", found.noun), ("side", found.side), ("colour", found.colour))
     ]
-    told = [f"- {name}: {value}" for name, value in facts.items()]
     text = "Top-1 of the judge among all its words, in %, 95 % intervals in brackets."
-    return "\n".join(["# Samples", "", *told, "", text, "", *table([("right about", *views), *rows]), ""])
+    shown = table([("right about", *views), *rows])
+    return "\n".join(["# Samples", "", *listed_facts(facts), "", text, "", *shown, ""])
