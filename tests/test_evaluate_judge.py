@@ -322,6 +322,8 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     assert not torch.equal(first.alpha, second.alpha)  # another seed, other views
     with pytest.raises(UserError, match="there is no judge in"):
         cli.run([*command[:4], "--work", str(work), "--start", str(tmp_path)])
+    with pytest.raises(UserError, match="must stay"):
+        cli.run([*command[:4], "--work", str(work), "--out", str(out), "--start", str(out)])
     monkeypatch.setattr(shipping, "nouns", lambda: table[:1])
     with pytest.raises(UserError, match="knows other nouns"):
         cli.run([*command[:4], "--work", str(work), "--start", str(out)])

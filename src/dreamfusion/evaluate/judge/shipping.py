@@ -41,9 +41,11 @@ def main(folders: tuple[Path, Path, Path], options: TrainOptions, report: Report
     """`folders`: the assets, the work folder that is gone on with, the folder of the finished judge.
 
     Returns False if it was stopped before the last step; the same call then goes on. Raises UserError, before
-    anything is rendered, if there is no judge of these nouns to start from.
+    anything is rendered, if there is no judge of these nouns to start from, or it would be overwritten.
     """
     assets, work, out = folders
+    if options.start is not None and options.start.resolve() == out.resolve():
+        raise UserError(f"--start and --out are both {out}: the judge that is started from must stay")
     if options.start is not None and open_judge(folder=options.start).nouns != names(nouns()):
         raise UserError(f"--start: the judge in {options.start} knows other nouns; train one from nothing")
     rendered = work / f"views-{options.seed}"
