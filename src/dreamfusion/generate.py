@@ -61,8 +61,9 @@ def settle(threads: int, device: str = "auto") -> None:
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, available_cores() // beside))
     torch.set_flush_denormal(True)
-    # On a GPU sums are scattered in any order; there a seed repeats a run only up to rounding.
-    torch.use_deterministic_algorithms(device_of(device).type == "cpu")
+    # On a GPU sums are scattered in any order; there a seed repeats a run only up to rounding. Not
+    # `use_deterministic_algorithms`, which does the same and takes two seconds to import torch's compiler.
+    torch.set_deterministic_debug_mode("error" if device_of(device).type == "cpu" else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # missing in torch's stubs
 
 

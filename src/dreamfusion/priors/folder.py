@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
     loader = class_of(folder, component)
     if loader.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
+    quiet = nullcontext() if loader.__module__.startswith("dreamfusion.") else _without_progress_bar()
     try:
-        with _without_progress_bar():
+        with quiet:
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)
     except LOADING_ERRORS as error:
         raise UserError(f"{where} cannot be loaded as {loader.__name__}: {reason(error)}") from error
