@@ -111,7 +111,7 @@ from dreamfusion import generate
 from dreamfusion.optimise import advance, start
 from dreamfusion.presets import FAST
 config = replace(FAST, prompt="a hamburger", size=16)
-generate.settle(1)
+generate.settle(config)
 prior, prompts = generate.open_parts(config, torch.device("cpu"))
 advance(start(config, torch.device("cpu")), prior, prompts)
 import dreamfusion.mesh, dreamfusion.video, dreamfusion.viewer

@@ -38,6 +38,7 @@ LAYER = {
     "priors": WORDS,
     "prompts": WORDS,
     "views": WORDS,
+    "runtime": GROUND,
     "build": LOOP,
     "checkpoint": LOOP,
     "config": LOOP,
