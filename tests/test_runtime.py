@@ -111,6 +111,10 @@ def test_an_error_is_raised_when_all_calls_have_ended(where):
     assert ended.is_set()
 
 
+def test_each_thread_computes_alone():
+    assert runtime.side_by_side([torch.get_num_threads] * 3)[1:] == [1, 1]
+
+
 def test_denormal_numbers_are_zero_in_every_thread():
     before = torch.tensor(1e-40) * 1.0 != 0
     torch.set_flush_denormal(True)

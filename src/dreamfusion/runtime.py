@@ -41,9 +41,10 @@ def settle(threads: int, repeatable: bool) -> None:
 
 
 def side_by_side(calls: Sequence[Callable[[], Result]]) -> list[Result]:
-    """The results of all calls, each made in a thread of its own, with gradients where the caller has them.
+    """The results of all calls, the first made in this thread, the others in threads of their own.
 
-    Threads compute at the same time only within torch's operators. An error of any call is raised when all have ended.
+    Those have one thread for each operator, and gradients where the caller has them. Threads compute at the same time
+    only within torch's operators. An error of any call is raised when all have ended.
     """
     first, *others = calls
     graded = torch.is_grad_enabled()
@@ -62,8 +63,13 @@ def _like_caller(call: Callable[[], Result], graded: bool) -> Result:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    # Denormal numbers are a setting of each thread.
-    return ThreadPoolExecutor(thread_name_prefix="side", initializer=torch.set_flush_denormal, initargs=(True,))
+    return ThreadPoolExecutor(thread_name_prefix="side", initializer=_settle_thread)
+
+
+def _settle_thread() -> None:
+    """What is a setting of each thread: new ones would share their convolutions among as many threads as cores."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
 
 
 def available_cores() -> int:
