@@ -4,7 +4,6 @@ Positions are metres, rotations degrees; the world is that of every mesh here: y
 """
 
 import io
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from dreamfusion.config_text import from_json
 from dreamfusion.errors import UserError
 from dreamfusion.gltf import Glb, Placed, glb_content, join, read_glb
+from dreamfusion.reading import explain_forbidden, read_json
 from dreamfusion.runs import RunFolder, explain_unwritable, refuse_occupied, write_bytes, write_text
 from dreamfusion.viewer import Page, render_page
 
@@ -54,10 +54,7 @@ class Composition:
 
 def read(path: Path) -> Composition:
     """The composition that a JSON file describes. Raises UserError for all that is wrong with it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give a scene as in docs/viewer.md") from error
+    content = read_json(path, "give a scene as in docs/viewer.md")
     if not isinstance(content, dict):
         raise UserError(f'{path} must hold an object: {{"assets": [...]}}')
     unknown = sorted(set(content) - {"title", "assets"})
@@ -91,6 +88,7 @@ def write(composition: Composition, out: Path) -> list[Path]:
     return [out / SCENE, out / INDEX]
 
 
+@explain_forbidden()
 def compose(composition: Composition) -> Glb:
     """The scene. The node of every object holds in its extras which file it was and what the file said of itself."""
     paths = [_mesh_of(composition.home / asset.file).resolve() for asset in composition.assets]

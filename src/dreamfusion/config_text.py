@@ -7,11 +7,13 @@ then half a cosine wave).
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Ramp, Schedule, Steps, WarmupCosine
+from dreamfusion.version import VERSION
 
 Record = TypeVar("Record")
 KIND = "kind"
@@ -67,6 +69,22 @@ def from_json(kind: type[Record], values: Mapping[str, Any], where: str = "") ->
     if unknown:
         raise UserError(f"unknown setting {_path(where, sorted(unknown)[0])}: remove it, or check its spelling")
     return kind(**{name: _typed(hints[name], value, _path(where, name)) for name, value in values.items()})
+
+
+def from_file(kind: type[Record], values: Mapping[str, Any], path: Path) -> Record:
+    """`from_json` for what was read from a file: what is wrong with it names the file, and the version that wrote it.
+
+    Raises UserError.
+    """
+    try:
+        return from_json(kind, values)
+    except UserError as error:
+        if (version := values.get("version", VERSION)) in ("", VERSION):
+            raise UserError(f"{path}: {error}") from error
+        raise UserError(
+            f"{path} was written by dreamfusion {version}, and this is {VERSION}, which cannot read it ({error}): use"
+            " that version, or start a new run"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamfusion.errors import UserError
+from dreamfusion.reading import explain_forbidden, read_json, visible
 
 _NAME_LENGTH = 60  # characters of the prompt in a default folder name; file systems allow 255 bytes
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -102,6 +103,7 @@ class RunFolder:
         return run
 
     @classmethod
+    @explain_forbidden()
     def open(cls, path: Path) -> "RunFolder":
         """An existing run folder. Raises UserError if `path` is none."""
         run = cls(path)
@@ -115,10 +117,7 @@ class RunFolder:
 
     def read_config(self) -> dict[str, object]:
         """The content of `config.json`. Raises UserError if it is damaged."""
-        try:
-            config = json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.config} cannot be read ({error}): restore it or start a new run") from error
+        config = read_json(self.config, "restore it or start a new run")
         if not isinstance(config, dict):
             raise UserError(f"{self.config} holds no configuration: restore it or start a new run")
         return config
@@ -142,6 +141,7 @@ class RunFolder:
             kept = [line for line, record in self._metric_lines() if record["step"] <= step]
             write_text(self.metrics, "".join(kept))
 
+    @explain_forbidden()
     def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
         if not self.metrics.exists():
             return []
@@ -199,7 +199,7 @@ def refuse_occupied(path: Path) -> None:
     """Raise UserError unless `path` is free for a new folder, or an empty one."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: choose another --out")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and visible(path):
         resume = f", or continue that run with `dreamfusion resume {path}`" if RunFolder(path).config.exists() else ""
         raise UserError(f"{path} exists and is not empty: choose another --out{resume}")
 

@@ -19,12 +19,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from dreamfusion.errors import UserError
-from dreamfusion.priors.folder import LOADING_ERRORS, PipelineFolder, class_of, read_json, reason
+from dreamfusion.priors.folder import LOADING_ERRORS, PipelineFolder, class_of, reason
 from dreamfusion.priors.kinds import Kind, kind_of
 from dreamfusion.priors.opening import divided, dtype_of, image_size, shown_size, tuned, vae_dtype_of
 from dreamfusion.priors.options import PriorOptions
 from dreamfusion.priors.protocol import Known
+from dreamfusion.priors.quiet import quiet
 from dreamfusion.priors.spaces import LatentSpace
+from dreamfusion.reading import read_json
 
 META = torch.device("meta")
 
@@ -79,7 +81,7 @@ def empty(folder: PipelineFolder, component: str, dtype: torch.dtype) -> Any:
     made, path = class_of(folder, component), folder.path / component / "config.json"
     config = read_json(path)
     try:
-        with META:
+        with META, quiet():
             network = (
                 made.from_config(config) if hasattr(made, "from_config") else made(made.config_class.from_dict(config))
             )
