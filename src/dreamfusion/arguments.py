@@ -1,7 +1,6 @@
 """The arguments of each command, as records that tyro turns into options and help. Nothing slow to load is imported."""
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -11,6 +10,7 @@ from tyro.conf import AvoidSubcommands, DisallowNone, Positional, PositionalMeta
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from dreamfusion import config as c
+from dreamfusion import json_text
 from dreamfusion.config import OutputConfig
 from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.config_text import from_json, schedule_from_text, schedule_text
@@ -249,7 +249,7 @@ def _registry() -> ConstructorRegistry:
 
 def _config_from(path: Path) -> c.Config:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json_text.read(path)
     except (OSError, ValueError) as error:
         raise UserError(f"--config {path} cannot be read ({error}): give the config.json of a run") from error
     if not isinstance(values, dict):

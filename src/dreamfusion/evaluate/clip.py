@@ -1,5 +1,6 @@
 """CLIP and SigLIP as scorers, through `transformers`: the paper's B/32, B/16 and L/14, or any other of their kind."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,10 @@ def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:
     """
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    path = Path(name).expanduser()
-    local = path.is_dir()
+    path = Path(os.path.expanduser(name))
+    local = os.path.isdir(path)
     asked = HUB_ID.fullmatch(name)
-    if not local and (path.exists() or asked is None):
+    if not local and (os.path.exists(path) or asked is None):
         raise UserError(f'there is no scorer {name!r}: give "judge", a CLIP or SigLIP folder, or a hub id (owner/name)')
     where: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     if local or asked is None:
@@ -66,7 +67,7 @@ def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:
     try:
         model = AutoModel.from_pretrained(**where)
         tokenizer, pictures = AutoTokenizer.from_pretrained(**where), AutoImageProcessor.from_pretrained(**where)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files raise anything there
         raise UserError(f"{name} is no scorer that opens ({type(error).__name__}): check the name or folder") from error
     if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
         raise UserError(f"{name} is a {type(model).__name__}, no CLIP or SigLIP: it cannot score pictures")

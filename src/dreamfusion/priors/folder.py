@@ -7,7 +7,6 @@ all of diffusers' pipelines.
 
 import hashlib
 import importlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
 
 LIBRARIES = ("diffusers", "transformers", "dreamfusion")
@@ -57,7 +57,7 @@ def read_pipeline(path: Path) -> PipelineFolder:
 def read_json(path: Path) -> Any:
     """Raises UserError if the file cannot be read or is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_text.read(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): restore the file") from error
 

@@ -1,5 +1,6 @@
 """Where a prior's folder is: in the package, on this machine, or on the model hub."""
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -27,11 +28,11 @@ def locate(name: str, texts: bool = True) -> PipelineFolder:
 def _path(name: str, texts: bool) -> Path:
     if name == "embedded":
         return Path(str(files("dreamfusion"))) / "embedded" / "weights"
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))  # os.path's are False where Path's raise: for what can be no name of a file
+    if os.path.isdir(path):
         return path
     asked = HUB_ID.fullmatch(name)
-    if path.exists() or asked is None:
+    if os.path.exists(path) or asked is None:
         raise UserError(
             f'there is no prior {name!r}: give "embedded", a diffusers pipeline folder, or a hub id such as owner/model'
             " or owner/model@revision"
