@@ -29,6 +29,7 @@ from dreamfusion.distill import Vsd
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, start
 from dreamfusion.reading import explain_forbidden, read_json
+from dreamfusion.shampoo import Shampoo
 from dreamfusion.version import VERSION
 
 FORMAT = 3
@@ -67,8 +68,10 @@ def load(folder: Path, device: torch.device, told: Config | None = None) -> Run:
     tensors = _read_tensors(folder / head["tensors"], head["sha256"])
     try:
         _restore(run, tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
         raise UserError(f"the checkpoint in {folder} does not fit its configuration: start a new run") from error
+    if not 0 <= head["step"] <= run.config.steps:
+        raise UserError(f"{folder / HEAD} is damaged (step {head['step']}): restore it, or start a new run")
     run.step = head["step"]
     return run
 
@@ -125,8 +128,20 @@ def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in _under("optimiser.", tensors).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
+    _require_fit(run.optimiser, state)
     run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})
     run.generator.set_state(tensors["generator"])
+
+
+def _require_fit(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Raise ValueError unless the state is of these parameters: optimisers trust it, and write where it says."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for index, found in state.items():
+        parameter = parameters[index]
+        moments = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        wanted = optimiser.state_shapes(parameter) if isinstance(optimiser, Shampoo) else moments
+        if wanted != {name: tensor.shape for name, tensor in found.items()}:
+            raise ValueError(f"the optimiser's memory of parameter {index} has another shape")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ then half a cosine wave).
 """
 
 import dataclasses
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -18,6 +19,8 @@ from dreamfusion.version import VERSION
 Record = TypeVar("Record")
 KIND = "kind"
 """Key that says which member of a union an object is; its value is the class name."""
+LARGEST = 2**63 - 1
+"""number that is still a size, a count or a seed"""
 
 
 def schedule_from_text(text: str) -> Schedule:
@@ -123,9 +126,10 @@ def _schedule(hint: Any, value: Any, where: str) -> Schedule:
 def _member(hint: Any, value: Any, where: str) -> Any:
     """One of the records of a union, or the only one, by its `kind`."""
     members = {member.__name__: member for member in (get_args(hint) or (hint,))}
-    if not isinstance(value, Mapping) or value.get(KIND) not in members:
+    kind = value.get(KIND) if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind not in members:
         raise _wrong(where, f"an object with {KIND!r} {' or '.join(members)}", value)
-    return from_json(members[value[KIND]], {name: item for name, item in value.items() if name != KIND}, where)
+    return from_json(members[kind], {name: item for name, item in value.items() if name != KIND}, where)
 
 
 def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
@@ -144,6 +148,10 @@ def _choice(hint: Any, value: Any, where: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise _wrong(where, f"between -{LARGEST} and {LARGEST}", value)
+    if isinstance(value, str) and "\0" in value:
+        raise _wrong(where, "a text without null characters", value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is hint:
@@ -165,4 +173,4 @@ def _path(where: str, name: str) -> str:
 
 
 def _wrong(where: str, wanted: str, value: Any) -> UserError:
-    return UserError(f"{where} must be {wanted}, not {value!r}")
+    return UserError(f"{where} must be {wanted}, not {reprlib.repr(value)}")

@@ -93,7 +93,7 @@ def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
     validate(config)
     require_shareable(config, team)
     if config.large.embeddings:  # to be found again from any folder
-        large = replace(config.large, embeddings=str(Path(config.large.embeddings).expanduser().absolute()))
+        large = replace(config.large, embeddings=os.path.abspath(os.path.expanduser(config.large.embeddings)))
         config = replace(config, large=large)
     device = device_of(config.device)
     prior, prompts = open_parts(config, device, team)

@@ -1,12 +1,14 @@
 """Reading files that people and other programs wrote: what is wrong with one is said in a line that names it."""
 
-import json
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
 
 
@@ -23,16 +25,16 @@ def explain_forbidden() -> Iterator[None]:
 
 
 def read_json(path: Path, advice: str = "restore the file") -> Any:
-    """The content of a JSON file in UTF-8 or UTF-16, with or without a byte order mark.
+    """The content of a JSON file (`json_text.read`).
 
     Raises UserError, which ends in `advice`, if it cannot be read or is no JSON.
     """
     with explain_forbidden():
         try:
-            return json.loads(path.read_bytes())
+            return json_text.read(path)
         except PermissionError:
             raise
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as JSON ({_reason(error)}): {advice}") from error
 
 
@@ -45,6 +47,22 @@ def read_lines(path: Path, advice: str) -> list[str]:
             raise
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as text ({_reason(error)}): {advice}") from error
+
+
+def expanded(name: str) -> Path:
+    """The path that a user gave, `~` expanded where there is such a home."""
+    return Path(os.path.expanduser(name))
+
+
+def kind_of_place(path: Path) -> Literal["folder", "file", "nothing"]:
+    """What is there; nothing also where no file could have that name. Raises PermissionError."""
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return "nothing"
+    return "folder" if stat.S_ISDIR(mode) else "file"
 
 
 def visible(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
 from dreamfusion.reading import explain_forbidden, read_json, visible
 
@@ -145,18 +146,21 @@ class RunFolder:
     def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]
-        pairs = [(line, _record(line)) for line in whole]
+        try:
+            lines = self.metrics.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise UserError(f"{self.metrics} cannot be read ({error.strerror}): repair it, then resume") from error
+        whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+        pairs = [(line.decode("utf-8", "replace"), _record(line)) for line in whole]
         if any(record is None for _, record in pairs):
             raise UserError(f"{self.metrics} is damaged: repair or delete it, then resume")
         return [(line, record) for line, record in pairs if record is not None]
 
 
-def _record(line: str) -> dict[str, Any] | None:
+def _record(line: bytes) -> dict[str, Any] | None:
     """A line of `metrics.jsonl`, or None if it is none."""
     try:
-        record = json.loads(line)
+        record = json_text.parse(line)
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

@@ -71,7 +71,7 @@ def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:
             tokenizer, pictures = AutoTokenizer.from_pretrained(**where), AutoImageProcessor.from_pretrained(**where)
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files raise anything there
         raise UserError(f"{name} is no scorer that opens ({type(error).__name__}): check the name or folder") from error
     if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
         raise UserError(f"{name} is a {type(model).__name__}, no CLIP or SigLIP: it cannot score pictures")

@@ -1,5 +1,6 @@
 """Where a prior's folder is: in the package, on this machine, or on the model hub."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from dreamfusion.priors.kinds import Kind, kind_of
 from dreamfusion.priors.quiet import quiet
 from dreamfusion.priors.single_file import SUFFIXES, describe
 from dreamfusion.priors.weights import PLAIN, preferred, variant_of
-from dreamfusion.reading import explain_forbidden
+from dreamfusion.reading import expanded, explain_forbidden, kind_of_place
 
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -49,26 +50,27 @@ def locate(name: str, texts: bool = True, half: bool = False) -> PipelineFolder:
 
 def find(name: str) -> Path | HubId | None:
     """The folder here or the hub repository that a name means, without asking the hub; None if it means neither."""
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path, asked = expanded(name), _HUB_ID.fullmatch(name)
+    place = kind_of_place(path)
+    if place == "folder":
         return path
-    asked = _HUB_ID.fullmatch(name)
-    return None if asked is None or path.exists() or _looks_local(name) else HubId(asked["id"], asked["revision"])
+    if asked is None or place == "file" or _looks_local(name):
+        return None
+    return HubId(asked["id"], asked["revision"])
 
 
 def _find_prior(name: str) -> Path | HubId:
-    if (path := Path(name).expanduser()).is_file():
+    if place := find(name):
+        return place
+    if kind_of_place(path := expanded(name)) == "file":
         raise UserError(describe(path))
-    place = find(name)
-    if place is None:
-        raise UserError(f"there is no prior {name!r}: {_advice(name)}")
-    return place
+    raise UserError(f"there is no prior {name!r}: {_advice(name)}")
 
 
 def rooted(name: str) -> str:
     """The same name for a run to write down: folders by their absolute paths, so that it means one place everywhere."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if name != EMBEDDED and path.is_dir() else name
+    path = expanded(name)
+    return os.path.abspath(path) if name != EMBEDDED and kind_of_place(path) == "folder" else name
 
 
 def _looks_local(name: str) -> bool:
