@@ -18,7 +18,7 @@ from dreamfusion.priors.weights import PLAIN, preferred, variant_of
 from dreamfusion.reading import expanded, explain_forbidden, kind_of_place
 
 EMBEDDED = "embedded"
-_HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_HUB_ID = re.compile(r"(?P<id>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,255}))?")
 _ADDRESS = re.compile(r"https?://[^/]+/(?P<id>[\w.-]+/[\w.-]+).*")
 # No pickles, nothing for other frameworks.
 _LEFT_OUT = ["*.bin", "*.msgpack", "*.onnx*", "*openvino*", "*flax*"]

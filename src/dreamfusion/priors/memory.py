@@ -66,12 +66,19 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
     layers = [_bytes(layer, recurse=False) for layer in network.modules()]
     weights = max(layers) if options.offload else _bytes(network)
-    encode, x = _encoding(vae, options, views)
+    try:
+        encode, x = _encoding(vae, options, views)
+        denoise = _denoising(kind, network, options, x.repeat(copies, 1, 1, 1))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the networks of {folder.path} do not take pictures of {options.size} pixels ({reason(error)}): choose"
+            " another --large.size, or restore the folder"
+        ) from error
     return MemoryPlan(
         text=max((_bytes(empty(folder, name, dtype)) for name in _encoders(folder, kind, options)), default=0),
         weights=weights + _bytes(vae),
         encode=encode,
-        denoise=_denoising(kind, network, options, x.repeat(copies, 1, 1, 1)),
+        denoise=denoise,
         parameters=_count(network) + _count(vae),
     )
 
