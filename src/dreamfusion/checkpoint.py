@@ -70,7 +70,7 @@ def load(folder: Path, device: torch.device, told: Config | None = None) -> Run:
         _restore(run, tensors)
     except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
         raise UserError(f"the checkpoint in {folder} does not fit its configuration: start a new run") from error
-    if not 0 <= head["step"] <= run.config.steps:
+    if not 0 <= head["step"] <= config.steps:
         raise UserError(f"{folder / HEAD} is damaged (step {head['step']}): restore it, or start a new run")
     run.step = head["step"]
     return run

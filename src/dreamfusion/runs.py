@@ -148,6 +148,8 @@ class RunFolder:
             return []
         try:
             lines = self.metrics.read_bytes().splitlines(keepends=True)
+        except PermissionError:
+            raise
         except OSError as error:
             raise UserError(f"{self.metrics} cannot be read ({error.strerror}): repair it, then resume") from error
         whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
