@@ -25,10 +25,10 @@ from cost_law import LAWS, fitted
 from dreamfusion.build import device_of
 from dreamfusion.config import BlobConfig
 from dreamfusion.fields.density import GaussianBlob
-from dreamfusion.generate import available_cores, settle
 from dreamfusion.optimise import Run, prompt_table, start
 from dreamfusion.presets import preset
 from dreamfusion.priors import Prior, PriorOptions, open_prior
+from dreamfusion.runtime import available_cores, settle
 from laws_plot import draw
 from machine import as_json, machine
 from measure import Step, all_lit, middle_of_run, standing, timed_steps
@@ -68,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
-    settle(arguments.threads, arguments.device)
     device = device_of(arguments.device)
+    settle(arguments.threads, repeatable=device.type == "cpu")
     config = replace(preset("fast"), prompt=arguments.prompt)
     prior = open_prior(config.prior, PriorOptions(device=device))
     run = middle_of_run(config, device, prior, arguments.warm_steps)

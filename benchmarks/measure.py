@@ -16,6 +16,7 @@ from dreamfusion.distill import Distillation
 from dreamfusion.lights import Light, LightSampler
 from dreamfusion.optimise import Run, advance, optimise, prompt_table, start
 from dreamfusion.priors import Conditioning, Known, Prior
+from dreamfusion.priors.pipeline import PipelinePrior
 from dreamfusion.prompts import PromptTable
 from dreamfusion.schedules import Constant
 from machine import now
@@ -91,6 +92,11 @@ def timed_steps(
         steps.append(Step(whole, prior_seconds, metrics.seconds, lit, metrics.opacity, metrics.occupied))
         between()
     return steps
+
+
+def in_one_thread(prior: Prior) -> Prior:
+    """The same prior, which evaluates a batch as a whole, not parts of it side by side."""
+    return replace(prior, side=1) if isinstance(prior, PipelinePrior) else prior
 
 
 def two_evaluations(run: Run, prior: Prior) -> float:

@@ -22,6 +22,7 @@ import torch
 from dreamfusion import generate
 from dreamfusion.errors import UserError
 from dreamfusion.mesh import MeshOptions, Report, make_mesh
+from dreamfusion.runtime import settle
 from machine import as_json, machine, peak_memory
 
 WANTED = {"silhouette_iou": 0.95, "albedo_psnr_db": 24.0}
@@ -52,7 +53,7 @@ def main() -> None:
 
 def _row(path: Path) -> dict[str, Any] | str:
     """The numbers of a run's mesh, or why it has none."""
-    generate.settle(1, "cpu")
+    settle(1, repeatable=True)
     _, run = generate.open_run(path, "cpu")
     since = perf_counter()
     try:

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, default=Path("docs/paper.png"))
     arguments = parser.parse_args()
-    generate.settle(0)
+    generate.settle(generate.config_of(arguments.runs[0]))
     Image.fromarray(np.concatenate([_sheet(run) for run in arguments.runs], axis=1)).save(arguments.out, optimize=True)
 
 

@@ -37,13 +37,13 @@ from dreamfusion.fields import Field, Gaussians
 from dreamfusion.fields.density import DensityLaw
 from dreamfusion.fields.grid import GridField, GridFieldOptions
 from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
-from dreamfusion.generate import settle
 from dreamfusion.geometry import intersect_ball
 from dreamfusion.lights import Light
 from dreamfusion.optimise import prompt_table
 from dreamfusion.presets import preset
 from dreamfusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.rays import Rays, cast, stratified
+from dreamfusion.runtime import settle
 from hash_field import ACTIVATION, BLOB, Encoded, hash_field
 from machine import as_json, machine, now, peak_memory
 from measure import all_lit, middle_of_run, none_lit
@@ -60,7 +60,7 @@ CHUNKS = {"hash": 128, "mlp": 128, "grid": 4096}
 
 def main() -> None:
     arguments = _parser().parse_args()
-    settle(arguments.threads, arguments.device)
+    settle(arguments.threads, repeatable=device_of(arguments.device).type == "cpu")
     device = device_of(arguments.device)
     config = replace(preset("fast"), prompt=arguments.prompt, size=arguments.size)
     prior = open_prior(config.prior, PriorOptions(device=device))

@@ -18,7 +18,7 @@ from pygltflib import GLTF2
 import dreamfusion
 from dreamfusion import checkpoint, cli
 from dreamfusion.arguments import read_generate
-from dreamfusion.config import GridField, LearnedBackground, MlpField
+from dreamfusion.config import Config, GridField, LearnedBackground, MlpField
 from dreamfusion.config_distill import IsmLaw, VsdLaw
 from dreamfusion.config_text import from_json, to_json
 from dreamfusion.errors import UserError
@@ -432,7 +432,7 @@ def test_a_run_goes_on_where_it_was_made_unless_told_otherwise(tiny_settings, tm
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
     settled = []
-    monkeypatch.setattr(generate, "settle", lambda threads, device: settled.append((threads, device)))
+    monkeypatch.setattr(generate, "settle", lambda config, device: settled.append((config.threads, device)))
     for command in ("resume", "mesh", "video"):
         assert call(command, str(out)) == 0
         assert call(command, str(out), "--device", "xpu") == 2
@@ -444,7 +444,7 @@ def test_arithmetic_is_repeatable_where_the_device_can(monkeypatch, device):
     from dreamfusion import generate
 
     monkeypatch.setattr(generate, "device_of", torch.device)
-    generate.settle(1, device)
+    generate.settle(Config(threads=1), device)
     assert torch.are_deterministic_algorithms_enabled() == (device == "cpu")
 
 

@@ -14,7 +14,7 @@ import trimesh
 from torch import Generator
 from torch.nn import functional as F
 
-from dreamfusion import cli, generate
+from dreamfusion import cli
 from dreamfusion.cameras import orbit
 from dreamfusion.embedded import dataset, train, views
 from dreamfusion.embedded.card import make_card
@@ -314,7 +314,7 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
     """The whole command on two meshes; Ctrl-C after the third step, then the same command again."""
     monkeypatch.setattr(dataset, "nouns", lambda: TABLE)
     monkeypatch.setattr(views, "nouns", lambda: TABLE)
-    monkeypatch.setattr(generate, "settle", lambda *_: None)  # it would change torch for all other tests
+    monkeypatch.setattr(runtime, "settle", lambda *_, **__: None)  # it would change torch for all other tests
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=3, sketch_first=2, sheet_every=4))
     monkeypatch.setattr(train, "SHEET", ("an apple",))
     real, steps = train.advance, []

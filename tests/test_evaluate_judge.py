@@ -16,7 +16,7 @@ import trimesh
 from PIL import Image
 from torch import Generator
 
-from dreamfusion import cli, generate
+from dreamfusion import cli
 from dreamfusion.embedded.dataset import COLOURS
 from dreamfusion.embedded.meshes import ColouredMesh, MeshRenderer
 from dreamfusion.embedded.table import Noun, nouns
@@ -279,7 +279,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     table += [Noun("chest", "long.glb", 0.0, kept_from="judge")]
     for module in (views, train, shipping):
         monkeypatch.setattr(module, "nouns", lambda: table)
-    monkeypatch.setattr(generate, "settle", lambda *_: None)  # it would change torch for all other tests
+    monkeypatch.setattr(runtime, "settle", lambda *_, **__: None)  # it would change torch for all other tests
     counts = Counts(of_noun=4, at_least=1, kept=2, kept_mesh=2)
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=counts, batch=4))
     real_advance, steps = train.advance, []

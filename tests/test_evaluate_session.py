@@ -195,7 +195,7 @@ def test_run_folders_are_judged_as_they_are(opened, task):
 
 
 def test_a_session_shares_the_cores_among_its_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "available_cores", lambda: 8)
+    monkeypatch.setattr(session, "available_cores", lambda: 8)
     monkeypatch.setattr(session, "open_scorer", lambda *_: Says(1.0, 0.0))
     changes = {"seed": 3, "conditions": "no-camera"}
     assert session.new_session(tmp_path, "judge", changes, 0).jobs == 8

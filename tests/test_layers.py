@@ -40,6 +40,7 @@ LAYER = {
     "priors": WORDS,
     "prompts": WORDS,
     "views": WORDS,
+    "runtime": GROUND,
     "build": LOOP,
     "checkpoint": LOOP,
     "config": LOOP,

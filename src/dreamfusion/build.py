@@ -8,7 +8,7 @@ import torch
 from torch import Generator
 
 from dreamfusion import config as c
-from dreamfusion import distill
+from dreamfusion import distill, runtime
 from dreamfusion.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
 from dreamfusion.cameras import OrbitSampler
 from dreamfusion.config_check import require_device_name
@@ -82,6 +82,29 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
 
 
+@dataclass(frozen=True)
+class Threads:
+    """How a run's cores are used."""
+
+    each: int
+    """threads that share an operator"""
+    side: int
+    """evaluations of the prior's network at the same time, each of them in so many threads"""
+
+
+def threads(config: c.Config, device: torch.device) -> Threads:
+    """For `config.threads`, or if that is 0 for all cores, shared evenly with what torchrun started on this machine.
+
+    The grid field and the embedded prior have operators too short to be shared (see `runtime`).
+    """
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    count = config.threads or max(1, runtime.available_cores() // beside)
+    short = config.prior == "embedded" and isinstance(config.scene.field, c.GridField)
+    if not short or device.type != "cpu":
+        return Threads(count, 1)
+    return Threads(1, min(count, 2))
+
+
 def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
     """How the prior is put into memory."""
     large = config.large
@@ -94,6 +117,7 @@ def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
         vae_tiling=large.vae_tiling,
         offload=large.offload,
         texts=not large.embeddings,
+        side=threads(config, device).side,
     )
 
 

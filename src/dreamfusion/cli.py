@@ -106,7 +106,7 @@ def _generate(name: str, given: list[str]) -> int:
     config = arguments.settings
     if isinstance(config.distill.law, NfsdLaw) and not config.negative:
         print("nfsd without --negative is csd above --distill.law.clean-below", file=sys.stderr)
-    generate.settle(config.threads, config.device)
+    generate.settle(config)
     device = device_of(config.device)
     team = joined(device)
     if not team.leads:
@@ -154,7 +154,7 @@ def _settle_as(run: Path, device: str | None) -> str:
 
     config = generate.config_of(run)
     device = device or config.device
-    generate.settle(config.threads, device)
+    generate.settle(config, device)
     return device
 
 

@@ -133,16 +133,16 @@ def judge_info(name: str, given: list[str]) -> int:
 def judge_train(name: str, given: list[str]) -> int:
     """Train the judge to the last step, or to the first Ctrl-C."""
     arguments = a.read(JudgeTrain, name, given)
-    from dreamfusion import generate
     from dreamfusion.evaluate.judge import shipping
     from dreamfusion.evaluate.judge.train import TrainOptions
+    from dreamfusion.runtime import settle
 
     chosen = {name: getattr(arguments, name) for name in ("start", "steps", "learning_rate", "seed")}
     options = replace(TrainOptions(), **{name: value for name, value in chosen.items() if value is not None})
     require("steps", options.steps, 1)
     require("learning-rate", options.learning_rate, 0.0)
     require("seed", options.seed, 0, 2**63 - 1)
-    generate.settle(1, "cpu")  # its lanes are threads of their own
+    settle(1, repeatable=True)  # its lanes are threads of their own
     with interruptible() as stop:
         folders = arguments.assets, arguments.work, arguments.out
         done = shipping.main(folders, options, print, stop.is_set)

@@ -57,10 +57,10 @@ def train(name: str, given: list[str]) -> int:
     for option, value in asked.items():
         require(option, value, 1)
     require("threads", arguments.threads, 0)
-    from dreamfusion import generate
     from dreamfusion.embedded import train as training
+    from dreamfusion.runtime import available_cores, settle
 
-    generate.settle(arguments.threads, "cpu")
+    settle(arguments.threads or available_cores(), repeatable=True)
     options = replace(training.TrainOptions(), **asked)
     training.prepare(arguments.assets, arguments.work, options, print)
     with interruptible() as stop:

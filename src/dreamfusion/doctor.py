@@ -73,7 +73,7 @@ def _machine() -> Iterator[Finding]:
 def _processors() -> Iterator[Finding]:
     import torch
 
-    from dreamfusion.generate import available_cores
+    from dreamfusion.runtime import available_cores
 
     yield Finding("processor", f"{available_cores()} cores, {platform.machine()}")
     for index in range(torch.cuda.device_count()):

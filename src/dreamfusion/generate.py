@@ -1,7 +1,5 @@
 """One run in its folder, from the first step to the last file. Doors drive it; it prints nothing."""
 
-import ctypes
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dreamfusion import build, checkpoint, provenance, video, viewer
+from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
 from dreamfusion.config import Config, OutputConfig
 from dreamfusion.config_check import validate
@@ -23,14 +21,6 @@ from dreamfusion.processes import ALONE, Team, require_shareable
 from dreamfusion.prompts import PromptTable
 from dreamfusion.reading import explain_forbidden
 from dreamfusion.runs import RunFolder, replacing, write_json
-
-# Numbers from glibc's malloc.h, see mallopt(3).
-_GLIBC = {
-    -8: 1,  # M_ARENA_MAX: one heap for all threads
-    -3: 2**25,  # M_MMAP_THRESHOLD: the most that it takes
-    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: never shrink
-    -2: 2**26,  # M_TOP_PAD: grow in such steps
-}
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 
@@ -51,38 +41,13 @@ class Job:
     folder: RunFolder
 
 
-def settle(threads: int, device: str = "auto") -> None:
-    """Make this process ready for a run: `threads`, and repeatable arithmetic. Changes all of torch.
-
-    0 threads are all cores, shared evenly with the other processes that torchrun started on this machine.
+def settle(config: Config, device: str = "") -> None:
+    """Make this process ready for a run, by default on the configuration's device. Changes all of torch.
 
     Raises UserError for a device that is not there.
     """
-    _keep_memory()
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(threads or max(1, available_cores() // beside))
-    torch.set_flush_denormal(True)
-    # On a GPU sums are scattered in any order; there a seed repeats a run only up to rounding.
-    torch.use_deterministic_algorithms(device_of(device).type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # missing in torch's stubs
-
-
-def _keep_memory() -> None:
-    """Keep freed memory for the next tensor: a step makes hundreds of megabytes of them, of the same sizes every time.
-
-    Otherwise glibc gives each back to the kernel, which clears every page anew: a fifth of the time on a CPU.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # no glibc: another allocator, with its own ways
-    for parameter, value in _GLIBC.items():
-        mallopt(parameter, value)
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    where = device_of(device or config.device)
+    runtime.settle(build.threads(config, where).each, repeatable=where.type == "cpu")
 
 
 def begin(config: Config, path: Path, team: Team = ALONE) -> Job:

@@ -6,7 +6,7 @@ are exchanged before the prior is asked, its answers after, and gradients and nu
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -136,14 +136,4 @@ class SharedPrior:
     ) -> Float[Tensor, "b c u v"]:
         """See `Prior`; `b` must be a multiple of the number of processes."""
         own = self.team.share(len(noisy)) or slice(None)
-        return self.team.gathered(self.prior.predict_noise(noisy[own], t[own], text[own], _rows(known, own)))
-
-
-def _rows(known: Known, own: slice) -> Known:
-    return replace(
-        known,
-        pose=None if known.pose is None else known.pose[own],
-        background=None if known.background is None else known.background[own],
-        light=None if known.light is None else known.light[own],
-        variety=None if known.variety is None else known.variety[own],
-    )
+        return self.team.gathered(self.prior.predict_noise(noisy[own], t[own], text[own], known.rows(own)))

@@ -12,13 +12,12 @@ import math
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamfusion.embedded.sketch import SKETCH, Sketch, merge
+from dreamfusion.embedded.storage import StoredModule
 from dreamfusion.lights import Light
 
 PATCH = 4
@@ -147,10 +146,9 @@ class SelfAttention(nn.Module):
         return x + self.out(mixed).transpose(1, 2).view(b, c, h, w)
 
 
-class ToyUNet(ModelMixin, ConfigMixin):
+class ToyUNet(StoredModule):
     """Predicts the clean 64 x 64 picture ("sample" in diffusers' words) from a noisy one and all that is known."""
 
-    @register_to_config
     def __init__(
         self,
         sample_size: int = 64,
@@ -160,7 +158,7 @@ class ToyUNet(ModelMixin, ConfigMixin):
         wide: int = 256,
         vector: int = 512,
     ):
-        super().__init__()
+        super().__init__({name: value for name, value in locals().items() if name not in ("self", "__class__")})
         self.sketch = Sketch(text_width, GROUPS, sketch_width)
         self.merge = merge((text_width, *GROUPS, TIME_FEATURES), vector)
         self.stem = nn.Conv2d(3 * PATCH**2 + 4 * (SKETCH * PATCH // sample_size) ** 2, width, 3, padding=1)

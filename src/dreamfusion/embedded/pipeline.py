@@ -72,9 +72,9 @@ def write(parts: Parts, folder: Path, card: dict[str, Any]) -> None:
     parts.scheduler.save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "IFPipeline",
-        "scheduler": ["diffusers", "DDPMScheduler"],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "scheduler": ["dreamfusion.embedded.noise", "CosineScheduler"],
+        "text_encoder": ["dreamfusion.embedded.text", "WordEncoder"],
+        "tokenizer": ["dreamfusion.embedded.text", "WordTokenizer"],
         "unet": ["dreamfusion.embedded.network", "ToyUNet"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

@@ -83,7 +83,7 @@ def make(task: Task, stop: Stop) -> str:
 
 def _opened(task: Task) -> generate.Job:
     config = task.config
-    generate.settle(config.threads, config.device)
+    generate.settle(config)
     if RunFolder(task.folder).config.exists():
         return generate.reopen(task.folder, config.device)
     return generate.begin(config, task.folder)

@@ -22,6 +22,7 @@ from dreamfusion.priors import PriorOptions, Told, open_prior
 from dreamfusion.priors.locate import rooted
 from dreamfusion.provenance import prior_digest
 from dreamfusion.runs import RunFolder, folder_name
+from dreamfusion.runtime import available_cores
 
 Say = Callable[[str], None]
 Stopped = Callable[[], bool]
@@ -46,7 +47,7 @@ def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int
 
     Raises UserError for a scorer that cannot be opened.
     """
-    cores = generate.available_cores()
+    cores = available_cores()
     jobs = jobs or cores
     config = replace(preset("fast"), preview_every=0.0, threads=max(1, cores // jobs), **changes)
     config = replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config))
@@ -81,7 +82,7 @@ def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[s
         config = generate.config_of(folder)
         if not pictures_of(folder).exists():
             say(f"pictures of {folder}")
-            generate.settle(config.threads, session.config.device)
+            generate.settle(config, session.config.device)
             _, run = generate.open_run(folder, session.config.device)
             save_views(evaluation_views(run.scene, run.recipe.show), pictures_of(folder))
         results.append(_result(Task(config, folder), suite_of.get(config.prompt, ""), ""))
@@ -91,7 +92,7 @@ def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[s
 
 def judge_samples(out: Path, prior: str, conditions: Told, device: str) -> list[Path]:
     """Judge what the prior draws of the 60 captions; returns the files of the report."""
-    generate.settle(0, device)
+    generate.settle(replace(preset("fast"), prior=prior, device=device))
     opened = open_prior(prior, PriorOptions(device=device_of(device)))
     return report_samples(opened, open_judge(), suite("samples"), conditions, out)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from dreamfusion.errors import UserError
@@ -36,6 +35,8 @@ def lattice(scene: Scene, resolution: int, blur: float = BLUR) -> Lattice:
     Then it is blurred by a bell of the standard deviation `blur`, in radii of the ball. Four bytes are kept for every
     point in the box of the occupied cells. Raises UserError for a resolution below 8.
     """
+    from scipy.ndimage import gaussian_filter  # here, as a run needs it only at its end
+
     if resolution < 8:
         raise UserError(f"a mesh resolution of {resolution} is too coarse: give at least 8")
     spacing = 2 * scene.radius / (resolution - 1)

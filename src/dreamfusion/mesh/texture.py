@@ -6,7 +6,6 @@ import numpy as np
 import torch
 import xatlas
 from jaxtyping import Float, UInt8
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from dreamfusion.fields import Matter
@@ -104,6 +103,8 @@ def in_axes(axes: Float[Tensor, "m 3 3"], normal: Float[Tensor, "m 3"]) -> Float
 
 def _filled(texels: Fragments, values: Float[Tensor, "m 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
     """A square picture of values in [0, 1]; texels that no face covers take the nearest one's."""
+    from scipy.ndimage import distance_transform_edt  # here, as a run needs it only at its end
+
     picture = np.zeros((size * size, 3), np.uint8)
     covered = np.zeros(size * size, bool)
     pixel = texels.pixel.cpu().numpy()

@@ -68,8 +68,7 @@ def _no_pipeline(path: Path) -> UserError:
 
 def weights_of(folder: PipelineFolder, component: str) -> Weights:
     """The files of a component's weights. Raises UserError if there are none, or one is damaged or missing."""
-    library, _ = folder.classes.get(component, ("", ""))
-    stem = "model" if library == "transformers" else "diffusion_pytorch_model"
+    stem = "model" if component.startswith("text_encoder") else "diffusion_pytorch_model"  # of transformers, diffusers
     return weights.find_weights(folder.path / component, stem, folder.variant)
 
 
@@ -109,6 +108,7 @@ def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
     loader = class_of(folder, component)
     if loader.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
+    quiet = nullcontext() if loader.__module__.startswith("dreamfusion.") else _without_progress_bar()
     try:
         with quiet():
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)

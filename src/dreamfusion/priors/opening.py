@@ -51,6 +51,7 @@ def open_pipeline(name: str, options: PriorOptions) -> PipelinePrior:
         prediction=prediction,
         schedule=schedule.to(options.device),
         together=kind.together,
+        side=options.side,
     )
 
 

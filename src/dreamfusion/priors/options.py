@@ -24,5 +24,7 @@ class PriorOptions:
     """large pictures through the auto-encoder in overlapping tiles, and each block again on the way back"""
     offload: bool = False
     """the denoiser's weights stay in main memory; each layer's come to the device when it computes"""
+    side: int = 1
+    """parts of a batch that the denoiser evaluates at the same time, each in a thread of its own"""
     texts: bool = True
     """fetch the text encoders of a hub repository too"""

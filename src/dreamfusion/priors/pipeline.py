@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from dreamfusion.priors.protocol import Known
 from dreamfusion.priors.schedule import NoiseSchedule, Prediction
 from dreamfusion.priors.spaces import LatentSpace, PixelSpace
 from dreamfusion.priors.text import Embed, TextEncoders
+from dreamfusion.runtime import side_by_side
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,8 @@ class PipelinePrior(PipelineReader):
     schedule: NoiseSchedule
     together: int
     """pictures in a row that it takes as views of one object"""
+    side: int = 1
+    """parts of a batch that are evaluated at the same time"""
 
     @property
     def image_size(self) -> int:
@@ -66,6 +71,16 @@ class PipelinePrior(PipelineReader):
         self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
     ) -> Float[Tensor, "b c u v"]:
         """See `Prior.predict_noise`; the network runs in its own dtype, the rest in that of `noisy`."""
+        if self.side == 1 or len(noisy) < self.side:
+            return self._predicted(noisy, t, text, known)
+        bounds = [len(noisy) * part // self.side for part in range(self.side + 1)]
+        parts = [slice(*ends) for ends in pairwise(bounds)]
+        calls = [partial(self._predicted, noisy[own], t[own], text[own], known.rows(own)) for own in parts]
+        return torch.cat(side_by_side(calls))
+
+    def _predicted(
+        self, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
+    ) -> Float[Tensor, "b c u v"]:
         # Flow matching networks count time by the noise level, the others by the timestep.
         flow = self.prediction is Prediction.FLOW
         time = self.schedule.steps * self.schedule.sigma(t) if flow else t

@@ -29,6 +29,15 @@ class Known:
         """The fields of these names; the others are hidden."""
         return Known(**{name: getattr(self, name) for name in names})
 
+    def rows(self, own: slice) -> "Known":
+        """Those of some of the pictures."""
+        return Known(
+            pose=None if self.pose is None else self.pose[own],
+            background=None if self.background is None else self.background[own],
+            light=None if self.light is None else self.light[own],
+            variety=None if self.variety is None else self.variety[own],
+        )
+
     def repeated(self, times: int) -> "Known":
         """The whole batch, `times` times in a row."""
         return Known(
