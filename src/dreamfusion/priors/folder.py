@@ -108,7 +108,6 @@ def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
     loader = class_of(folder, component)
     if loader.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
-    quiet = nullcontext() if loader.__module__.startswith("dreamfusion.") else _without_progress_bar()
     try:
         with quiet():
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)
