@@ -172,7 +172,10 @@ def _edit(**changes: object):
 
 DAMAGE = {
     "no head": (lambda folder: (folder / "checkpoint.json").unlink(), "no checkpoint in"),
-    "torn head": (lambda folder: (folder / "checkpoint.json").write_text('{"format": 1, "st'), "damaged"),
+    "torn head": (
+        lambda folder: (folder / "checkpoint.json").write_text('{"format": 1, "st'),
+        r"checkpoint\.json cannot be read as JSON",
+    ),
     "list": (lambda folder: (folder / "checkpoint.json").write_text("[]"), "damaged"),
     "no tensors": (lambda folder: next(folder.glob("*.safetensors")).unlink(), "cannot be read"),
     "truncated": (_truncate, "damaged or cut short"),

@@ -15,6 +15,8 @@ HEIGHT = {GROUND: 0, OPTICS: 1, SHAPE: 2, WORDS: 2, LOOP: 3, PRODUCT: 4, DOOR: 5
 LAYER = {
     "errors": GROUND,
     "geometry": GROUND,
+    "json_text": GROUND,
+    "reading": GROUND,
     "schedules": GROUND,
     "version": GROUND,
     "cameras": OPTICS,

@@ -295,7 +295,7 @@ def refuses(folder: Path | str, match: str) -> None:
 def test_folders_that_are_no_pipeline(copy, tmp_path):
     refuses(tmp_path / "absent", "there is no prior")
     refuses(tmp_path, r"no diffusers pipeline.*model_index\.json")
-    refuses(copy / "model_index.json", "there is no prior")
+    refuses(copy / "model_index.json", "one file of a pipeline: give its folder")
     (copy / "model_index.json").write_text("{")
     refuses(copy, r"model_index\.json cannot be read as JSON")
     (copy / "model_index.json").write_text("[]")

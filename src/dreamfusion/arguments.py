@@ -1,7 +1,6 @@
 """The arguments of each command, as records that tyro turns into options and help. Nothing slow to load is imported."""
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,9 +12,10 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from dreamfusion import config as c
 from dreamfusion.config import OutputConfig
 from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
-from dreamfusion.config_text import from_json, schedule_from_text, schedule_text
+from dreamfusion.config_text import from_file, schedule_from_text, schedule_text
 from dreamfusion.errors import UserError
 from dreamfusion.presets import preset
+from dreamfusion.reading import read_json
 from dreamfusion.schedules import Schedule
 
 Arguments = TypeVar("Arguments")
@@ -68,6 +68,8 @@ class Resume:
     """new total of steps"""
     device: str | None = None
     """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+    prior: str | None = None
+    """where the run's prior is now, if it has moved: a folder or hub id with the same weights"""
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def doctor_config(arguments: Doctor) -> c.Config:
     from dreamfusion.priors.kinds import kind_of
     from dreamfusion.priors.locate import locate
 
-    base = preset(arguments.preset or kind_of(locate(arguments.prior, texts=False)).preset)
+    base = preset(arguments.preset or kind_of(locate(arguments.prior, texts=False, half=True)).preset)
     return replace(base, prior=arguments.prior, half=arguments.half or base.half)
 
 
@@ -248,10 +250,7 @@ def _registry() -> ConstructorRegistry:
 
 
 def _config_from(path: Path) -> c.Config:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--config {path} cannot be read ({error}): give the config.json of a run") from error
+    values = read_json(path, "give --config the config.json of a run")
     if not isinstance(values, dict):
         raise UserError(f"--config {path} holds no settings: give the config.json of a run")
-    return from_json(c.Config, values)
+    return from_file(c.Config, values, path)

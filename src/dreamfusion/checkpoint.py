@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,18 @@ from torch import Tensor
 
 from dreamfusion import build
 from dreamfusion.config import Config
-from dreamfusion.config_text import from_json, to_json
+from dreamfusion.config_text import KIND, from_file, to_json
 from dreamfusion.distill import Vsd
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, start
+from dreamfusion.reading import explain_forbidden, read_json
+from dreamfusion.shampoo import Shampoo
+from dreamfusion.version import VERSION
 
 FORMAT = 3
 HEAD = "checkpoint.json"
+OBEYED = ("steps", "prior", "device", "threads", "checkpoint_every", "preview_every", "output")
+"""What may be edited in a run's `config.json` later, beside `large.embeddings`: where, how long, and which files"""
 
 
 def save(run: Run, folder: Path) -> None:
@@ -51,20 +57,48 @@ def save(run: Run, folder: Path) -> None:
                 path.unlink()
 
 
-def load(folder: Path, device: torch.device) -> Run:
-    """The run as it was saved, on any device.
+def load(folder: Path, device: torch.device, told: Config | None = None) -> Run:
+    """The run as it was saved, on any device, with what the configuration `told` may change (`agreed`).
 
-    Raises UserError if the checkpoint is missing, damaged or of another version.
+    Raises UserError if the checkpoint is missing, damaged or of another version, or if `told` is another run's.
     """
     head = _read_head(folder)
-    run = start(from_json(Config, head["config"]), device)
+    config = from_file(Config, head["config"], folder / HEAD)
+    run = start(config if told is None else agreed(told, config), device)
     tensors = _read_tensors(folder / head["tensors"], head["sha256"])
     try:
         _restore(run, tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
         raise UserError(f"the checkpoint in {folder} does not fit its configuration: start a new run") from error
+    if not 0 <= head["step"] <= config.steps:
+        raise UserError(f"{folder / HEAD} is damaged (step {head['step']}): restore it, or start a new run")
     run.step = head["step"]
     return run
+
+
+def agreed(told: Config, saved: Config) -> Config:
+    """A run's configuration from its `config.json` and its checkpoint: the first counts in the fields of `OBEYED`.
+
+    Raises UserError, naming the field, if they differ in another one: what was done so far was done with that.
+    """
+    large = replace(saved.large, embeddings=told.large.embeddings)
+    expected = replace(saved, large=large, **{name: getattr(told, name) for name in OBEYED})
+    if expected != told:
+        field, edited, old = next(_differences("", to_json(told), to_json(expected)))
+        raise UserError(
+            f"{field} is {edited} in config.json, but the run was made with {old}: put that back, or begin a new run"
+            " from the file with `dreamfusion generate --config`"
+        )
+    return expected
+
+
+def _differences(where: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Names and values of the fields in which two configurations differ, as they are in the file."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.get(KIND) == other.get(KIND):
+        for name in one:
+            yield from _differences(f"{where}.{name}".lstrip("."), one[name], other[name])
+    elif one != other:
+        yield where, one, other
 
 
 def _tensors(run: Run) -> dict[str, Tensor]:
@@ -94,35 +128,52 @@ def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in _under("optimiser.", tensors).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
+    _require_fit(run.optimiser, state)
     run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})
     run.generator.set_state(tensors["generator"])
+
+
+def _require_fit(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Raise ValueError unless the state is of these parameters: optimisers trust it, and write where it says."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for index, found in state.items():
+        parameter = parameters[index]
+        moments = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        wanted = optimiser.state_shapes(parameter) if isinstance(optimiser, Shampoo) else moments
+        if wanted != {name: tensor.shape for name, tensor in found.items()}:
+            raise ValueError(f"the optimiser's memory of parameter {index} has another shape")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+@explain_forbidden()
 def _read_head(folder: Path) -> dict[str, Any]:
     path = folder / HEAD
-    try:
-        head = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no checkpoint in {folder}: give the folder of a run that was saved") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or start a new run") from error
+    if not path.exists():
+        raise UserError(f"there is no checkpoint in {folder}: give the folder of a run that was saved")
+    head = read_json(path, "restore it, or start a new run")
     wanted = {"format": int, "step": int, "tensors": str, "sha256": str, "config": dict}
+    if isinstance(head, dict) and head.get("format", FORMAT) != FORMAT:
+        config = head.get("config")
+        version = config.get("version") if isinstance(config, dict) else None
+        by = f"dreamfusion {version}" if version else "another version of dreamfusion"
+        raise UserError(
+            f"{path} was written by {by} in format {head['format']}, and this is {VERSION}, which reads {FORMAT}: use"
+            " that version, or start a new run"
+        )
     if not isinstance(head, dict) or any(not isinstance(head.get(key), kind) for key, kind in wanted.items()):
         raise UserError(f"{path} is damaged (it lacks one of {', '.join(wanted)}): restore it, or start a new run")
     if Path(head["tensors"]).name != head["tensors"]:
         raise UserError(f"{path} names tensors in another folder, {head['tensors']}: restore it, or start a new run")
-    if head["format"] != FORMAT:
-        raise UserError(f"{path} has format {head['format']}, not {FORMAT}: use the version that wrote it")
     return head
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
-        content = path.read_bytes()
+        with explain_forbidden():
+            content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it, or start a new run") from error
     if hashlib.sha256(content).hexdigest() != sha256:

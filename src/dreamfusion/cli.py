@@ -133,7 +133,7 @@ def _resume(name: str, given: list[str]) -> int:
         team.wait()  # until the folder is as the leader wants it
         run = generate.open_run(arguments.run, device)[1]
         return _follow(replace(run, team=team))
-    job = generate.reopen(arguments.run, device, arguments.steps, team)
+    job = generate.reopen(arguments.run, device, arguments.steps, team, arguments.prior)
     team.wait()
     return _work(job)
 

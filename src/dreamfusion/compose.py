@@ -4,8 +4,9 @@ Positions are metres, rotations degrees; the world is that of every mesh here: y
 """
 
 import io
-import json
 import math
+import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from dreamfusion.config_text import from_json
 from dreamfusion.errors import UserError
 from dreamfusion.gltf import Glb, Placed, glb_content, join, read_glb
+from dreamfusion.reading import explain_forbidden, read_json
 from dreamfusion.runs import RunFolder, explain_unwritable, refuse_occupied, write_bytes, write_text
 from dreamfusion.viewer import Page, render_page
 
@@ -54,10 +56,7 @@ class Composition:
 
 def read(path: Path) -> Composition:
     """The composition that a JSON file describes. Raises UserError for all that is wrong with it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give a scene as in docs/viewer.md") from error
+    content = read_json(path, "give a scene as in docs/viewer.md")
     if not isinstance(content, dict):
         raise UserError(f'{path} must hold an object: {{"assets": [...]}}')
     unknown = sorted(set(content) - {"title", "assets"})
@@ -65,7 +64,7 @@ def read(path: Path) -> Composition:
         raise UserError(f"unknown setting {unknown[0]} in {path}: remove it, or check its spelling")
     title, assets = content.get("title", path.stem), content.get("assets")
     if not isinstance(title, str) or not title.strip():
-        raise UserError(f"title must be a text, not {title!r}")
+        raise UserError(f"title must be a text, not {reprlib.repr(title)}")
     if not isinstance(assets, list) or not assets:
         raise UserError(
             f'{path} names no assets: give at least one, as {{"assets": [{{"file": "runs/a-hamburger-0"}}]}}'
@@ -91,6 +90,7 @@ def write(composition: Composition, out: Path) -> list[Path]:
     return [out / SCENE, out / INDEX]
 
 
+@explain_forbidden()
 def compose(composition: Composition) -> Glb:
     """The scene. The node of every object holds in its extras which file it was and what the file said of itself."""
     paths = [_mesh_of(composition.home / asset.file).resolve() for asset in composition.assets]
@@ -103,7 +103,9 @@ def compose(composition: Composition) -> Glb:
 
 def _asset(values: Any, where: str) -> Asset:
     if not isinstance(values, Mapping) or not isinstance(values.get("file"), str) or not values["file"]:
-        raise UserError(f'{where} must be an object with a file, as {{"file": "runs/a-hamburger-0"}}, not {values!r}')
+        raise UserError(
+            f'{where} must be an object with a file, as {{"file": "runs/a-hamburger-0"}}, not {reprlib.repr(values)}'
+        )
     asset = from_json(Asset, values, where)
     for number in (*asset.position, *asset.rotation, asset.scale, asset.height):
         if not math.isfinite(number):
@@ -118,7 +120,7 @@ def _asset(values: Any, where: str) -> Asset:
 
 def _mesh_of(path: Path) -> Path:
     """The GLB file of an asset. Raises UserError if there is none."""
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, also for what can be no name
         run = RunFolder.open(path)
         if not run.mesh.is_file():
             raise UserError(f"{run.mesh} is missing: make it with `dreamfusion mesh {path}`")
@@ -130,12 +132,15 @@ def _mesh_of(path: Path) -> Path:
 
 def _placed(asset: Asset, number: int, file: Glb) -> Placed:
     origin = file.tree["asset"]
+    scale = asset.height / _height(file, asset.file) if asset.height else asset.scale
+    if not math.isfinite(scale):
+        raise UserError(f"{asset.file} cannot be {asset.height} high: give it a scale instead")
     return Placed(
         number,
         asset.name or str(_made_by(origin).get("prompt", "")) or Path(asset.file).stem,
         asset.position,
         tuple(Rotation.from_euler("xyz", asset.rotation, degrees=True).as_quat().tolist()),
-        asset.height / _height(file, asset.file) if asset.height else asset.scale,
+        scale,
         {"file": asset.file, "asset": origin},
     )
 
@@ -152,7 +157,7 @@ def _height(file: Glb, name: str) -> float:
             f"the height of {name} cannot be read from it: give it a scale instead, or export it again"
         ) from error
     height = 0.0 if scene.bounds is None else float(scene.bounds[1, 1] - scene.bounds[0, 1])
-    if height <= 0:
+    if not 0 < height < math.inf:
         raise UserError(f"{name} has no height: give it a scale instead")
     return height
 

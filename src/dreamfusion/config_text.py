@@ -6,16 +6,21 @@ then half a cosine wave).
 """
 
 import dataclasses
+import reprlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Ramp, Schedule, Steps, WarmupCosine
+from dreamfusion.version import VERSION
 
 Record = TypeVar("Record")
 KIND = "kind"
 """Key that says which member of a union an object is; its value is the class name."""
+LARGEST = 2**63 - 1
+"""number that is still a size, a count or a seed"""
 
 
 def schedule_from_text(text: str) -> Schedule:
@@ -69,6 +74,22 @@ def from_json(kind: type[Record], values: Mapping[str, Any], where: str = "") ->
     return kind(**{name: _typed(hints[name], value, _path(where, name)) for name, value in values.items()})
 
 
+def from_file(kind: type[Record], values: Mapping[str, Any], path: Path) -> Record:
+    """`from_json` for what was read from a file: what is wrong with it names the file, and the version that wrote it.
+
+    Raises UserError.
+    """
+    try:
+        return from_json(kind, values)
+    except UserError as error:
+        if (version := values.get("version", VERSION)) in ("", VERSION):
+            raise UserError(f"{path}: {error}") from error
+        raise UserError(
+            f"{path} was written by dreamfusion {version}, and this is {VERSION}, which cannot read it ({error}): use"
+            " that version, or start a new run"
+        ) from error
+
+
 def _plain(value: Any) -> Any:
     match value:
         case Constant() | Ramp() | Steps() | WarmupCosine():
@@ -105,9 +126,10 @@ def _schedule(hint: Any, value: Any, where: str) -> Schedule:
 def _member(hint: Any, value: Any, where: str) -> Any:
     """One of the records of a union, or the only one, by its `kind`."""
     members = {member.__name__: member for member in (get_args(hint) or (hint,))}
-    if not isinstance(value, Mapping) or value.get(KIND) not in members:
+    kind = value.get(KIND) if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind not in members:
         raise _wrong(where, f"an object with {KIND!r} {' or '.join(members)}", value)
-    return from_json(members[value[KIND]], {name: item for name, item in value.items() if name != KIND}, where)
+    return from_json(members[kind], {name: item for name, item in value.items() if name != KIND}, where)
 
 
 def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
@@ -126,6 +148,10 @@ def _choice(hint: Any, value: Any, where: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise _wrong(where, f"between -{LARGEST} and {LARGEST}", value)
+    if isinstance(value, str) and "\0" in value:
+        raise _wrong(where, "a text without null characters", value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is hint:
@@ -147,4 +173,4 @@ def _path(where: str, name: str) -> str:
 
 
 def _wrong(where: str, wanted: str, value: Any) -> UserError:
-    return UserError(f"{where} must be {wanted}, not {value!r}")
+    return UserError(f"{where} must be {wanted}, not {reprlib.repr(value)}")

@@ -34,8 +34,8 @@ class Finding:
 
 
 def examine(chosen: Callable[[], Config] | None = None) -> tuple[list[str], bool]:
-    """The report, and whether the main job would run; also the memory that the prior of a chosen run needs."""
-    asked = [] if chosen is None else [partial(_prior_memory, chosen)]
+    """The report, and whether the main job would run; also whether the prior of a chosen run opens, and its memory."""
+    asked = [] if chosen is None else [partial(_chosen_prior, chosen)]
     parts = (_software, _machine, _processors, _embedded_prior, _optional, *asked)
     findings = dict.fromkeys(finding for part in parts for finding in _tried(part))  # each told once
     healthy = not any(finding.missing for finding in findings)
@@ -96,14 +96,17 @@ def _embedded_prior() -> Iterator[Finding]:
     yield Finding("embedded prior", f"{prior.name}, {prior.image_size} x {prior.image_size} pixels, {words}; loads")
 
 
-def _prior_memory(chosen: Callable[[], Config]) -> Iterator[Finding]:
-    from dreamfusion.build import device_of
+def _chosen_prior(chosen: Callable[[], Config]) -> Iterator[Finding]:
+    from dreamfusion.build import device_of, prior_options
     from dreamfusion.memory import estimated
     from dreamfusion.priors.locate import locate
+    from dreamfusion.priors.opening import require_whole
 
     try:
         config = chosen()
-        needs, folder = estimated(config, device_of(config.device)), locate(config.prior)
+        device = device_of(config.device)
+        needs, folder = estimated(config, device), locate(config.prior, half=config.half)
+        require_whole(config.prior, prior_options(config, device))
     except UserError as error:
         yield Finding("prior", str(error), missing=True)
         return

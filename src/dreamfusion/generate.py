@@ -11,7 +11,7 @@ from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
 from dreamfusion.config import Config, OutputConfig
 from dreamfusion.config_check import validate
-from dreamfusion.config_text import from_json, to_json
+from dreamfusion.config_text import from_file, to_json
 from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
@@ -19,6 +19,7 @@ from dreamfusion.priors import Prior, embeddings, open_prior, open_reader
 from dreamfusion.priors.locate import locate
 from dreamfusion.processes import ALONE, Team, require_shareable
 from dreamfusion.prompts import PromptTable
+from dreamfusion.reading import explain_forbidden
 from dreamfusion.runs import RunFolder, replacing, write_json
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
@@ -57,7 +58,7 @@ def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
     validate(config)
     require_shareable(config, team)
     if config.large.embeddings:  # to be found again from any folder
-        large = replace(config.large, embeddings=str(Path(config.large.embeddings).expanduser().absolute()))
+        large = replace(config.large, embeddings=os.path.abspath(os.path.expanduser(config.large.embeddings)))
         config = replace(config, large=large)
     device = device_of(config.device)
     prior, prompts = open_parts(config, device, team)
@@ -68,8 +69,8 @@ def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
     return Job(run, prior, prompts, folder)
 
 
-def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE) -> Job:
-    """An interrupted run, at its last checkpoint; `steps` is a new total.
+def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE, prior_now: str | None = None) -> Job:
+    """An interrupted run, at its last checkpoint; `steps` is a new total, `prior_now` where its prior is now.
 
     Raises UserError, and then nothing is changed.
     """
@@ -77,13 +78,15 @@ def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE
     require_shareable(run.config, team)
     run.team = team
     if steps is not None:
-        if steps < run.step:
-            raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
         run.config = replace(run.config, steps=steps)
         validate(run.config)
+    if run.config.steps < run.step:
+        raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
+    if prior_now is not None:
+        run.config = provenance.moved(run.config, prior_now)
     prior, prompts = open_parts(run.config, run.device, team)
     folder.rewind_metrics(run.step)
-    if steps is not None:
+    if steps is not None or prior_now is not None:
         checkpoint.save(run, folder.checkpoint)  # before the config: it is what counts, and what may not fit on a disk
         write_json(folder.config, to_json(run.config))
     return Job(run, prior, prompts, folder)
@@ -98,16 +101,19 @@ def follow(run: Run) -> None:
 
 def config_of(path: Path) -> Config:
     """What the run in a folder was told. Raises UserError."""
-    return from_json(Config, RunFolder.open(path).read_config())
+    folder = RunFolder.open(path)
+    config = from_file(Config, folder.read_config(), folder.config)
+    validate(config)
+    return config
 
 
+@explain_forbidden()
 def open_run(path: Path, device: str) -> tuple[RunFolder, Run]:
     """The folder and the last checkpoint of a run, without its prior. Raises UserError."""
-    folder = RunFolder.open(path)
-    config = from_json(Config, folder.read_config())
+    folder, config = RunFolder.open(path), config_of(path)
     if not (folder.checkpoint / checkpoint.HEAD).exists() and not folder.read_metrics():
         return folder, start(config, device_of(device))  # killed before the first checkpoint was whole
-    return folder, checkpoint.load(folder.checkpoint, device_of(device))
+    return folder, checkpoint.load(folder.checkpoint, device_of(device), config)
 
 
 def work(job: Job, say: Say) -> Generator[Metrics, None, None]:
@@ -232,7 +238,7 @@ def open_parts(config: Config, device: torch.device, team: Team = ALONE) -> tupl
 
 def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
     """Write what the prior's text encoders made of the prompt, for `LargeConfig.embeddings`. Raises UserError."""
-    folder = locate(config.prior, texts=not config.large.embeddings)
+    folder = locate(config.prior, texts=not config.large.embeddings, half=config.half)
     with replacing(path) as part:
         embeddings.save(prompts.captions, prompts.embeddings, folder, part)
 

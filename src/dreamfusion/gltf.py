@@ -5,12 +5,14 @@ another move. (Readers that decode a file into meshes and encode it again round 
 """
 
 import json
+import operator
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
 
 _MAGIC, _VERSION, _JSON, _BINARY = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
@@ -27,6 +29,8 @@ _TARGET = {
     "indices": "accessors",
     "children": "nodes",
 }
+Spans = Mapping[str, range]
+"""Where each list of a file lies in the joined one"""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,7 @@ def read_glb(path: Path) -> Glb:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a .glb file or the folder of a run") from error
     try:
         glb = Glb(*_chunks(content))
-        shown = glb.tree["meshes"] and [glb.tree["nodes"][root] for root in glb.roots]
-        if not shown or not glb.tree["asset"]["version"].startswith("2.") or len(glb.tree["buffers"]) != 1:
-            raise ValueError("nothing to see")
+        _require_whole(glb)
     except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise UserError(f"{path} is no whole binary glTF 2.0 file with a scene: export it again") from error
     _refuse_what_would_be_lost(glb.tree, path)
@@ -85,20 +87,21 @@ def glb_content(glb: Glb) -> bytes:
 def join(files: Sequence[Glb], placed: Sequence[Placed], extras: Mapping[str, Any]) -> Glb:
     """One scene of the files, each wherever it is placed; what is placed several times is stored once."""
     tree: dict[str, Any] = {name: [] for name in _LISTS}
-    shifts, block = list[dict[str, int]](), b""
+    spans, block = list[Spans](), b""
     for file in files:
-        shifts.append({name: len(tree[name]) for name in _LISTS})
+        spans.append(_spans(file.tree, _LISTS, tree))
         for name in _LISTS:
-            tree[name] += [_shifted(each, "", shifts[-1]) for each in file.tree.get(name, [])]
-        for view in tree["bufferViews"][shifts[-1]["bufferViews"] :]:
+            tree[name] += [_moved(each, "", spans[-1]) for each in file.tree.get(name, [])]
+        for view in tree["bufferViews"][spans[-1]["bufferViews"].start :]:
             view["byteOffset"] = view.get("byteOffset", 0) + len(block)
         block += file.block + bytes(-len(file.block) % 4)
     nodes, tops = list[dict[str, Any]](), list[int]()
     for each in placed:
-        shift = shifts[each.file] | {"nodes": len(nodes)}
-        nodes += [_shifted(node, "", shift) for node in files[each.file].tree["nodes"]]
+        file = files[each.file]
+        span = {**spans[each.file], **_spans(file.tree, ("nodes",), {"nodes": nodes})}
+        nodes += [_moved(node, "", span) for node in file.tree["nodes"]]
         tops.append(len(nodes))
-        nodes.append(_top(each, [root + shift["nodes"] for root in files[each.file].roots]))
+        nodes.append(_top(each, [_number(root, span["nodes"]) for root in file.roots]))
     named = {name: _union(name, files) for name in ("extensionsUsed", "extensionsRequired")}
     tree |= named | {"nodes": nodes, "scenes": [{"nodes": tops}], "buffers": [{"byteLength": len(block)}]}
     tree = {name: part for name, part in tree.items() if part}  # empty lists are not allowed
@@ -111,22 +114,37 @@ def _top(placed: Placed, children: list[int]) -> dict[str, Any]:
     return {"name": placed.name, **turned, "children": children, "extras": dict(placed.extras)}
 
 
-def _shifted(value: Any, key: str, shift: Mapping[str, int]) -> Any:
-    """A part of a tree, found under `key`, with all numbers that point into lists moved by `shift`."""
+def _spans(tree: Mapping[str, Any], names: Sequence[str], joined: Mapping[str, Sequence[Any]]) -> Spans:
+    """Where a file's lists come to lie behind those that are joined already."""
+    return {name: range(len(joined[name]), len(joined[name]) + len(tree.get(name, []))) for name in names}
+
+
+def _moved(value: Any, key: str, spans: Spans) -> Any:
+    """A part of a tree, found under `key`, with all numbers that point into lists moved to where these are now.
+
+    Raises IndexError or TypeError for what points nowhere.
+    """
     match value:
         case dict() if key == "extras":
             return value
         case dict() if key in ("attributes", "targets"):
-            return {name: number + shift["accessors"] for name, number in value.items()}
+            return {name: _number(number, spans["accessors"]) for name, number in value.items()}
         case dict():
             index = "texture" if key.endswith("Texture") else "index"
-            return {name: _shifted(each, index if name == "index" else name, shift) for name, each in value.items()}
+            return {name: _moved(each, index if name == "index" else name, spans) for name, each in value.items()}
         case list():
-            return [_shifted(each, key, shift) for each in value]
-        case int() if key in _TARGET:
-            return value + shift[_TARGET[key]]
+            return [_moved(each, key, spans) for each in value]
+        case _ if key in _TARGET:
+            return _number(value, spans[_TARGET[key]])
         case _:
             return value
+
+
+def _number(number: int, span: range) -> int:
+    """Where the part of this number in its file is now. Raises IndexError or TypeError if there is none."""
+    if number < 0:
+        raise IndexError(f"{number} points nowhere")
+    return span[number]
 
 
 def _union(name: str, files: Sequence[Glb]) -> list[str]:
@@ -139,13 +157,45 @@ def _chunks(content: bytes) -> tuple[dict[str, Any], bytes]:
     size, kind = struct.unpack_from("<2I", content, 12)
     if (magic, version, kind) != (_MAGIC, _VERSION, _JSON) or len(content) < length:
         raise ValueError("not binary glTF")
-    tree, after = json.loads(content[20 : 20 + size], parse_constant=_refuse_constant), 20 + size
+    tree, after = json_text.parse(content[20 : 20 + size], _refuse_constant), 20 + size
     if after == length:
         return tree, b""
     count, kind = struct.unpack_from("<2I", content, after)
     if kind != _BINARY or after + 8 + count > length:
         raise ValueError("no block of bytes")
     return tree, content[after + 8 : after + 8 + count]
+
+
+def _require_whole(glb: Glb) -> None:
+    """Raise ValueError, TypeError, LookupError or AttributeError for a tree that is not as the specification has it.
+
+    Only what joining and showing it rest upon is looked at, not every value.
+    """
+    tree = glb.tree
+    if not tree["meshes"] or not glb.roots or not tree["asset"]["version"].startswith("2.") or len(tree["buffers"]) != 1:
+        raise ValueError("nothing to see")
+    lists = {name: tree.get(name, []) for name in (*_LISTS, "buffers", "nodes", "scenes")}
+    named = [*tree.get("extensionsUsed", []), *tree.get("extensionsRequired", [])]
+    if not all(isinstance(each, dict) for parts in lists.values() for each in parts) or {*map(type, named)} - {str}:
+        raise TypeError("other types than the specification's")
+    spans = _spans(lists, tuple(lists), dict.fromkeys(lists, ()))
+    for name in (*_LISTS, "nodes"):
+        _moved(lists[name], "", spans)
+    children = [*glb.roots, *(child for node in lists["nodes"] for child in node.get("children", []))]
+    if len(children) != len({_number(child, spans["nodes"]) for child in children}):
+        raise ValueError("nodes that are no trees")
+    _require_inside(lists, len(glb.block))
+    json.dumps(tree, allow_nan=False)  # a number such as 1e999 is read as infinity
+
+
+def _require_inside(lists: Mapping[str, Sequence[Any]], size: int) -> None:
+    """Raise ValueError, TypeError or LookupError unless all data lie in a block of `size` bytes."""
+    for view in lists["bufferViews"]:
+        begin, length = operator.index(view.get("byteOffset", 0)), operator.index(view["byteLength"])
+        if view["buffer"] != 0 or not 0 <= begin <= begin + length <= size:
+            raise ValueError("data outside of the block")
+    if not all(0 < operator.index(accessor["count"]) <= size for accessor in lists["accessors"]):
+        raise ValueError("more numbers than bytes")
 
 
 def _refuse_constant(name: str) -> None:

@@ -18,7 +18,7 @@ def estimated(config: Config, device: torch.device) -> str:
     options = prior_options(config, device)
     captions = 4 if config.perp_neg else 2
     copies = captions * config.distill.draws
-    needs = plan(locate(config.prior, options.texts), options, config.views, copies)
+    needs = plan(locate(config.prior, options.texts, config.half), options, config.views, copies)
     text = f"{needs.text / GB:.2f} GB while the prompt is read, then " if needs.text else ""
     parts = f"weights {needs.weights / GB:.2f}, encoding {needs.encode / GB:.2f}, denoising {needs.denoise / GB:.2f}"
     rest = (

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
+from dreamfusion.reading import explain_forbidden, read_json, visible
 
 _NAME_LENGTH = 60  # characters of the prompt in a default folder name; file systems allow 255 bytes
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -102,6 +104,7 @@ class RunFolder:
         return run
 
     @classmethod
+    @explain_forbidden()
     def open(cls, path: Path) -> "RunFolder":
         """An existing run folder. Raises UserError if `path` is none."""
         run = cls(path)
@@ -115,10 +118,7 @@ class RunFolder:
 
     def read_config(self) -> dict[str, object]:
         """The content of `config.json`. Raises UserError if it is damaged."""
-        try:
-            config = json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.config} cannot be read ({error}): restore it or start a new run") from error
+        config = read_json(self.config, "restore it or start a new run")
         if not isinstance(config, dict):
             raise UserError(f"{self.config} holds no configuration: restore it or start a new run")
         return config
@@ -142,21 +142,27 @@ class RunFolder:
             kept = [line for line, record in self._metric_lines() if record["step"] <= step]
             write_text(self.metrics, "".join(kept))
 
+    @explain_forbidden()
     def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]
-        pairs = [(line, _record(line)) for line in whole]
+        try:
+            lines = self.metrics.read_bytes().splitlines(keepends=True)
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise UserError(f"{self.metrics} cannot be read ({error.strerror}): repair it, then resume") from error
+        whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+        pairs = [(line.decode("utf-8", "replace"), _record(line)) for line in whole]
         if any(record is None for _, record in pairs):
             raise UserError(f"{self.metrics} is damaged: repair or delete it, then resume")
         return [(line, record) for line, record in pairs if record is not None]
 
 
-def _record(line: str) -> dict[str, Any] | None:
+def _record(line: bytes) -> dict[str, Any] | None:
     """A line of `metrics.jsonl`, or None if it is none."""
     try:
-        record = json.loads(line)
+        record = json_text.parse(line)
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
@@ -199,7 +205,7 @@ def refuse_occupied(path: Path) -> None:
     """Raise UserError unless `path` is free for a new folder, or an empty one."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: choose another --out")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and visible(path):
         resume = f", or continue that run with `dreamfusion resume {path}`" if RunFolder(path).config.exists() else ""
         raise UserError(f"{path} exists and is not empty: choose another --out{resume}")
 

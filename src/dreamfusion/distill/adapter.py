@@ -34,11 +34,17 @@ class Adapter(nn.Module):
             self._add(key, down.to(layer.weight.device), up.to(layer.weight.device))
 
     def adopt(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Get the parameters of another adapter's `state_dict`, whatever layers they are for."""
+        """Get the parameters of another adapter's `state_dict`, whatever layers they are for.
+
+        Raises KeyError or ValueError for what is none.
+        """
         for name in sorted(state):  # a file has an order of its own, and optimisers count parameters
             if name.startswith("down."):
                 key = name.removeprefix("down.")
-                self._add(key, state[name].to(device), state[f"up.{key}"].to(device))
+                down, up = state[name], state[f"up.{key}"]
+                if down.dim() != 2 or up.dim() != 2 or len(down) != up.shape[1] or not down.is_floating_point():
+                    raise ValueError(f"{key} is no pair of low-rank factors")
+                self._add(key, down.float().to(device), up.float().to(device))
 
     def require_fit(self, network: nn.Module) -> None:
         """Raises UserError unless the parameters are those of this network's layers."""

@@ -19,6 +19,7 @@ from dreamfusion.evaluate.suites import SUITES, pool, suite
 from dreamfusion.evaluate.views import evaluation_views, read_views, save_views
 from dreamfusion.presets import preset
 from dreamfusion.priors import PriorOptions, Told, open_prior
+from dreamfusion.priors.locate import rooted
 from dreamfusion.provenance import prior_digest
 from dreamfusion.runs import RunFolder, folder_name
 from dreamfusion.runtime import available_cores
@@ -49,7 +50,7 @@ def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int
     cores = available_cores()
     jobs = jobs or cores
     config = replace(preset("fast"), preview_every=0.0, threads=max(1, cores // jobs), **changes)
-    config = replace(config, prior_sha256=prior_digest(config))
+    config = replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config))
     return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs, files)
 
 

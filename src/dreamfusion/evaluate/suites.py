@@ -8,6 +8,7 @@ from pathlib import Path
 from dreamfusion.embedded.dataset import COLOURS, held_out, with_article
 from dreamfusion.embedded.table import Noun, names
 from dreamfusion.errors import UserError
+from dreamfusion.reading import read_lines
 
 SUITES = ("plain", "seen", "unseen")
 """40 nouns; 20 nouns in a colour that the prior learnt them in; the same 20 in a colour that it never saw them in"""
@@ -28,10 +29,7 @@ def pool() -> list[str]:
 
 def read_prompts(path: Path) -> list[str]:
     """The distinct lines of a prompts file. Raises UserError if it cannot be read or is empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts {path} cannot be read ({error}): give a text file, one prompt a line") from error
+    lines = read_lines(path, "give --prompts a text file, one prompt a line")
     prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not prompts:
         raise UserError(f"--prompts {path} holds no prompt: give a text file, one prompt a line")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamfusion.errors import UserError
-from dreamfusion.priors.folder import read_json
+from dreamfusion.reading import read_json
 from dreamfusion.views import ViewWords
 
 CONDITIONS = frozenset({"pose", "background", "light", "variety"})

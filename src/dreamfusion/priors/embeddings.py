@@ -18,8 +18,9 @@ from torch import Tensor
 
 from dreamfusion.errors import UserError
 from dreamfusion.priors.card import Card, Described
-from dreamfusion.priors.folder import PipelineFolder, read_json
+from dreamfusion.priors.folder import PipelineFolder
 from dreamfusion.priors.kinds import kind_of
+from dreamfusion.reading import explain_forbidden, read_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +47,15 @@ def save(captions: Sequence[str], embeddings: Float[Tensor, "p l d"], folder: Pi
     save_file({"embeddings": embeddings.cpu().contiguous()}, path, metadata=about)
 
 
+@explain_forbidden()
 def read(path: Path, folder: PipelineFolder, card: Card, device: torch.device) -> SavedReader:
     """Open a file of `save` for the prior in `folder`. Raises UserError if it is damaged or of another prior."""
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with path.open("rb"), safe_open(path, framework="pt", device=str(device)) as file:
             about, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
         table = dict(zip(json.loads(about["captions"]), embeddings, strict=True))
+    except PermissionError:
+        raise  # which safetensors alone would take for a missing file
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds no text embeddings ({error}): make it with --save-embeddings") from error
     if (about.get("pipeline"), about.get("denoiser")) != (folder.pipeline, fingerprint(folder)):

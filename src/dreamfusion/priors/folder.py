@@ -5,22 +5,23 @@ what is wrong with a folder is said in one line that names the file. Loading sin
 all of diffusers' pipelines.
 """
 
-import hashlib
+import codecs
 import importlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from dreamfusion.errors import UserError
+from dreamfusion.priors import weights
+from dreamfusion.priors.quiet import quiet
+from dreamfusion.priors.single_file import describe
+from dreamfusion.priors.weights import PLAIN, Weights
+from dreamfusion.reading import explain_forbidden, read_json, visible
 
 LIBRARIES = ("diffusers", "transformers", "dreamfusion")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
 # What the libraries raise for files that are readable but do not fit together.
 LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError)
 
@@ -32,15 +33,15 @@ class PipelineFolder:
     path: Path
     pipeline: str
     classes: dict[str, tuple[str, str]]
+    variant: str = PLAIN
+    """of the weights, taken where it is there"""
 
 
 def read_pipeline(path: Path) -> PipelineFolder:
     """Read `model_index.json`. Raises UserError if the folder is no pipeline."""
     index_path = path / "model_index.json"
     if not index_path.is_file():
-        raise UserError(
-            f"{path} is no diffusers pipeline (it has no model_index.json): give the folder that holds that file"
-        )
+        raise _no_pipeline(path)
     index = read_json(index_path)
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
         raise UserError(f"{index_path} names no pipeline class (_class_name): restore the file")
@@ -54,32 +55,40 @@ def read_pipeline(path: Path) -> PipelineFolder:
     return PipelineFolder(path, index["_class_name"], classes)
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError if the file cannot be read or is no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): restore the file") from error
+def _no_pipeline(path: Path) -> UserError:
+    if (path.parent / "model_index.json").is_file():
+        return UserError(f"{path} is one part of a pipeline: give its folder, --prior {path.parent}")
+    single = [file for file in visible(path) if file.suffix in (".safetensors", ".ckpt")]
+    if single:
+        return UserError(describe(single[0]))
+    return UserError(
+        f"{path} is no diffusers pipeline (it has no model_index.json): give the folder that holds that file"
+    )
 
 
+def weights_of(folder: PipelineFolder, component: str) -> Weights:
+    """The files of a component's weights. Raises UserError if there are none, or one is damaged or missing."""
+    stem = "model" if component.startswith("text_encoder") else "diffusion_pytorch_model"  # of transformers, diffusers
+    return weights.find_weights(folder.path / component, stem, folder.variant)
+
+
+@explain_forbidden()
 def digest(folder: PipelineFolder, component: str) -> str:
-    """SHA-256 of a component: of the names and contents of its settings and weights."""
-    whole, where = hashlib.sha256(), folder.path / component
-    for path in sorted(path for path in where.iterdir() if path.suffix in (".json", ".safetensors")):
-        whole.update(f"{path.name} {path.stat().st_size} ".encode())
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                whole.update(block)
-    return whole.hexdigest()
+    """SHA-256 of a component's settings and of the weights that are loaded (`weights.digest`). Raises UserError."""
+    settings = folder.path / component / "config.json"
+    read_json(settings)
+    return weights.digest(settings, weights_of(folder, component).files)
 
 
 def load_network(folder: PipelineFolder, component: str, device: torch.device, dtype: torch.dtype) -> Any:
     """A component with weights, frozen, for evaluation. Raises UserError if files are missing, damaged or pickled."""
-    where = folder.path / component
-    _check_weights(where)
-    network, report = _load(folder, component, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    variant = weights_of(folder, component).variant or None
+    network, report = _load(
+        folder, component, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True
+    )
     absent = sorted(report["missing_keys"])
     if absent:
+        where = folder.path / component
         raise UserError(f"the weights in {where} lack {len(absent)} tensors (first: {absent[0]}): restore the folder")
     return network.to(device).requires_grad_(False).eval()
 
@@ -89,40 +98,38 @@ def load_component(folder: PipelineFolder, component: str) -> Any:
     return _load(folder, component)
 
 
+@explain_forbidden()
 def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
     where = folder.path / component
     if not where.is_dir():
         raise UserError(f"the pipeline has no folder {where}: restore it")
-    for path in sorted(where.glob("*.json")):
-        read_json(path)
+    for path in visible(where):
+        _check_readable(path)
     loader = class_of(folder, component)
     if loader.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
-    quiet = nullcontext() if loader.__module__.startswith("dreamfusion.") else _without_progress_bar()
     try:
-        with quiet:
+        with quiet():
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)
     except LOADING_ERRORS as error:
         raise UserError(f"{where} cannot be loaded as {loader.__name__}: {reason(error)}") from error
 
 
+def _check_readable(path: Path) -> None:
+    """Raises UserError for what the libraries would stumble over; PermissionError for a file of somebody else's."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        marked = file.read(3) == codecs.BOM_UTF8
+    if path.suffix == ".json":
+        read_json(path)
+        if marked:
+            raise UserError(f"{path} begins with a byte order mark, which its library does not read: save it without")
+
+
 def reason(error: Exception) -> str:
     """What a library's error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    # transformers draws one for every network, however small; whoever opens a prior has their own display.
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def class_of(folder: PipelineFolder, component: str) -> Any:
@@ -135,7 +142,8 @@ def class_of(folder: PipelineFolder, component: str) -> Any:
     if module.split(".")[0] not in LIBRARIES:
         raise UserError(f"{index} takes its {component} from {module!r}: only {', '.join(LIBRARIES)} are allowed")
     try:
-        found = getattr(importlib.import_module(module), name)
+        with quiet():
+            found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"{module}.{name}, the {component} of {folder.path}, does not exist: update {module}"
@@ -146,25 +154,3 @@ def class_of(folder: PipelineFolder, component: str) -> Any:
     if not hasattr(found, "from_pretrained"):
         raise UserError(f"{module}.{name}, the {component} of {folder.path}, cannot be loaded: restore {index.name}")
     return found
-
-
-def _check_weights(where: Path) -> None:
-    if not where.is_dir():
-        raise UserError(f"the pipeline has no folder {where}: restore it")
-    weights = sorted(where.glob("*.safetensors"))
-    pickles = sorted(path for path in where.iterdir() if path.suffix in PICKLES)
-    if not weights and pickles:
-        raise UserError(f"{pickles[0]} is a pickle, which could run code: use a *.safetensors version of this model")
-    if not weights:
-        raise UserError(f"{where} has no *.safetensors weights: download or restore them")
-    for path in weights:
-        _check_safetensors(path)
-
-
-def _check_safetensors(path: Path) -> None:
-    # Opening reads the header and compares it with the length of the file.
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or cut short ({error}): download or restore it") from error

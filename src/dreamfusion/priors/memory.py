@@ -19,12 +19,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from dreamfusion.errors import UserError
-from dreamfusion.priors.folder import LOADING_ERRORS, PipelineFolder, class_of, read_json, reason
+from dreamfusion.priors.folder import LOADING_ERRORS, PipelineFolder, class_of, reason
 from dreamfusion.priors.kinds import Kind, kind_of
 from dreamfusion.priors.opening import divided, dtype_of, image_size, shown_size, tuned, vae_dtype_of
 from dreamfusion.priors.options import PriorOptions
 from dreamfusion.priors.protocol import Known
+from dreamfusion.priors.quiet import quiet
 from dreamfusion.priors.spaces import LatentSpace
+from dreamfusion.reading import read_json
 
 META = torch.device("meta")
 
@@ -64,12 +66,19 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
     layers = [_bytes(layer, recurse=False) for layer in network.modules()]
     weights = max(layers) if options.offload else _bytes(network)
-    encode, x = _encoding(vae, options, views)
+    try:
+        encode, x = _encoding(vae, options, views)
+        denoise = _denoising(kind, network, options, x.repeat(copies, 1, 1, 1))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the networks of {folder.path} do not take pictures of {options.size} pixels ({reason(error)}): choose"
+            " another --large.size, or restore the folder"
+        ) from error
     return MemoryPlan(
         text=max((_bytes(empty(folder, name, dtype)) for name in _encoders(folder, kind, options)), default=0),
         weights=weights + _bytes(vae),
         encode=encode,
-        denoise=_denoising(kind, network, options, x.repeat(copies, 1, 1, 1)),
+        denoise=denoise,
         parameters=_count(network) + _count(vae),
     )
 
@@ -79,7 +88,7 @@ def empty(folder: PipelineFolder, component: str, dtype: torch.dtype) -> Any:
     made, path = class_of(folder, component), folder.path / component / "config.json"
     config = read_json(path)
     try:
-        with META:
+        with META, quiet():
             network = (
                 made.from_config(config) if hasattr(made, "from_config") else made(made.config_class.from_dict(config))
             )

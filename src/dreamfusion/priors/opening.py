@@ -9,22 +9,23 @@ import torch
 from dreamfusion.errors import UserError
 from dreamfusion.priors import embeddings
 from dreamfusion.priors.card import Card, read_card
-from dreamfusion.priors.folder import PipelineFolder, load_component, load_network, read_json
+from dreamfusion.priors.folder import PipelineFolder, class_of, load_component, load_network, weights_of
 from dreamfusion.priors.kinds import Kind, kind_of
 from dreamfusion.priors.locate import locate
 from dreamfusion.priors.multiview import join_views
 from dreamfusion.priors.options import PriorOptions
 from dreamfusion.priors.pipeline import PipelinePrior, PipelineReader
 from dreamfusion.priors.protocol import Reader
-from dreamfusion.priors.schedule import Prediction
+from dreamfusion.priors.schedule import NoiseSchedule, Prediction
 from dreamfusion.priors.schedulers import prediction_of, straight_schedule, variance_preserving_schedule
 from dreamfusion.priors.spaces import LatentSpace, PixelSpace, pixels_per_latent
 from dreamfusion.priors.text import Embed, TextEncoders, zero_padded_text
+from dreamfusion.reading import read_json
 
 
 def open_captions(name: str, options: PriorOptions, saved: Path | None) -> Reader:
     """See `dreamfusion.priors.open_reader`."""
-    folder = locate(name, texts=saved is None)
+    folder = locate(name, texts=saved is None, half=options.dtype is None)
     kind = kind_of(folder)
     card = _card(folder, kind)
     if saved is not None:
@@ -34,15 +35,12 @@ def open_captions(name: str, options: PriorOptions, saved: Path | None) -> Reade
 
 def open_pipeline(name: str, options: PriorOptions) -> PipelinePrior:
     """See `dreamfusion.priors.open_prior`."""
-    folder = locate(name, options.texts)
+    folder = locate(name, options.texts, half=options.dtype is None)
     kind, scheduler = kind_of(folder), load_component(folder, "scheduler")
     network = _network(folder, kind, options)
     card = _card(folder, kind)
     space = _space(folder, kind, options, card)
-    if kind.flow:
-        prediction, schedule = Prediction.FLOW, straight_schedule(folder, scheduler, space.size // space.factor)
-    else:
-        prediction, schedule = prediction_of(folder, scheduler), variance_preserving_schedule(folder, scheduler)
+    prediction, schedule = _noise(folder, kind, scheduler, space.size // space.factor)
     return PipelinePrior(
         card=card,
         encoders=_encoders(folder, kind, options),
@@ -55,6 +53,35 @@ def open_pipeline(name: str, options: PriorOptions) -> PipelinePrior:
         together=kind.together,
         side=options.side,
     )
+
+
+def require_whole(name: str, options: PriorOptions) -> None:
+    """Raises the UserError with which the prior would not open, in the same order, short of what its tensors say."""
+    folder = locate(name, options.texts, half=options.dtype is None)
+    kind = kind_of(folder)
+    _card(folder, kind)
+    words = [part for part in kind.components(options.texts) if part.startswith(("tokenizer", "text_encoder"))]
+    for part in words:
+        if part in folder.classes or not part.endswith("_3"):  # the third encoder may be left out
+            _require_part(folder, part)
+    _noise(folder, kind, load_component(folder, "scheduler"), cells=64)  # any number tells whether there is a schedule
+    for part in (kind.network, *(["vae"] if kind.latent else [])):
+        _require_part(folder, part)
+
+
+def _require_part(folder: PipelineFolder, component: str) -> None:
+    if component.startswith("tokenizer"):
+        load_component(folder, component)
+    else:
+        weights_of(folder, component)
+        class_of(folder, component)
+
+
+def _noise(folder: PipelineFolder, kind: Kind, scheduler: Any, cells: int) -> tuple[Prediction, NoiseSchedule]:
+    """What the network predicts, and its noise levels for `cells` x `cells` latents or pixels."""
+    if kind.flow:
+        return Prediction.FLOW, straight_schedule(folder, scheduler, cells)
+    return prediction_of(folder, scheduler), variance_preserving_schedule(folder, scheduler)
 
 
 def dtype_of(kind: Kind, options: PriorOptions) -> torch.dtype:

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamfusion.errors import UserError
-from dreamfusion.priors.folder import PipelineFolder, load_component, load_network, read_json
+from dreamfusion.priors.folder import PipelineFolder, load_component, load_network
+from dreamfusion.priors.quiet import quiet
+from dreamfusion.reading import read_json
 
 # T5 reads any length; these are the lengths with which the models were trained, and diffusers' defaults.
 IF_LENGTH, PIXART_ALPHA_LENGTH, PIXART_SIGMA_LENGTH, SD3_LENGTH = 77, 120, 300, 256
@@ -155,7 +157,8 @@ def _pooled(encoders: TextEncoders, said: States) -> Float[Tensor, "p e"]:
 
 def _tokens(tokenizer: Any, prompts: Sequence[str], length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and mask; captions are padded to `length` tokens and never cut silently."""
-    tokens = tokenizer(list(prompts), padding="max_length", max_length=length, return_tensors=None)
+    with quiet():  # it would warn of prompts that are refused here
+        tokens = tokenizer(list(prompts), padding="max_length", max_length=length, return_tensors=None)
     for prompt, ids in zip(prompts, tokens["input_ids"], strict=True):
         if len(ids) > length:
             raise UserError(f"shorten the prompt {_short(prompt)}: it has {len(ids)} tokens, the prior reads {length}")

@@ -1,6 +1,5 @@
 """The judge, opened: it implements `Scorer`, and says which side of an object it sees."""
 
-import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.network import SIZE, JudgeNet, Opinion
 from dreamfusion.evaluate.judge.pictures import MIRRORED
+from dreamfusion.reading import read_json
 
 WEIGHTS, CARD = "judge.safetensors", "card.json"
 CHUNK = 256
@@ -70,7 +70,7 @@ def open_judge(device: torch.device | str = "cpu", folder: Path | None = None) -
     folder = folder or Path(str(resources.files("dreamfusion.evaluate.judge"))) / "weights"
     if not (folder / WEIGHTS).is_file() or not (folder / CARD).is_file():
         raise UserError(f"there is no judge in {folder}: train one with `dreamfusion judge train`")
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    card = read_json(folder / CARD)
     network = JudgeNet(len(card["nouns"]))
     network.load_state_dict(
         {name: t.float() if t.is_floating_point() else t for name, t in load_file(folder / WEIGHTS).items()}
