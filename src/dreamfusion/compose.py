@@ -105,7 +105,9 @@ def compose(composition: Composition) -> Glb:
 
 def _asset(values: Any, where: str) -> Asset:
     if not isinstance(values, Mapping) or not isinstance(values.get("file"), str) or not values["file"]:
-        raise UserError(f'{where} must be an object with a file, as {{"file": "runs/a-hamburger-0"}}, not {reprlib.repr(values)}')
+        raise UserError(
+            f'{where} must be an object with a file, as {{"file": "runs/a-hamburger-0"}}, not {reprlib.repr(values)}'
+        )
     asset = from_json(Asset, values, where)
     for number in (*asset.position, *asset.rotation, asset.scale, asset.height):
         if not math.isfinite(number):

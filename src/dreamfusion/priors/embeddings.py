@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
 from dreamfusion.priors.card import Card, Described
 from dreamfusion.priors.folder import PipelineFolder, read_json
@@ -51,7 +52,14 @@ def read(path: Path, folder: PipelineFolder, card: Card, device: torch.device) -
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             about, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
-        table = dict(zip(json.loads(about["captions"]), embeddings, strict=True))
+        captions = json_text.parse(about["captions"].encode())
+        if (
+            embeddings.dim() != 3
+            or not embeddings.is_floating_point()
+            or not all(type(each) is str for each in captions)
+        ):
+            raise ValueError("not a table for each caption")
+        table = dict(zip(captions, embeddings, strict=True))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds no text embeddings ({error}): make it with --save-embeddings") from error
     if (about.get("pipeline"), about.get("denoiser")) != (folder.pipeline, fingerprint(folder)):
