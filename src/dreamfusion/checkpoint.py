@@ -128,13 +128,16 @@ def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in _under("optimiser.", tensors).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
-    _require_fit(run.optimiser, state)
+    require_fit(run.optimiser, state)
     run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})
     run.generator.set_state(tensors["generator"])
 
 
-def _require_fit(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
-    """Raise ValueError unless the state is of these parameters: optimisers trust it, and write where it says."""
+def require_fit(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Raise ValueError or IndexError unless the state is of these parameters.
+
+    Optimisers trust it, and write where it says: a memory of another shape overwrites what is not theirs.
+    """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for index, found in state.items():
         parameter = parameters[index]

@@ -26,19 +26,23 @@ from dreamfusion.schedules import Constant, Schedule
 LONGEST_PROMPT = 300
 """characters; text encoders read some 77 tokens"""
 
+LARGEST_SCENE = 2**31
+"""numbers: 8 GB, and four times as much while it learns"""
+
 _LEAST: dict[str, float] = {
-    "steps": 1, "views": 1, "large.size": 0, "threads": 0, "checkpoint_every": 1, "preview_every": 0,
-    "scene.occupancy.cells": 8, "scene.occupancy.every": 0, "scene.occupancy.parts": 1,
-    "scene.occupancy.margin": 0, "scene.occupancy.threshold": 0, "scene.blob.height": 0,
-    "render.samples": 2, "render.chunk": 1, "render.weight_threshold": 0, "render.colour_threshold": 0,
-    "distill.draws": 1, "distill.max_norm": 0, "perp_neg": 0,
-    "output.samples": 2, "output.frames": 2,
-    "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
-    "render.recompute": 0, "camera.look_at_jitter": 0, "camera.up_jitter": 0, "scene.proposal.layers": 1,
-    "scene.proposal.width": 1, "scene.proposal.levels": 1, "scene.proposal.slope": 1, "optimise.shampoo.exponent": 1,
-    "optimise.shampoo.block": 1, "optimise.shampoo.every": 1,
+    "checkpoint_every": 1, "preview_every": 0, "scene.occupancy.every": 0, "scene.occupancy.threshold": 0,
+    "scene.blob.height": 0, "render.weight_threshold": 0, "render.colour_threshold": 0,
+    "distill.max_norm": 0, "perp_neg": 0, "optimise.grid": 0, "optimise.network": 0, "optimise.background": 0,
+    "camera.look_at_jitter": 0, "camera.up_jitter": 0, "scene.proposal.slope": 1, "optimise.shampoo.exponent": 1,
+    "optimise.shampoo.every": 1,
 }  # fmt: skip
 _BETWEEN: dict[str, tuple[float, float]] = {
+    "steps": (1, 10**9), "views": (1, 4096), "threads": (0, 4096), "large.size": (0, 8192),
+    "scene.occupancy.cells": (8, 512), "scene.occupancy.parts": (1, 4096), "scene.occupancy.margin": (0, 64),
+    "scene.proposal.layers": (1, 64), "scene.proposal.width": (1, 8192), "scene.proposal.levels": (1, 64),
+    "render.samples": (2, 4096), "render.chunk": (1, 2**31), "render.recompute": (0, 2**31),
+    "distill.draws": (1, 1024), "optimise.shampoo.block": (1, 8192), "output.samples": (2, 4096),
+    "output.frames": (2, 10_000),
     "seed": (0, 2**63 - 1), "large.latent_until": (0, 1), "size": (8, 1024), "scene.radius": (0.01, 100),
     "scene.blob.width": (1e-3, 100), "scene.occupancy.decay": (0, 1),
     "distill.guidance_scale": (0, 1000), "distill.rescale": (0, 1),
@@ -57,6 +61,7 @@ def validate(config: Config) -> None:
     _validate_numbers(config)
     _validate_noise(config)
     _validate_law(config)
+    _validate_size(config.scene)
     if config.perp_neg and not config.view_words:
         raise UserError("--perp-neg steers away from view words: leave --no-view-words away, or --perp-neg")
     require_device_name(config.device)
@@ -66,8 +71,8 @@ def validate(config: Config) -> None:
         case GridField() as grid:
             _validate_grid(grid)
         case MlpField() as mlp:
-            for name in ("levels", "blocks", "width"):
-                require(f"scene.field.{name}", getattr(mlp, name), 1)
+            for name, most in (("levels", 64), ("blocks", 256), ("width", 8192)):
+                require(f"scene.field.{name}", getattr(mlp, name), 1, most)
             if config.regularise.smoothness != Constant(0.0):
                 raise UserError("--regularise.smoothness must be 0 with --field mlp: only grids have neighbours")
 
@@ -113,7 +118,7 @@ def _validate_numbers(config: Config) -> None:
 def _validate_paper_parts(scene: SceneConfig) -> None:
     """What the networks on blurred places need, if there are any."""
     for bins in scene.proposal.rounds:
-        require("scene.proposal.rounds", bins, 2)
+        require("scene.proposal.rounds", bins, 2, 4096)
     for reach in scene.proposal.dilation:
         require("scene.proposal.dilation", reach, 0)
     if not all(scene.variance(part / 100) > 0 for part in range(101)):
@@ -143,8 +148,8 @@ def _validate_background(background: BackgroundConfig) -> None:
             _require_colour("scene.background.low", low)
             _require_colour("scene.background.high", high)
         case LearnedBackground():
-            for name in ("levels", "layers", "width"):
-                require(f"scene.background.{name}", getattr(background, name), 1)
+            for name, most in (("levels", 64), ("layers", 64), ("width", 8192)):
+                require(f"scene.background.{name}", getattr(background, name), 1, most)
 
 
 def _require_colour(option: str, colour: Colour) -> None:
@@ -164,11 +169,11 @@ def _validate_law(config: Config) -> None:
         case NfsdLaw(clean_below):
             require("distill.law.clean-below", clean_below, 0, 1)
         case IsmLaw(inversions, gap, start):
-            require("distill.law.inversions", inversions, 1)
+            require("distill.law.inversions", inversions, 1, 1000)
             require("distill.law.gap", gap, 0.001, 0.999)
             require("distill.law.start", start, 0, 0.999)
         case VsdLaw(rank, rate):
-            require("distill.law.rank", rank, 1)
+            require("distill.law.rank", rank, 1, 4096)
             require("distill.law.rate", rate, 0)
             if config.large.offload:
                 raise UserError("--distill vsd needs the prior's weights on the way back: leave out --large.offload")
@@ -184,6 +189,18 @@ def _validate_grid(grid: GridField) -> None:
         raise UserError(f"--scene.field.detail must be above 0 and at most 1, not {grid.detail}")
     if min(grid.features, grid.hidden) < 1:
         raise UserError("--scene.field.features and --scene.field.hidden must be at least 1")
+
+
+def _validate_size(scene: SceneConfig) -> None:
+    """Refuse what no memory holds, before it is asked for."""
+    match scene.field:
+        case GridField(cells, _, colour_cells, features, hidden):
+            grids = sum((side + 1) ** 3 for side in cells) + features * sum((side + 1) ** 3 for side in colour_cells)
+            numbers = grids + hidden * (features * len(colour_cells) + 3)
+        case MlpField(levels, blocks, width):
+            numbers = 2 * blocks * width**2 + 6 * levels * width
+    if numbers > LARGEST_SCENE:
+        raise UserError(f"--scene.field has {numbers:.1e} numbers, more than {LARGEST_SCENE:.1e}: choose smaller sizes")
 
 
 def _get(config: Any, name: str) -> int | float:

@@ -1,5 +1,9 @@
 """Errors that a user can cause and mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 LONGEST = 1200
 """characters of a message"""
 
@@ -18,6 +22,18 @@ class UserError(Exception):
 
 class NoSurface(UserError):
     """A scene that no mesh can show: it is empty, or fog, or has nothing at the level that was asked for."""
+
+
+@contextmanager
+def damage_explained(path: Path, advice: str) -> Iterator[None]:
+    """Turn whatever is raised by reading a file into a UserError: libraries have no one error for damaged ones."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{path} is damaged ({reason}): {advice}") from error
 
 
 def _escaped(character: str) -> str:

@@ -172,7 +172,12 @@ def _require_whole(glb: Glb) -> None:
     Only what joining and showing it rest upon is looked at, not every value.
     """
     tree = glb.tree
-    if not tree["meshes"] or not glb.roots or not tree["asset"]["version"].startswith("2.") or len(tree["buffers"]) != 1:
+    if (
+        not tree["meshes"]
+        or not glb.roots
+        or not tree["asset"]["version"].startswith("2.")
+        or len(tree["buffers"]) != 1
+    ):
         raise ValueError("nothing to see")
     lists = {name: tree.get(name, []) for name in (*_LISTS, "buffers", "nodes", "scenes")}
     named = [*tree.get("extensionsUsed", []), *tree.get("extensionsRequired", [])]

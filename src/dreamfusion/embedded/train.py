@@ -19,13 +19,14 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
+from dreamfusion.checkpoint import require_fit
 from dreamfusion.embedded import dataset, views
 from dreamfusion.embedded.card import make_card
 from dreamfusion.embedded.network import GROUPS, known_features, pooled
 from dreamfusion.embedded.pipeline import Parts, new_parts, write
 from dreamfusion.embedded.sheet import samples, save_sheet, sides
 from dreamfusion.embedded.sketch import surprise
-from dreamfusion.errors import UserError
+from dreamfusion.errors import UserError, damage_explained
 from dreamfusion.presets import FAST
 from dreamfusion.priors import NoiseSchedule, open_prior
 
@@ -113,10 +114,15 @@ def save(training: Training, folder: Path) -> None:
 
 
 def restore(training: Training, folder: Path) -> None:
-    """Read the state back into `training`."""
+    """Read the state back into `training`. Raises UserError if it is damaged or of other networks."""
+    file = folder / "state.safetensors"
+    with damage_explained(file, "restore it, or delete it to start anew"):
+        _restore(training, file)
+
+
+def _restore(training: Training, file: Path) -> None:
     from safetensors import safe_open
 
-    file = folder / "state.safetensors"
     with safe_open(file, "pt") as opened:
         training.step, training.seconds = int(opened.metadata()["step"]), float(opened.metadata()["seconds"])
     groups: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
@@ -132,6 +138,7 @@ def restore(training: Training, folder: Path) -> None:
     for key, tensor in groups["optimiser"].items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
+    require_fit(training.optimiser, state)
     training.optimiser.load_state_dict({**training.optimiser.state_dict(), "state": state})
 
 

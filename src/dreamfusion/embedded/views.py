@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
+from dreamfusion import json_text
 from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.embedded.meshes import MeshRenderer, load
 from dreamfusion.embedded.table import Noun, learned, nouns, shares
-from dreamfusion.errors import UserError
+from dreamfusion.errors import UserError, damage_explained
 from dreamfusion.rays import cast
 
 SIZE, SUPERSAMPLE = 64, 2
@@ -76,7 +77,7 @@ def build(assets: Path, folder: Path, views: int, seed: int, progress: Callable[
 
 def _begun(folder: Path, count: int, plan: str) -> dict[str, np.memmap]:
     """The arrays of a rendering that goes on, or of a new one, where `mesh` is -1."""
-    fresh = not (folder / PLAN).exists() or (folder / PLAN).read_text() != plan
+    fresh = not (folder / PLAN).exists() or (folder / PLAN).read_bytes() != plan.encode()
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -100,10 +101,11 @@ def open_views(folder: Path) -> Views:
 
     Raises UserError if the table of nouns has changed since.
     """
-    if json.loads((folder / PLAN).read_text())["meshes"] != _drawn(learned(nouns())):
-        raise UserError(f"{folder} was rendered for another table of nouns; train in a new --work folder")
-    # "c": nothing is written, but torch wants arrays that could be
-    return Views(**{key: torch.from_numpy(np.load(folder / f"{key}.npy", mmap_mode="c")) for key in COLUMNS})
+    with damage_explained(folder, "train in a new --work folder"):
+        if json_text.read(folder / PLAN)["meshes"] != _drawn(learned(nouns())):
+            raise UserError(f"{folder} was rendered for another table of nouns; train in a new --work folder")
+        # "c": nothing is written, but torch wants arrays that could be
+        return Views(**{key: torch.from_numpy(np.load(folder / f"{key}.npy", mmap_mode="c")) for key in COLUMNS})
 
 
 def random_cameras(count: int, generator: Generator) -> Cameras:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamfusion.cameras import Cameras, evaluation_ring
-from dreamfusion.errors import UserError
+from dreamfusion.errors import damage_explained
 from dreamfusion.lights import Light, albedo_only, headlight
 from dreamfusion.render import RenderOptions, render_views
 from dreamfusion.scene import Scene
@@ -53,10 +53,8 @@ def save_views(pictures: Float[Tensor, "k v h w 3"], path: Path) -> None:
 
 def read_views(path: Path) -> Float[Tensor, "3 8 h w 3"]:
     """What `save_views` wrote. Raises UserError if the file cannot be read."""
-    try:
+    with damage_explained(path, "delete it, and it will be made again"):
         with Image.open(path) as file:
             page = np.asarray(file.convert("RGB"))
         grid = torch.from_numpy(page.copy()).view(len(KINDS), SIZE, VIEWS, SIZE, 3)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, and it will be made again") from error
     return grid.permute(0, 2, 1, 3, 4).float() / 255

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
 from dreamfusion.priors.card import Card, Described
 from dreamfusion.priors.folder import PipelineFolder
@@ -53,7 +54,14 @@ def read(path: Path, folder: PipelineFolder, card: Card, device: torch.device) -
     try:
         with path.open("rb"), safe_open(path, framework="pt", device=str(device)) as file:
             about, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
-        table = dict(zip(json.loads(about["captions"]), embeddings, strict=True))
+        captions = json_text.parse(about["captions"].encode())
+        if (
+            embeddings.dim() != 3
+            or not embeddings.is_floating_point()
+            or not all(type(each) is str for each in captions)
+        ):
+            raise ValueError("not a table for each caption")
+        table = dict(zip(captions, embeddings, strict=True))
     except PermissionError:
         raise  # which safetensors alone would take for a missing file
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 from dreamfusion.embedded.card import LICENCE
 from dreamfusion.embedded.dataset import COLOURS
 from dreamfusion.embedded.table import Noun, names
+from dreamfusion.errors import damage_explained
 from dreamfusion.evaluate.judge.judge import CARD, open_judge
 from dreamfusion.evaluate.judge.network import SIZE
 from dreamfusion.evaluate.judge.views import SIDES
@@ -39,8 +40,13 @@ def make_card(table: list[Noun], training: Mapping[str, Any], accuracy: Mapping[
 
 
 def describe(folder: Path | None = None) -> str:
-    """What the judge is, knows, and how often it is right, for people."""
-    card = open_judge(folder=folder).card
+    """What the judge is, knows, and how often it is right, for people. Raises UserError, as `open_judge` does."""
+    judge = open_judge(folder=folder)
+    with damage_explained(Path(CARD), "restore the judge"):
+        return _described(judge.card)
+
+
+def _described(card: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{card['name']}: says what it sees in a picture of {SIZE} x {SIZE} pixels",

@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from dreamfusion.checkpoint import require_fit
 from dreamfusion.embedded.table import names, nouns
-from dreamfusion.errors import UserError
+from dreamfusion.errors import UserError, damage_explained
 from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet, new_network
 from dreamfusion.evaluate.judge.pictures import TRAINING, UNPAINTED, Batch, balanced, draw
@@ -115,7 +116,12 @@ def save(training: Training, work: Path) -> None:
 
 
 def restore(training: Training, work: Path) -> None:
-    """Read the state back into `training`."""
+    """Read the state back into `training`. Raises UserError if it is damaged or of another network."""
+    with damage_explained(work / STATE, "restore it, or delete it to start anew"):
+        _restore(training, work)
+
+
+def _restore(training: Training, work: Path) -> None:
     with safe_open(work / STATE, "pt") as opened:
         training.step = int(opened.metadata()["step"])
     tensors = load_file(work / STATE)
@@ -130,6 +136,7 @@ def restore(training: Training, work: Path) -> None:
         match name.split(".", 2):
             case ["optimiser", index, key]:
                 moments.setdefault(int(index), {})[key] = tensor
+    require_fit(training.optimiser, moments)
     training.optimiser.load_state_dict({**training.optimiser.state_dict(), "state": moments})
 
 

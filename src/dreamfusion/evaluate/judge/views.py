@@ -21,7 +21,7 @@ from dreamfusion.cameras import Cameras
 from dreamfusion.embedded import dataset
 from dreamfusion.embedded.meshes import MeshRenderer, load
 from dreamfusion.embedded.table import Noun, names, nouns
-from dreamfusion.errors import UserError
+from dreamfusion.errors import UserError, damage_explained
 from dreamfusion.evaluate.judge.network import SIZE
 from dreamfusion.geometry import look_at, spherical
 from dreamfusion.rays import cast
@@ -146,7 +146,8 @@ def open_views(work: Path) -> Split:
     known, kinds = names(nouns()), ("learn", "new_views", "new_meshes")
     parts: dict[str, list[Views]] = {kind: [] for kind in kinds}
     for index, mesh in enumerate(nouns()):
-        with np.load(_file(work, index)) as file:
+        path = _file(work, index)
+        with damage_explained(path, "delete it, and it will be rendered again"), np.load(path) as file:
             learn, tensors = int(file["learn"]), {n: torch.from_numpy(file[n]) for n in ("eye", *BUFFERS)}
         count = len(tensors["eye"])
         side = torch.tensor([SIDES.index(seen_side(eye, mesh.front)) for eye in tensors["eye"]])
