@@ -1,5 +1,6 @@
 """What several tests need: a run so small that a step takes milliseconds, and priors to judge it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,16 @@ from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE = 16
 
-# Threads help nothing at these sizes, and spin where cores are busy.
-torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+
+# Threads help nothing at these sizes, and spin where cores are busy. With more, bits differ (see the marker `processor`).
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings of our tests and benchmarks are errors, as those of the package."""
+    for module in sorted({path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}):
+        config.addinivalue_line("filterwarnings", f"error:::{module}$")
 
 
 @pytest.fixture(autouse=True)

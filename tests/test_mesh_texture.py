@@ -182,6 +182,22 @@ def test_normals_in_axes_invert_their_sum_and_flat_is_what_has_none() -> None:
     assert torch.allclose(found.norm(dim=-1), torch.ones(5))
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("lean", [0.0, 1e-7, 1e-5, 1e-3, 0.1])
+def test_axes_that_nearly_lie_in_a_plane_give_their_own_normal_or_the_flat_one(lean: float, scale: float) -> None:
+    """Whether axes span space depends on their directions alone; turned by rotations, all rounding differs."""
+    turns = torch.linalg.qr(torch.randn(200, 3, 3, generator=torch.Generator().manual_seed(0))).Q
+    frame = torch.tensor([[1.0, 0, 1], [0, 1, 0], [lean, 0, 0]]).expand(
+        200, 3, 3
+    )  # first and third lean apart by `lean`
+    normal = torch.tensor([0.6, 0.8, 0]) + 0.3 * torch.tensor([lean, 0, 0])
+    lengths = scale * torch.tensor([1.0, 0.01, 3.0])
+    found = in_axes(turns @ frame * lengths, (turns @ normal[:, None])[..., 0])
+    expected = torch.tensor([0.0, 80.0, 0.2]) if lean > 1e-4 else torch.tensor([0.0, 0.0, 1.0])
+    expected = torch.nn.functional.normalize(expected, dim=0)
+    assert (found - expected).norm(dim=-1).max() < 0.01
+
+
 def test_baked_light_comes_from_above_and_is_said_to_be_there() -> None:
     scene = scene_of(soft_ball(0.6), lambda points: torch.full_like(points, 0.8))
     plain, lit = (bake(of(scene, 100.0), scene, TextureOptions(SIZE, bake_light=light)) for light in (False, True))
