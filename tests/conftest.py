@@ -28,7 +28,7 @@ SIZE = 16
 
 ROOT = Path(__file__).parents[1]
 
-# Threads help nothing at these sizes, and spin where cores are busy. With more, bits differ (see the marker `processor`).
+# Threads help nothing at these sizes, and spin where cores are busy. `.ci/run` asks for more.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 

@@ -187,9 +187,7 @@ def test_normals_in_axes_invert_their_sum_and_flat_is_what_has_none() -> None:
 def test_axes_that_nearly_lie_in_a_plane_give_their_own_normal_or_the_flat_one(lean: float, scale: float) -> None:
     """Whether axes span space depends on their directions alone; turned by rotations, all rounding differs."""
     turns = torch.linalg.qr(torch.randn(200, 3, 3, generator=torch.Generator().manual_seed(0))).Q
-    frame = torch.tensor([[1.0, 0, 1], [0, 1, 0], [lean, 0, 0]]).expand(
-        200, 3, 3
-    )  # first and third lean apart by `lean`
+    frame = torch.tensor([[1.0, 0, 1], [0, 1, 0], [lean, 0, 0]]).expand(200, 3, 3)
     normal = torch.tensor([0.6, 0.8, 0]) + 0.3 * torch.tensor([lean, 0, 0])
     lengths = scale * torch.tensor([1.0, 0.01, 3.0])
     found = in_axes(turns @ frame * lengths, (turns @ normal[:, None])[..., 0])
