@@ -112,11 +112,16 @@ def disc_prior() -> GaussianPrior:
 
 def red_disc() -> GaussianPrior:
     """Idem, for other processes."""
-    y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    return disc(SIZE)
+
+
+def disc(size: int) -> GaussianPrior:
+    """Idem, with pictures of any size."""
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
     inside = (x.square() + y.square()).sqrt() < 0.5
     colour = torch.where(inside[None], torch.tensor([0.9, 0.1, 0.1])[:, None, None], torch.ones(3, 1, 1))
     schedule = cosine_schedule(dtype=torch.float32)
-    return GaussianPrior({"": 2 * colour - 1}, std=0.1, schedule=schedule, image_size=SIZE)
+    return GaussianPrior({"": 2 * colour - 1}, std=0.1, schedule=schedule, image_size=size)
 
 
 @pytest.fixture

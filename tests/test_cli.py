@@ -434,9 +434,9 @@ def test_a_run_goes_on_where_it_was_made_unless_told_otherwise(tiny_settings, tm
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
     settled = []
     monkeypatch.setattr(generate, "settle", lambda threads, device: settled.append((threads, device)))
-    for command in ("resume", "mesh", "video"):
-        assert call(command, str(out)) == 0
-        assert call(command, str(out), "--device", "xpu") == 2
+    for command in (("resume", str(out)), ("mesh", str(out)), ("video", str(out), "--frames", "2", "--size", "32")):
+        assert call(*command) == 0
+        assert call(*command, "--device", "xpu") == 2
     assert settled == [(1, "cpu"), (1, "xpu")] * 3
 
 

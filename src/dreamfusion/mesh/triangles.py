@@ -86,7 +86,7 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
 def _cancelled(
     total: Float[np.ndarray, "v 3"], parts: Float[np.ndarray, "f 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Bool[np.ndarray, " v"]:
-    """Where what the faces add to their vertices sums to nothing but rounding (that of single precision), or is nothing."""
+    """Where what the faces add to their vertices sums to nothing, or to no more than single precision's rounding."""
     most = np.zeros(len(total))
     for corner in range(3):
         np.add.at(most, faces[:, corner], np.linalg.norm(parts, axis=1))
