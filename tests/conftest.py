@@ -1,5 +1,6 @@
 """What several tests need: a run so small that a step takes milliseconds, and priors to judge it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,16 @@ from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE = 16
 
-# Threads help nothing at these sizes, and spin where cores are busy.
-torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+
+# Threads help nothing at these sizes, and spin where cores are busy. `.ci/run` asks for more.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings of our tests and benchmarks are errors, as those of the package."""
+    for module in sorted({path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}):
+        config.addinivalue_line("filterwarnings", f"error:::{module}$")
 
 
 @pytest.fixture(autouse=True)
@@ -103,11 +112,16 @@ def disc_prior() -> GaussianPrior:
 
 def red_disc() -> GaussianPrior:
     """Idem, for other processes."""
-    y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    return disc(SIZE)
+
+
+def disc(size: int) -> GaussianPrior:
+    """Idem, with pictures of any size."""
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
     inside = (x.square() + y.square()).sqrt() < 0.5
     colour = torch.where(inside[None], torch.tensor([0.9, 0.1, 0.1])[:, None, None], torch.ones(3, 1, 1))
     schedule = cosine_schedule(dtype=torch.float32)
-    return GaussianPrior({"": 2 * colour - 1}, std=0.1, schedule=schedule, image_size=SIZE)
+    return GaussianPrior({"": 2 * colour - 1}, std=0.1, schedule=schedule, image_size=size)
 
 
 @pytest.fixture

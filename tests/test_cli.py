@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -150,9 +150,11 @@ def test_version(capsys):
 
 def test_help_is_there_at_once():
     def seconds() -> float:
-        before = time.perf_counter()
+        """Of a core, which other processes on the machine change little."""
+        before = os.times()
         subprocess.run([sys.executable, "-m", "dreamfusion", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - before
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
     assert min(seconds() for _ in range(5)) < 0.5
 
@@ -433,9 +435,9 @@ def test_a_run_goes_on_where_it_was_made_unless_told_otherwise(tiny_settings, tm
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
     settled = []
     monkeypatch.setattr(generate, "settle", lambda config, device: settled.append((config.threads, device)))
-    for command in ("resume", "mesh", "video"):
-        assert call(command, str(out)) == 0
-        assert call(command, str(out), "--device", "xpu") == 2
+    for command in (("resume", str(out)), ("mesh", str(out)), ("video", str(out), "--frames", "2", "--size", "32")):
+        assert call(*command) == 0
+        assert call(*command, "--device", "xpu") == 2
     assert settled == [(1, "cpu"), (1, "xpu")] * 3
 
 
@@ -543,7 +545,7 @@ def test_an_unwritable_place_is_named(tiny_settings, tmp_path, capsys):
 def test_doctor_tells_what_is_there(capsys):
     code = call("doctor")
     out = capsys.readouterr().out
-    assert f"torch {torch.__version__}" in out
+    assert f"torch {version('torch')}" in out  # torch's own `__version__` has the build, which packages need not name
     assert f"{len(os.sched_getaffinity(0))} cores" in out
     assert (code == 0) == ("MISSING" not in out)
     assert ("ready: try" in out) == (code == 0)

@@ -155,5 +155,6 @@ def test_points_between_near_and_far_are_the_points_in_the_box():
     points = origin[:, None] + t[..., None] * direction[:, None]
     inside = ((points >= low) & (points <= high)).all(-1)
     between = (t >= near[:, None]) & (t <= far[:, None])
-    assert torch.equal(inside, between)
-    assert inside.any()
+    on_a_face = torch.stack([points - low, points - high]).abs().amin((0, -1)) < 1e-5  # rounding decides there
+    assert (on_a_face | (inside == between)).all()
+    assert (inside & ~on_a_face).any()

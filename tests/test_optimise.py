@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion import generate
+from conftest import disc
+from dreamfusion import checkpoint, generate
 from dreamfusion.cameras import orbit
 from dreamfusion.config import CameraConfig, Config, LightConfig, RegulariseConfig, SolidBackground
 from dreamfusion.errors import UserError
@@ -60,6 +61,23 @@ def test_one_seed_is_one_run(tiny_config, disc_prior):
     assert [metrics.record() for metrics in told] == [metrics.record() for metrics in told_again]
     other, _ = run_to_end(replace(tiny_config, seed=1), disc_prior)
     assert not same(state(first), state(other))
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("threads", [1, 2])
+def test_on_one_machine_with_as_many_threads_a_run_and_its_files_repeat_bit_for_bit(tiny_config, tmp_path, threads):
+    """Pictures so large that threads share the work; half of it is done after the run was saved and loaded."""
+    prior = disc(64)
+    config = replace(tiny_config, steps=2, size=64, render=replace(tiny_config.render, samples=16), threads=threads)
+    generate.settle(threads, "cpu")
+    whole, told = run_to_end(config, prior)
+    first = start(config, CPU)
+    told_first = list(optimise(first, prior, prompt_table(config, prior), 1))
+    checkpoint.save(first, tmp_path)
+    second = checkpoint.load(tmp_path, CPU)
+    rest = list(optimise(second, prior, prompt_table(config, prior), 2))
+    assert same(state(second), state(whole))
+    assert [metrics.record() for metrics in told_first + rest] == [metrics.record() for metrics in told]
 
 
 def test_building_a_scene_does_not_touch_the_global_generator(tiny_config, disc_prior):

@@ -188,8 +188,8 @@ def test_a_range_of_the_views_is_pictured_as_among_all():
     light = headlight(cameras, white=False)
     whole = render(scene, cameras, light, LOOK, seeded())
     part = render(scene, cameras, light, replace(LOOK, views=slice(2, 4)), seeded())
-    assert torch.equal(part.rgb, whole.rgb[2:])
-    assert torch.equal(part.normal, whole.normal[2:])
+    torch.testing.assert_close(part.rgb, whole.rgb[2:])  # products of other sizes may round differently
+    torch.testing.assert_close(part.normal, whole.normal[2:])
     assert part.along.rays == whole.along.rays // 2
 
 

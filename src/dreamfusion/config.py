@@ -174,7 +174,7 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of a run. Two runs with equal configurations on one machine are equal bit for bit."""
+    """All of a run. Two runs with equal ones, on one machine with as many threads, are equal bit for bit."""
 
     prompt: Positional[str] = ""
     """what to make"""

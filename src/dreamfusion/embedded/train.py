@@ -233,7 +233,8 @@ def train(work: Path, options: TrainOptions, report: Report, stop: Stop) -> Trai
     """Train, or go on training, in a prepared folder: views/, state.safetensors, log.jsonl, sheets of samples.
 
     Nothing is done if `options.steps` are done already. Raises UserError if the loss is no number; the state stays.
-    Training that was stopped and taken up again is the same, bit for bit, as if it had not been.
+    Training that was stopped and taken up again is the same as if it had not been: bit for bit on the same machine with
+    as many threads.
     """
     training = new_training(options)
     if (work / "state.safetensors").exists():

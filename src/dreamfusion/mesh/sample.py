@@ -55,7 +55,7 @@ def lattice(scene: Scene, resolution: int, blur: float = BLUR) -> Lattice:
     for number in range(margin, len(x) - margin):
         layer = torch.stack(torch.meshgrid(x[number], y[inner], z[inner], indexing="ij"), -1)
         found = density_at(scene, field, layer.reshape(-1, 3), spacing)
-        density[number, inner, inner] = found.view(layer.shape[:-1]).cpu()
+        density[number, inner, inner] = found.view(layer.shape[:-1]).cpu().numpy()
     gaussian_filter(density, width, output=density, truncate=_BELL)
     return Lattice(density, origin, spacing)
 

@@ -19,6 +19,7 @@ from dreamfusion.scene import Scene
 from dreamfusion.shading import lambert
 
 _PADDING = 4  # texels between charts, so that they do not bleed into each other in smaller copies of the texture
+_FLAT = 1e-4  # volume of three unit axes below which rounding of 1e-7 shows in a picture of 256 levels
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,16 @@ def _normal_map(mesh: Mesh, texels: Fragments, seen: Matter, size: int) -> UInt8
 def in_axes(axes: Float[Tensor, "m 3 3"], normal: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
     """Unit vectors with which the axes, the columns, add up to vectors along the normals.
 
-    The third axis alone where the three do not span space, or where the normal is zero.
+    The third axis alone where the three do not span space (`_FLAT`), or where the normal is zero. By Cramer's rule: a
+    linear solver's pivots, which differ between processors, decide nothing.
     """
-    parts, singular = torch.linalg.solve_ex(axes, normal)
-    parts = normalise(parts)
-    there = (singular == 0) & (parts.norm(dim=-1) > 0.5)  # NaN is not
-    return torch.where(there[:, None], parts, parts.new_tensor([0.0, 0.0, 1.0]))
+    length = axes.norm(dim=-2)
+    first, second, third = (axes / length[:, None]).unbind(-1)
+    across = [torch.linalg.cross(*pair) for pair in ((second, third), (third, first), (first, second))]
+    volume = (first * across[0]).sum(-1, keepdim=True)
+    parts = normalise(torch.stack([(side * normal).sum(-1) for side in across], -1) * volume.sign() / length)
+    there = (volume.abs() > _FLAT) & (parts.norm(dim=-1, keepdim=True) > 0.5)  # NaN is not
+    return torch.where(there, parts, parts.new_tensor([0.0, 0.0, 1.0]))
 
 
 def _filled(texels: Fragments, values: Float[Tensor, "m 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -87,7 +87,7 @@ class LatentSpace:
         with torch.no_grad():
             latents = self._latents(pixels).permute(0, 2, 3, 1).flatten(0, 2)
         known = torch.cat([cells.flatten(0, 2), torch.ones_like(cells[..., :1]).flatten(0, 2)], dim=-1)
-        # On the CPU, and there in double precision, which not every device has: the same answer on every machine.
+        # On the CPU, and there in double precision, which not every device has: alike to rounding everywhere.
         solution = torch.linalg.lstsq(known.cpu().double(), latents.cpu().double()).solution
         return solution.float().to(self.device)
 

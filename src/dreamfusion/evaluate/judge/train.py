@@ -3,7 +3,7 @@
 Cross entropy of noun, colour word and side; AdamW; warm-up, then linear down to zero. Each step's pictures are
 shared out to lanes: a lane is a thread with a copy of the network and a random generator of its own, so that drawing
 pictures and convolutions keep one core each busy without waiting for the other. The state is written every few
-minutes; an interrupted training goes on where it stopped, with the same result bit for bit.
+minutes; an interrupted training goes on where it stopped, on the same machine bit for bit the same.
 """
 
 import copy
