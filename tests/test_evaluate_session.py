@@ -119,7 +119,8 @@ def test_runs_are_made_in_processes_until_they_are_stopped(task, tmp_path):
     told = list[str]()
     problems = make_all([unknown], 1, told.append, never)
     assert "quasar" in problems[task.folder]
-    assert "1/1  a quasar" in told[0]
+    assert told[0] == "1 of 1 runs to make, 1 at a time"
+    assert "1/1  a quasar" in told[1]
     others = [replace(task, folder=tmp_path / f"{index}") for index in range(3)]
     make_all(others, 1, told.append, lambda: True)
     assert not any(pictures_of(other.folder).exists() for other in others)

@@ -15,6 +15,8 @@ HEIGHT = {GROUND: 0, OPTICS: 1, SHAPE: 2, WORDS: 2, LOOP: 3, PRODUCT: 4, DOOR: 5
 LAYER = {
     "errors": GROUND,
     "geometry": GROUND,
+    "permissions": GROUND,
+    "say": GROUND,
     "schedules": GROUND,
     "version": GROUND,
     "cameras": OPTICS,
@@ -51,6 +53,7 @@ LAYER = {
     "presets": LOOP,
     "processes": LOOP,
     "shampoo": LOOP,
+    "claims": PRODUCT,
     "compose": PRODUCT,
     "embedded": PRODUCT,
     "evaluate": PRODUCT,
@@ -67,9 +70,11 @@ LAYER = {
     "cli": DOOR,
     "cli_evaluate": DOOR,
     "cli_prior": DOOR,
+    "cli_products": DOOR,
     "doctor": DOOR,
     "interrupt": DOOR,
     "live": DOOR,
+    "streams": DOOR,
 }
 
 

@@ -27,6 +27,7 @@ from dreamfusion.config_text import from_json, to_json
 from dreamfusion.distill import Vsd
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, start
+from dreamfusion.permissions import denial, permitted
 
 FORMAT = 3
 HEAD = "checkpoint.json"
@@ -56,9 +57,8 @@ def load(folder: Path, device: torch.device) -> Run:
 
     Raises UserError if the checkpoint is missing, damaged or of another version.
     """
-    head = _read_head(folder)
+    head, tensors = _read(folder)
     run = start(from_json(Config, head["config"]), device)
-    tensors = _read_tensors(folder / head["tensors"], head["sha256"])
     try:
         _restore(run, tensors)
     except (KeyError, RuntimeError, ValueError) as error:
@@ -102,10 +102,22 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The head and its tensors, which its owner may replace meanwhile: then those that came instead."""
+    while True:
+        head = _read_head(folder)
+        try:
+            return head, _read_tensors(folder / head["tensors"], head["sha256"])
+        except UserError:
+            if _read_head(folder) == head:
+                raise
+
+
 def _read_head(folder: Path) -> dict[str, Any]:
     path = folder / HEAD
     try:
-        head = json.loads(path.read_text(encoding="utf-8"))
+        with permitted(path):
+            head = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint in {folder}: give the folder of a run that was saved") from None
     except (OSError, ValueError) as error:
@@ -122,7 +134,8 @@ def _read_head(folder: Path) -> dict[str, Any]:
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
-        content = path.read_bytes()
+        with permitted(path):
+            content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it, or start a new run") from error
     if hashlib.sha256(content).hexdigest() != sha256:
@@ -147,6 +160,8 @@ def _write(path: Path, content: bytes) -> None:
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError as error:
+        raise UserError(f"no checkpoint written: {denial(folder)}; what was saved before is intact") from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full, free some space" if full else f"{error.strerror}, check the folder's permissions"

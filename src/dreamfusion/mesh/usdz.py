@@ -28,7 +28,7 @@ def write_usdz(mesh: Mesh, path: Path, extras: Mapping[str, object]) -> None:
     from pxr import Sdf, Usd, UsdGeom, UsdUtils
 
     assert mesh.texture is not None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=".usdz-", dir=path.parent) as folder:  # where there is room for the file
         layer = Path(folder) / "mesh.usdc"
         (Path(folder) / "texture.png").write_bytes(png_bytes(mesh.texture))
         stage = Usd.Stage.CreateNew(str(layer))
