@@ -42,9 +42,13 @@ def denial(path: Path) -> str:
 
 def _barrier(path: Path) -> Path:
     """The first folder on the way that cannot be entered, or the file, or else its folder."""
-    closed = (folder for folder in reversed(path.parents) if not os.access(folder, os.X_OK))
-    own = path if os.path.lexists(path) and not os.access(path, os.R_OK | os.W_OK) else path.parent
+    closed = (folder for folder in reversed(path.parents) if not _may(folder, os.X_OK))
+    own = path if os.path.lexists(path) and not _may(path, os.R_OK | os.W_OK) else path.parent
     return next(closed, own)
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _user(number: int) -> str:
