@@ -16,7 +16,7 @@ from typing import get_args
 import pytest
 import torch
 
-from dreamfusion import arguments, checkpoint, cli, generate, processes
+from dreamfusion import arguments, checkpoint, cli, compose, generate, processes
 from dreamfusion.claims import owned
 from dreamfusion.config_text import to_json
 from dreamfusion.errors import UserError
@@ -153,6 +153,7 @@ def test_permission_denied_is_not_damage(run, open_place, as_stranger, capsys, m
     tensors = next((place / "checkpoint").glob("*.safetensors")).name
     barrier = place / closed.replace("TENSORS", tensors)
     barrier.chmod(0)
+    assert compose  # a stranger may not be able to import it
     (open_place / "scene.json").write_text('{"assets": [{"file": "run"}]}')
     given = {
         "evaluate": ("evaluate", "--runs", str(place), "--out", str(open_place / "evaluation")),
