@@ -1,5 +1,6 @@
 """What several tests need: a run so small that a step takes milliseconds, and priors to judge it."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from dreamfusion.config import (
     RenderConfig,
     SceneConfig,
 )
+from dreamfusion.config_text import to_json
 from dreamfusion.presets import PAPER
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -137,3 +139,23 @@ def miniature_folders(tmp_path_factory) -> dict[str, Path]:
 
     place = tmp_path_factory.mktemp("miniatures")
     return {kind: miniatures.save(kind, place / kind) for kind in miniatures.BUILDERS}
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tmp_path_factory) -> Path:
+    """An untrained prior of the embedded kind, small enough to be quick, as a folder on disk."""
+    from dreamfusion.embedded.card import make_card
+    from dreamfusion.embedded.network import ToyUNet
+    from dreamfusion.embedded.pipeline import new_parts, write
+
+    folder = tmp_path_factory.mktemp("prior")
+    parts = replace(new_parts(0), unet=ToyUNet(sample_size=16, width=16, wide=16, vector=16))
+    write(parts, folder, {**make_card(0, 1, 2.0), "image_size": 16})
+    return folder
+
+
+@pytest.fixture
+def tiny_settings(tiny_config: Config, tiny_prior: Path, tmp_path: Path) -> tuple[str, ...]:
+    config = replace(tiny_config, prompt="a red chair", prior=str(tiny_prior))
+    (tmp_path / "settings.json").write_text(json.dumps(to_json(config)))
+    return "--config", str(tmp_path / "settings.json")

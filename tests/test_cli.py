@@ -218,26 +218,6 @@ def test_unknown_options_end_with_exit_code_2(capsys):
 # What it does
 
 
-@pytest.fixture(scope="session")
-def tiny_prior(tmp_path_factory) -> Path:
-    """An untrained prior of the embedded kind, small enough to be quick, as a folder on disk."""
-    from dreamfusion.embedded.card import make_card
-    from dreamfusion.embedded.network import ToyUNet
-    from dreamfusion.embedded.pipeline import new_parts, write
-
-    folder = tmp_path_factory.mktemp("prior")
-    parts = replace(new_parts(0), unet=ToyUNet(sample_size=16, width=16, wide=16, vector=16))
-    write(parts, folder, {**make_card(0, 1, 2.0), "image_size": 16})
-    return folder
-
-
-@pytest.fixture
-def tiny_settings(tiny_config, tiny_prior, tmp_path) -> tuple[str, ...]:
-    config = replace(tiny_config, prompt="a red chair", prior=str(tiny_prior))
-    (tmp_path / "settings.json").write_text(json.dumps(to_json(config)))
-    return "--config", str(tmp_path / "settings.json")
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 

@@ -217,7 +217,9 @@ def test_a_device_that_is_not_there_is_refused():
 
 @pytest.mark.parametrize("name", ["cuda", "auto"])
 def test_under_torchrun_a_gpu_without_a_number_is_the_processs_own(monkeypatch, name):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    for variable, value in (torchrun | {"MASTER_PORT": "29500"}).items():
+        monkeypatch.setenv(variable, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert build.device_of(name) == torch.device("cuda:1")

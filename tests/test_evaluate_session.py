@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import pairwise
 from threading import Event
@@ -119,10 +122,49 @@ def test_runs_are_made_in_processes_until_they_are_stopped(task, tmp_path):
     told = list[str]()
     problems = make_all([unknown], 1, told.append, never)
     assert "quasar" in problems[task.folder]
-    assert "1/1  a quasar" in told[0]
+    assert told[0] == "1 of 1 runs to make, 1 at a time"
+    assert "1/1  a quasar" in told[1]
     others = [replace(task, folder=tmp_path / f"{index}") for index in range(3)]
     make_all(others, 1, told.append, lambda: True)
     assert not any(pictures_of(other.folder).exists() for other in others)
+
+
+def test_a_worker_that_is_told_to_end_saves_its_run_first(task, monkeypatch):
+    """And one that has nothing to save ends at once."""
+    signals, before = [], signal.getsignal(signal.SIGTERM)
+    asked = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(making, "make", lambda task, stop: [signal.raise_signal(signal.SIGTERM), str(stop.is_set())][1])
+    monkeypatch.setattr(making.signal, "raise_signal", _once(signals))
+    worker = making._Worker()
+    try:
+        worker.listen(Event())
+        assert not worker.is_set()
+        assert worker.make(task) == "True"
+        assert signals == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, asked)
+
+
+def _once(signals):
+    """The first signal arrives, the others, which would end this process, are noted."""
+    arrive, left = signal.raise_signal, [True]
+
+    def signalled(number):
+        if left and left.pop():
+            arrive(number)
+        else:
+            signals.append(number)
+
+    return signalled
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path):
+    killed = Future()
+    killed.set_exception(BrokenProcessPool())
+    assert "out of memory" in making._outcome(killed, never)
+    assert making._outcome(killed, lambda: True) == "stopped"
 
 
 # Sessions

@@ -16,7 +16,9 @@ LAYER = {
     "errors": GROUND,
     "geometry": GROUND,
     "json_text": GROUND,
+    "permissions": GROUND,
     "reading": GROUND,
+    "say": GROUND,
     "schedules": GROUND,
     "version": GROUND,
     "cameras": OPTICS,
@@ -54,6 +56,7 @@ LAYER = {
     "presets": LOOP,
     "processes": LOOP,
     "shampoo": LOOP,
+    "claims": PRODUCT,
     "compose": PRODUCT,
     "embedded": PRODUCT,
     "evaluate": PRODUCT,
@@ -70,9 +73,11 @@ LAYER = {
     "cli": DOOR,
     "cli_evaluate": DOOR,
     "cli_prior": DOOR,
+    "cli_products": DOOR,
     "doctor": DOOR,
     "interrupt": DOOR,
     "live": DOOR,
+    "streams": DOOR,
 }
 
 

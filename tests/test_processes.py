@@ -29,7 +29,8 @@ def team_of(size: int, command: list[str]) -> list[subprocess.Popen]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    sizes = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    shared = sizes | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     shared["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
     ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size))
     return [subprocess.Popen([sys.executable, *command], env={**os.environ, **shared, **rank}) for rank in ranks]

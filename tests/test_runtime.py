@@ -75,7 +75,10 @@ def test_more_cores_never_mean_more_threads_than_help(monkeypatch, cores):
 
 def test_processes_of_a_team_share_the_cores(monkeypatch):
     monkeypatch.setattr(runtime, "available_cores", lambda: 8)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    torchrun = {"RANK": 0, "WORLD_SIZE": 3, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 3, "MASTER_PORT": 29500}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
     assert build.threads(replace(preset("fast"), prior="models/sd"), CPU).each == 2
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -195,21 +196,33 @@ def doctor_config(arguments: Doctor) -> c.Config:
 
 
 def read(kind: type[Arguments], command: str, given: list[str], default: Arguments | None = None) -> Arguments:
-    """Arguments as a record; exits with a message for those that it has no place for."""
-    prefilled: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
-        kind,
-        prog=f"dreamfusion {command}",
-        args=given,
-        registry=_registry(),
-        config=(AvoidSubcommands, DisallowNone, PositionalMetavarFromFieldName),
-        compact_help=kind is Generate,  # it has some 80 options: -h names them, -H explains them
-        **prefilled,
-    )
+    """Arguments as a record; exits with a message for those that it has no place for.
+
+    Raises UserError for words that it has no place for.
+    """
+    options: dict[str, Any] = {
+        "prog": f"dreamfusion {command}",
+        "args": given,
+        "registry": _registry(),
+        "config": (AvoidSubcommands, DisallowNone, PositionalMetavarFromFieldName),
+        "compact_help": kind is Generate,  # it has some 80 options: -h names them, -H explains them
+    }
+    options |= {} if default is None else {"default": default}
+    record, rest = tyro.cli(kind, **options, return_unknown_args=True)
+    if not rest:
+        return record
+    if not any(word.startswith("-") for word in rest):
+        raise UserError(f"{' '.join(rest)!r} is too much: put words that belong together in quotes")
+    return tyro.cli(kind, **options)  # which says what it does not know, and what is like it
 
 
 def read_generate(given: list[str]) -> Generate:
-    """The arguments of `generate`: those that choose defaults first, then all of them. Raises UserError."""
+    """The arguments of `generate`: those that choose defaults first, then all of them. Raises UserError.
+
+    Words before the first option are the prompt, also without quotes.
+    """
+    words = list(takewhile(lambda text: not text.startswith("-"), given))
+    given = [" ".join(words), *given[len(words) :]] if words else given
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("--preset", "--config", "--field", "--background", "--distill"):
         chooser.add_argument(name)
@@ -219,7 +232,7 @@ def read_generate(given: list[str]) -> Generate:
         chosen = chooser.parse_args([])  # an option without its value: tyro will say so
     if chosen.config and chosen.preset:
         raise UserError("--config holds all settings, --preset chooses others: give one of the two")
-    base = _config_from(Path(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
+    base = _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
     scene = base.scene
     if chosen.field in FIELDS and not isinstance(scene.field, FIELDS[chosen.field]):
         scene = replace(scene, field=FIELDS[chosen.field]())
@@ -246,7 +259,27 @@ def _registry() -> ConstructorRegistry:
             str_from_instance=lambda value: [schedule_text(value)],
         )
 
+    @registry.primitive_rule
+    def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda texts: _expanded(texts[0]),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda value: [str(value)],
+        )
+
     return registry
+
+
+def _expanded(text: str) -> Path:
+    """A path, `~` at its beginning being a home, which shells leave as it is in `--out=~/x`. Raises UserError."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: this home is not known: write it out, or ./{text} if that is the name") from error
 
 
 def _config_from(path: Path) -> c.Config:

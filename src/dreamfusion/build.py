@@ -1,7 +1,6 @@
 """From a configuration to the parts of a run. Degrees become radians here, names become types; nothing is decided."""
 
 import math
-import os
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +21,7 @@ from dreamfusion.guidance import Guidance
 from dreamfusion.lights import LightSampler
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
 from dreamfusion.priors import PriorOptions
+from dreamfusion.processes import launched
 from dreamfusion.proposals import Proposal, ProposalOptions
 from dreamfusion.render import RenderOptions
 from dreamfusion.scene import Scene
@@ -97,7 +97,8 @@ def threads(config: c.Config, device: torch.device) -> Threads:
 
     The grid field and the embedded prior have operators too short to be shared (see `runtime`).
     """
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    launch = launched()
+    beside = 1 if launch is None else launch.local_size
     count = config.threads or max(1, runtime.available_cores() // beside)
     short = config.prior == "embedded" and isinstance(config.scene.field, c.GridField)
     if not short or device.type != "cpu":
@@ -147,14 +148,14 @@ def distillation(config: c.DistillConfig) -> distill.Distillation:
 def device_of(name: str) -> torch.device:
     """The device that `--device` means; "auto" is CUDA where there is one, else the CPU.
 
-    Under torchrun a GPU without a number is the process's own. Raises UserError if it is not there, or if the name
-    means none.
+    Under torchrun a GPU without a number is the process's own. Raises UserError if it is not there, if the name
+    means none, or as `launched` does.
     """
     require_device_name(name)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    own = os.environ.get("LOCAL_RANK")  # torchrun's number of the process on this machine
-    if device == torch.device("cuda") and own is not None:
-        device = torch.device("cuda", int(own))
+    launch = launched()
+    if device == torch.device("cuda") and launch is not None:
+        device = torch.device("cuda", launch.local_rank)
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),

@@ -28,7 +28,8 @@ from dreamfusion.config_text import KIND, from_file, to_json
 from dreamfusion.distill import Vsd
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, start
-from dreamfusion.reading import explain_forbidden, read_json
+from dreamfusion.permissions import denial, permitted
+from dreamfusion.reading import read_json
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.version import VERSION
 
@@ -62,10 +63,9 @@ def load(folder: Path, device: torch.device, told: Config | None = None) -> Run:
 
     Raises UserError if the checkpoint is missing, damaged or of another version, or if `told` is another run's.
     """
-    head = _read_head(folder)
+    head, tensors = _read(folder)
     config = from_file(Config, head["config"], folder / HEAD)
     run = start(config if told is None else agreed(told, config), device)
-    tensors = _read_tensors(folder / head["tensors"], head["sha256"])
     try:
         _restore(run, tensors)
     except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
@@ -151,7 +151,18 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-@explain_forbidden()
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The head and its tensors, which its owner may replace meanwhile: then those that came instead."""
+    while True:
+        head = _read_head(folder)
+        try:
+            return head, _read_tensors(folder / head["tensors"], head["sha256"])
+        except UserError:
+            if _read_head(folder) == head:
+                raise
+
+
+@permitted()
 def _read_head(folder: Path) -> dict[str, Any]:
     path = folder / HEAD
     if not path.exists():
@@ -175,7 +186,7 @@ def _read_head(folder: Path) -> dict[str, Any]:
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
-        with explain_forbidden():
+        with permitted(path):
             content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it, or start a new run") from error
@@ -201,6 +212,8 @@ def _write(path: Path, content: bytes) -> None:
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError as error:
+        raise UserError(f"no checkpoint written: {denial(folder)}; what was saved before is intact") from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full, free some space" if full else f"{error.strerror}, check the folder's permissions"

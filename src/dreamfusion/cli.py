@@ -1,51 +1,62 @@
 """The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
 
-import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamfusion import __version__, cli_evaluate, cli_prior
+from dreamfusion import __version__, cli_evaluate, cli_prior, cli_products
 from dreamfusion import arguments as a
-from dreamfusion.config_check import require, require_frame_size, validate
+from dreamfusion.claims import new_files, new_folder, owned
+from dreamfusion.config_check import require, validate
 from dreamfusion.config_distill import NfsdLaw
+from dreamfusion.config_text import require_text
 from dreamfusion.errors import UserError
-from dreamfusion.interrupt import INTERRUPTED, interruptible
+from dreamfusion.interrupt import INTERRUPTED, Ended, ending, interruptible
+from dreamfusion.permissions import denial
 from dreamfusion.presets import preset
-from dreamfusion.runs import default_folder, listed, refuse_occupied, require_new_file, unused
+from dreamfusion.runs import default_folder, listed, require_new_file
+from dreamfusion.streams import patient
 
 if TYPE_CHECKING:
     from dreamfusion.generate import Job
     from dreamfusion.optimise import Run
 
-MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
-MESH_USES = {"normal_map": (".glb",), "bake_light": (".glb", ".obj", ".usdz"), "height_mm": (".stl",)}
-"""Formats in which an option can be seen"""
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    with patient(), ending():
+        sys.exit(_code(given))
+
+
+def _code(given: list[str]) -> int:
     try:
-        code = run(given)
+        return run(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
+        return 2
+    except PermissionError as error:
+        print(f"error: {denial(Path(os.fsdecode(error.filename or '.')))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        code = 0  # whoever read our output has seen enough
-    sys.exit(code)
+        return error.code if isinstance(error, Ended) else INTERRUPTED
 
 
 def run(given: list[str]) -> int:
-    """Dispatch to a command; returns the exit code. A first argument that is no command is a prompt."""
+    """Dispatch to a command; returns the exit code. First arguments that are no command are a prompt.
+
+    Raises UserError.
+    """
+    for text in given:
+        require_text("an argument", text)
     match given:
         case [] | ["-h" | "--help" | "help"]:
             print(overview())
@@ -65,8 +76,19 @@ def run(given: list[str]) -> int:
             raise UserError("say what about the judge: dreamfusion judge info or judge train")
         case [name, *rest] if name in COMMANDS:
             return _call(name, rest)
+        case [word, *rest] if rest and (meant := _mistyped(word)):
+            raise UserError(
+                f"there is no command {word}: did you mean `dreamfusion {meant}`?"
+                f' If it begins a prompt, put that in quotes: dreamfusion "{word} ..."'
+            )
         case _:
             return _call("generate", given)
+
+
+def _mistyped(word: str) -> str | None:
+    """The command that a word is nearly."""
+    near = get_close_matches(word, {name.split()[0] for name in COMMANDS}, n=1, cutoff=0.8)
+    return near[0] if near else None
 
 
 def overview() -> str:
@@ -113,10 +135,14 @@ def _generate(name: str, given: list[str]) -> int:
         return _follow(start(config, device, team))
     if config.prior != "embedded":
         print(f"the prior needs about {estimated(config, device)}", file=sys.stderr)
-    job = generate.begin(config, arguments.out or default_folder(config.prompt, config.seed), team)
-    if arguments.save_embeddings is not None:
-        generate.save_embeddings(config, job.prompts, arguments.save_embeddings)
-    return _work(job)
+    texts = [] if arguments.save_embeddings is None else [arguments.save_embeddings]
+    wanted = arguments.out or default_folder(config.prompt, config.seed)
+    with new_folder(wanted, or_next=arguments.out is None) as path:
+        with new_files(texts):
+            job = generate.begin(config, path, team)
+            for file in texts:
+                generate.save_embeddings(config, job.prompts, file)
+        return _work(job)
 
 
 def _resume(name: str, given: list[str]) -> int:
@@ -127,39 +153,31 @@ def _resume(name: str, given: list[str]) -> int:
     from dreamfusion.build import device_of
     from dreamfusion.processes import joined
 
-    device = _settle_as(arguments.run, arguments.device)
+    device = cli_products.settle_as(arguments.run, arguments.device)
     team = joined(device_of(device))
     if not team.leads:
         team.wait()  # until the folder is as the leader wants it
         run = generate.open_run(arguments.run, device)[1]
         return _follow(replace(run, team=team))
-    job = generate.reopen(arguments.run, device, arguments.steps, team, arguments.prior)
-    team.wait()
-    return _work(job)
+    with owned(arguments.run):
+        job = generate.reopen(arguments.run, device, arguments.steps, team, arguments.prior)
+        team.wait()
+        return _work(job)
 
 
 def _follow(run: "Run") -> int:
-    """Take part in a run that another process leads; that one decides what Ctrl-C means."""
+    """Take part in a run that another process leads; that one decides what a signal means."""
     from dreamfusion import generate
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     generate.follow(run)
     run.team.part()
     return 0
 
 
-def _settle_as(run: Path, device: str | None) -> str:
-    """Make this process ready for a run again, as it was; returns the device, which is the run's own by default."""
-    from dreamfusion import generate
-
-    config = generate.config_of(run)
-    device = device or config.device
-    generate.settle(config, device)
-    return device
-
-
 def _work(job: "Job") -> int:
-    """Drive a run to its end, or to the first Ctrl-C."""
+    """Drive a run to its end, or to the first request to stop."""
     from dreamfusion import generate
     from dreamfusion.live import LiveLine
     from dreamfusion.memory import measured
@@ -178,82 +196,10 @@ def _work(job: "Job") -> int:
         files = generate.finish(run, folder, line.say, stop.is_set)
     if folder.index not in files:
         print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
-        return INTERRUPTED
+        return stop.code
     print(listed(files))
-    print(f"peak memory: {measured(run.device)}", file=sys.stderr)
-    return 0
-
-
-def _mesh(name: str, given: list[str]) -> int:
-    arguments = a.read(a.MakeMesh, name, given)
-    paths = _require_mesh(arguments)
-    from dreamfusion import generate
-    from dreamfusion.mesh import MeshOptions, TextureOptions
-
-    folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
-    output = run.config.output
-    texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
-    resolution = arguments.resolution or output.mesh_resolution
-    options = MeshOptions(
-        resolution, run.config.size, arguments.blur, arguments.level, arguments.faces, texture=texture
-    )
-    height_mm = arguments.height_mm or 100.0
-    if paths:
-        files, report = generate.export_mesh(run, paths, options, height_mm)
-    else:
-        files, report = generate.write_mesh(run, folder, options, arguments.format, height_mm)
-        files += generate.write_page(run, folder)
-    print(report)
-    print(listed(files))
-    return 0
-
-
-def _require_mesh(arguments: a.MakeMesh) -> list[Path]:
-    """The new files that are wanted, none for the run's own. Raises UserError for what cannot be done."""
-    limits = {"resolution": (8, 1024), "texture_size": (64, 4096), "level": (1e-6, math.inf), "blur": (0, 0.2)}
-    limits |= {"faces": (100, math.inf), "height_mm": (1e-3, math.inf)}
-    for option, (low, high) in limits.items():
-        if (value := getattr(arguments, option)) is not None:
-            require(option, value, low, high)
-    first = Path("mesh.glb") if arguments.out is None else arguments.out
-    paths = [first, *(first.with_suffix(f".{name}") for name in arguments.format)]
-    if arguments.out is not None:
-        require_new_file(arguments.out, MESH_SUFFIXES)
-    for option, suffixes in MESH_USES.items():
-        if getattr(arguments, option) and not {path.suffix.lower() for path in paths} & set(suffixes):
-            name = option.replace("_", "-")
-            raise UserError(f"--{name} would change nothing: leave it away, or make one of {', '.join(suffixes)}")
-    if arguments.out is None:
-        return []
-    for path in paths[1:]:
-        require_new_file(path, MESH_SUFFIXES)
-    for path in (path for path in paths if path.suffix.lower() == ".obj"):
-        from dreamfusion.mesh.export import beside_obj
-
-        for beside in beside_obj(path):
-            require_new_file(beside, [beside.suffix])
-    return list(dict.fromkeys(paths))
-
-
-def _video(name: str, given: list[str]) -> int:
-    arguments = a.read(a.MakeVideo, name, given)
-    require("frames", arguments.frames, 2)
-    require_frame_size("size", arguments.size)
-    from dreamfusion import generate
-
-    folder, run = generate.open_run(arguments.run, _settle_as(arguments.run, arguments.device))
-    output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
-    print(listed([*generate.write_video(run, folder, output), *generate.write_page(run, folder)]))
-    return 0
-
-
-def _compose(name: str, given: list[str]) -> int:
-    arguments = a.read(a.Compose, name, given)
-    out = arguments.out or unused(Path("runs") / arguments.scene.stem)
-    refuse_occupied(out)
-    from dreamfusion import compose
-
-    print(listed(compose.write(compose.read(arguments.scene), out)))
+    if memory := measured(run.device):
+        print(f"peak memory: {memory}", file=sys.stderr)
     return 0
 
 
@@ -271,9 +217,9 @@ def _doctor(name: str, given: list[str]) -> int:
 COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "generate": (a.Generate, _generate),
     "resume": (a.Resume, _resume),
-    "mesh": (a.MakeMesh, _mesh),
-    "video": (a.MakeVideo, _video),
-    "compose": (a.Compose, _compose),
+    "mesh": (a.MakeMesh, cli_products.mesh),
+    "video": (a.MakeVideo, cli_products.video),
+    "compose": (a.Compose, cli_products.compose),
     "prior info": (a.PriorInfo, cli_prior.info),
     "prior sample": (a.PriorSample, cli_prior.sample),
     "prior train": (a.PriorTrain, cli_prior.train),

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from dreamfusion import arguments as a
+from dreamfusion.claims import owned
 from dreamfusion.config import Told
 from dreamfusion.config_check import require
 from dreamfusion.errors import UserError
-from dreamfusion.interrupt import INTERRUPTED, interruptible
+from dreamfusion.interrupt import interruptible
 from dreamfusion.runs import listed
 
 
@@ -81,11 +82,11 @@ def evaluate(name: str, given: list[str]) -> int:
     """Make the runs that are missing, judge them, report."""
     arguments = a.read(Evaluate, name, given)
     _check(arguments)
-    with interruptible() as stop:
+    with owned(arguments.out), interruptible() as stop:
         files = _evaluated(arguments, stop.is_set)
     if not files:
         print("stopped; all runs are saved, and the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+        return stop.code
     print(listed(files))
     return 0
 
@@ -107,18 +108,23 @@ def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
 
     prompts = read_prompts(arguments.prompts) if arguments.prompts else []
     if arguments.samples:
+        _say("drawing and judging pictures of 60 captions")
         return session.judge_samples(arguments.out, arguments.prior, arguments.conditions, arguments.device)
     changes = {name: getattr(arguments, name) for name in ("prior", "seed", "conditions", "device")}
     changes |= {} if arguments.steps is None else {"steps": arguments.steps}
     opened = session.new_session(arguments.out, arguments.scorer, changes, arguments.jobs, arguments.files)
     if arguments.runs:
-        return session.judge_folders(opened, arguments.runs, prompts, print)
+        return session.judge_folders(opened, arguments.runs, prompts, _say)
     if arguments.ablation:
-        return ablation.run_ablation(opened, print, stopped)
+        return ablation.run_ablation(opened, _say, stopped)
     if prompts:
-        return session.run_prompts(opened, prompts, print, stopped)
+        return session.run_prompts(opened, prompts, _say, stopped)
     names = SUITES if arguments.suite == "all" else (arguments.suite,)
-    return session.run_suites(opened, names, print, stopped)
+    return session.run_suites(opened, names, _say, stopped)
+
+
+def _say(doing: str) -> None:
+    print(doing, file=sys.stderr, flush=True)
 
 
 def judge_info(name: str, given: list[str]) -> int:
@@ -143,7 +149,7 @@ def judge_train(name: str, given: list[str]) -> int:
     require("learning-rate", options.learning_rate, 0.0)
     require("seed", options.seed, 0, 2**63 - 1)
     settle(1, repeatable=True)  # its lanes are threads of their own
-    with interruptible() as stop:
+    with owned(arguments.work), interruptible() as stop:
         folders = arguments.assets, arguments.work, arguments.out
         done = shipping.main(folders, options, print, stop.is_set)
-    return 0 if done else INTERRUPTED
+    return 0 if done else stop.code

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dreamfusion import arguments as a
+from dreamfusion.claims import new_files, owned
 from dreamfusion.config_check import require
 from dreamfusion.errors import UserError
-from dreamfusion.interrupt import INTERRUPTED, interruptible
-from dreamfusion.runs import listed, replacing, require_new_file, unused
+from dreamfusion.interrupt import interruptible
+from dreamfusion.runs import listed, replacing, require_new_file
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -29,8 +30,15 @@ def sample(name: str, given: list[str]) -> int:
     require("steps", arguments.steps, 1)
     require("seed", arguments.seed, 0, 2**63 - 1)
     require("guidance-scale", arguments.guidance_scale, 0)
-    out = arguments.out or unused(Path("samples.png"))
-    require_new_file(out, PICTURE_SUFFIXES)
+    out = arguments.out or Path("samples.png")
+    require_new_file(out, PICTURE_SUFFIXES, or_next=arguments.out is None)
+    with new_files([out], or_next=arguments.out is None) as [place]:
+        _draw(arguments, place)
+    print(listed([place]))
+    return 0
+
+
+def _draw(arguments: a.PriorSample, out: Path) -> None:
     from dreamfusion.build import device_of
     from dreamfusion.embedded.sheet import samples, save_sheet, sides
     from dreamfusion.priors import PriorOptions, open_prior, open_reader, require_known
@@ -46,8 +54,6 @@ def sample(name: str, given: list[str]) -> int:
     pictures = samples(prior, told, steps=arguments.steps, guidance_scale=scale, seed=arguments.seed)
     with replacing(out) as part:
         save_sheet(pictures, part)
-    print(listed([out]))
-    return 0
 
 
 def train(name: str, given: list[str]) -> int:
@@ -62,7 +68,8 @@ def train(name: str, given: list[str]) -> int:
 
     settle(arguments.threads or available_cores(), repeatable=True)
     options = replace(training.TrainOptions(), **asked)
-    training.prepare(arguments.assets, arguments.work, options, print)
-    with interruptible() as stop:
-        done = training.main(arguments.work, arguments.out, options, print, stop.is_set)
-    return 0 if done else INTERRUPTED
+    with owned(arguments.work):
+        training.prepare(arguments.assets, arguments.work, options, print)
+        with interruptible() as stop:
+            done = training.main(arguments.work, arguments.out, options, print, stop.is_set)
+    return 0 if done else stop.code

@@ -15,11 +15,13 @@ from typing import Any
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from dreamfusion.config_text import from_json
+from dreamfusion.config_text import from_json, require_text
 from dreamfusion.errors import UserError
 from dreamfusion.gltf import Glb, Placed, glb_content, join, read_glb
-from dreamfusion.reading import explain_forbidden, read_json
+from dreamfusion.permissions import permitted
+from dreamfusion.reading import read_json
 from dreamfusion.runs import RunFolder, explain_unwritable, refuse_occupied, write_bytes, write_text
+from dreamfusion.say import Say, silent
 from dreamfusion.viewer import Page, render_page
 
 SCENE, INDEX = "scene.glb", "index.html"
@@ -65,6 +67,7 @@ def read(path: Path) -> Composition:
     title, assets = content.get("title", path.stem), content.get("assets")
     if not isinstance(title, str) or not title.strip():
         raise UserError(f"title must be a text, not {reprlib.repr(title)}")
+    require_text(f"the title in {path}", title)
     if not isinstance(assets, list) or not assets:
         raise UserError(
             f'{path} names no assets: give at least one, as {{"assets": [{{"file": "runs/a-hamburger-0"}}]}}'
@@ -72,13 +75,14 @@ def read(path: Path) -> Composition:
     return Composition(title, tuple(_asset(each, f"assets[{i}]") for i, each in enumerate(assets)), path.parent)
 
 
-def write(composition: Composition, out: Path) -> list[Path]:
-    """Make the folder `out` with the scene and its page; returns these files.
+def write(composition: Composition, out: Path, say: Say = silent) -> list[Path]:
+    """Make the folder `out` with the scene and its page; returns these files. `say` is told what is being done.
 
     Raises UserError, and then, unless it is the disk that fails, nothing was made.
     """
     refuse_occupied(out)
     scene = compose(composition)
+    say(f"scene and page of {len(composition.assets)} objects")
     content = glb_content(scene)
     tops = [scene.tree["nodes"][top] for top in scene.roots]
     facts = {f"{number}. {top['name']}": _few_words(top["extras"]) for number, top in enumerate(tops, 1)}
@@ -90,10 +94,10 @@ def write(composition: Composition, out: Path) -> list[Path]:
     return [out / SCENE, out / INDEX]
 
 
-@explain_forbidden()
+@permitted()
 def compose(composition: Composition) -> Glb:
     """The scene. The node of every object holds in its extras which file it was and what the file said of itself."""
-    paths = [_mesh_of(composition.home / asset.file).resolve() for asset in composition.assets]
+    paths = [_mesh_of(composition.home / Path(asset.file).expanduser()).resolve() for asset in composition.assets]
     distinct = list(dict.fromkeys(paths))
     files = [read_glb(path) for path in distinct]
     numbers = [distinct.index(path) for path in paths]

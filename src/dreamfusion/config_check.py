@@ -20,6 +20,7 @@ from dreamfusion.config import (
     SolidBackground,
 )
 from dreamfusion.config_distill import CsdLaw, IsmLaw, NfsdLaw, SdsLaw, VsdLaw
+from dreamfusion.config_text import require_text
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Schedule
 
@@ -56,6 +57,7 @@ def validate(config: Config) -> None:
     if not any(map(str.isalnum, config.prompt)):
         raise UserError('the prompt is empty: say what to make, for example dreamfusion "a hamburger"')
     for name in ("prompt", "negative"):
+        require_text(f"the {name}", getattr(config, name))
         if len(getattr(config, name)) > LONGEST_PROMPT:
             raise UserError(f"the {name} is longer than {LONGEST_PROMPT} characters: say it in fewer words")
     _validate_numbers(config)

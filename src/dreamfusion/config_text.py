@@ -155,8 +155,16 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is hint:
+        if isinstance(value, str):
+            require_text(where, value)
         return value
     raise _wrong(where, hint.__name__, value)
+
+
+def require_text(what: str, text: str) -> None:
+    """Raise UserError for characters that are none: halves of a pair, which Python makes of bytes that are no UTF-8."""
+    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UserError(f"{what} is no text, {text!a}: some of its bytes are no UTF-8; write them again")
 
 
 def _numbers(text: str, separator: str) -> tuple[float, ...]:

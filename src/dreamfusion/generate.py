@@ -1,5 +1,6 @@
 """One run in its folder, from the first step to the last file. Doors drive it; it prints nothing."""
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,20 +16,18 @@ from dreamfusion.config_text import from_file, to_json
 from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
+from dreamfusion.permissions import permitted, require_reachable
 from dreamfusion.priors import Prior, embeddings, open_prior, open_reader
 from dreamfusion.priors.locate import locate
 from dreamfusion.processes import ALONE, Team, require_shareable
 from dreamfusion.prompts import PromptTable
-from dreamfusion.reading import explain_forbidden
 from dreamfusion.runs import RunFolder, replacing, write_json
+from dreamfusion.say import Say, silent
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 
 PATIENCE = 10
 """times the time that a preview takes pass before the next one, however often they are asked for"""
-
-Say = Callable[[str], None]
-"""Told in a few words what is being done"""
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,11 @@ def config_of(path: Path) -> Config:
     return config
 
 
-@explain_forbidden()
+@permitted()
 def open_run(path: Path, device: str) -> tuple[RunFolder, Run]:
     """The folder and the last checkpoint of a run, without its prior. Raises UserError."""
     folder, config = RunFolder.open(path), config_of(path)
+    require_reachable(folder.checkpoint / checkpoint.HEAD)
     if not (folder.checkpoint / checkpoint.HEAD).exists() and not folder.read_metrics():
         return folder, start(config, device_of(device))  # killed before the first checkpoint was whole
     return folder, checkpoint.load(folder.checkpoint, device_of(device), config)
@@ -151,8 +151,8 @@ def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = 
     """
     output, made = run.config.output, list[Path]()
     products: dict[str, Callable[[], list[Path]]] = {
-        "turntable": lambda: write_video(run, folder, output),
-        "mesh": lambda: _own_mesh(run, folder),
+        "turntable": lambda: write_video(run, folder, output, say),
+        "mesh": lambda: _own_mesh(run, folder, say),
         "page": lambda: write_page(run, folder),
     }
     for name, make in products.items():
@@ -163,12 +163,12 @@ def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = 
     return made
 
 
-def _own_mesh(run: Run, folder: RunFolder) -> list[Path]:
+def _own_mesh(run: Run, folder: RunFolder, say: Say) -> list[Path]:
     output = run.config.output
     texture = TextureOptions(output.texture_size)
     options = MeshOptions(output.mesh_resolution, run.config.size, faces=_OWN_FACES, texture=texture)
     try:
-        return write_mesh(run, folder, options)[0]
+        return write_mesh(run, folder, options, say=say)[0]
     except UserError as error:
         if isinstance(error, NoSurface):  # what an earlier state of the run left shows something that is no more
             for path in (folder.index, folder.mesh_report, folder.mesh, *folder.mesh_copies):
@@ -185,26 +185,34 @@ def write_page(run: Run, folder: RunFolder) -> list[Path]:
     return [folder.index]
 
 
-def write_video(run: Run, folder: RunFolder, output: OutputConfig) -> list[Path]:
+def write_video(run: Run, folder: RunFolder, output: OutputConfig, say: Say = silent) -> list[Path]:
     """The turntable as mp4 and webp, the contact sheet, and the last preview; returns the first three."""
     look, scene = run.recipe.show, run.scene
+    say(f"{output.frames} frames of the turntable")
     frames = video.turntable_frames(scene, look, output.frames, video.Shot(size=output.frame_size))
+    say("turntable.mp4 and turntable.webp")
     video.write_mp4(frames, folder.turntable_mp4)
     video.write_webp(frames, folder.turntable_webp)
+    say("contact sheet")
     video.write_png(video.contact_sheet(scene, look, video.Shot(size=output.sheet_size)), folder.sheet)
     video.write_png(video.preview(scene, look), folder.preview)
     return [folder.turntable_mp4, folder.turntable_webp, folder.sheet]
 
 
 def write_mesh(
-    run: Run, folder: RunFolder, options: MeshOptions, formats: Iterable[str] = (), height_mm: float = 100.0
+    run: Run,
+    folder: RunFolder,
+    options: MeshOptions,
+    formats: Iterable[str] = (),
+    height_mm: float = 100.0,
+    say: Say = silent,
 ) -> tuple[list[Path], Report]:
     """The run's mesh with its report, and beside it the same in other formats; returns the files written.
 
     Other formats of an earlier mesh are removed once the new one is there.
     """
     others = [folder.mesh.with_suffix(f".{name}") for name in formats if name != "glb"]
-    files, report = export_mesh(run, [folder.mesh, *others], options, height_mm)
+    files, report = export_mesh(run, [folder.mesh, *others], options, height_mm, say)
     write_json(folder.mesh_report, report.record())
     for path in set(folder.mesh_copies) - set(files):
         path.unlink(missing_ok=True)
@@ -212,11 +220,12 @@ def write_mesh(
 
 
 def export_mesh(
-    run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0
+    run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0, say: Say = silent
 ) -> tuple[list[Path], Report]:
     """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is."""
     require_formats(paths)
-    mesh, report = make_mesh(run.scene, run.recipe.show, options)
+    mesh, report = make_mesh(run.scene, run.recipe.show, options, say)
+    say(f"writing {', '.join(path.name for path in paths)}")
     return [
         file for path in paths for file in export(mesh, path, provenance.facts(run.config, run.step), height_mm)
     ], report

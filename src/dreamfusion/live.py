@@ -32,10 +32,12 @@ class LiveLine:
         self._progress.stop()
 
     def say(self, doing: str) -> None:
-        """What is being done now."""
+        """What is being done now; elsewhere than on a terminal, a line each once all steps are done."""
         if doing != self._doing:
             self._doing = doing
             self._progress.update(self._task, description=f"{self._told}  {doing}")
+            if not self._console.is_terminal and self._progress.finished:
+                self._console.print(f"{doing} ...", highlight=False)
 
     def show(self, metrics: Metrics) -> None:
         """A step was done."""

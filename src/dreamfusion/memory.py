@@ -29,11 +29,13 @@ def estimated(config: Config, device: torch.device) -> str:
     return f"{text}{(needs.weights + needs.encode + needs.denoise) / GB:.2f} GB ({parts}), and {rest}"
 
 
-def measured(device: torch.device) -> str:
-    """The most that this process has held so far on the device that computes, in words."""
+def measured(device: torch.device) -> str | None:
+    """The most that this process has held so far on the device that computes, in words; None if nobody says."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_reserved(device) / GB:.2f} GB on {device}"
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes elsewhere
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GB:.2f} GB of main memory, libraries included"

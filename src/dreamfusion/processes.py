@@ -19,6 +19,34 @@ from dreamfusion.errors import UserError
 from dreamfusion.priors import Known, NoiseSchedule, Prior
 from dreamfusion.views import ViewWords
 
+_LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What torchrun says of a process that it starts: which of how many it is, in all and on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def launched() -> Launch | None:
+    """What torchrun says of this process; None unless everything that torchrun sets is in the environment.
+
+    Raises UserError where all of it is there and makes no sense.
+    """
+    if not all(os.environ.get(name) for name in (*_LAUNCH, "MASTER_ADDR", "MASTER_PORT")):
+        return None  # what is there is left over from something, or meant for somebody else
+    said = {name: os.environ[name] for name in (*_LAUNCH, "MASTER_PORT")}
+    if all(text.isdecimal() for text in said.values()):
+        rank, size, local_rank, local_size, port = map(int, said.values())
+        if rank < size and local_rank < local_size <= size and 0 < port < 2**16:
+            return Launch(rank, size, local_rank, local_size)
+    told = " ".join(f"{name}={text}" for name, text in said.items())
+    raise UserError(f"the environment makes no sense as torchrun's: {told}; unset these variables, or use torchrun")
+
 
 @dataclass(frozen=True)
 class Team:
@@ -73,8 +101,12 @@ ALONE = Team()
 
 
 def joined(device: torch.device) -> Team:
-    """The team that torchrun's variables name, ready to talk over nccl on GPUs, else gloo; `ALONE` without them."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """The team that torchrun's variables name, ready to talk over nccl on GPUs, else gloo; `ALONE` without them.
+
+    Raises UserError as `launched` does.
+    """
+    launch = launched()
+    if launch is None or launch.size == 1:
         return ALONE
     if device.type == "cuda":
         torch.cuda.set_device(device)

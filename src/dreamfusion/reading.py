@@ -3,25 +3,12 @@
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from dreamfusion import json_text
 from dreamfusion.errors import UserError
-
-
-@contextmanager
-def explain_forbidden() -> Iterator[None]:
-    """Turn a refused permission into a UserError that names the file; also a decorator."""
-    try:
-        yield
-    except PermissionError as error:
-        raise UserError(
-            f"permission denied: {error.filename or error} may not be read by this user: give the right to read it, or"
-            " run as its owner"
-        ) from error
+from dreamfusion.permissions import permitted
 
 
 def read_json(path: Path, advice: str = "restore the file") -> Any:
@@ -29,7 +16,7 @@ def read_json(path: Path, advice: str = "restore the file") -> Any:
 
     Raises UserError, which ends in `advice`, if it cannot be read or is no JSON.
     """
-    with explain_forbidden():
+    with permitted(path):
         try:
             return json_text.read(path)
         except PermissionError:
@@ -40,7 +27,7 @@ def read_json(path: Path, advice: str = "restore the file") -> Any:
 
 def read_lines(path: Path, advice: str) -> list[str]:
     """The lines of a text file in UTF-8, with or without a byte order mark. Raises UserError as `read_json` does."""
-    with explain_forbidden():
+    with permitted(path):
         try:
             return path.read_text(encoding="utf-8-sig").splitlines()
         except PermissionError:

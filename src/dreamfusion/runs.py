@@ -11,13 +11,17 @@ import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from dreamfusion import json_text
 from dreamfusion.errors import UserError
-from dreamfusion.reading import explain_forbidden, read_json, visible
+from dreamfusion.permissions import denial, permitted, require_reachable
+from dreamfusion.reading import read_json, visible
 
+LOCK = ".lock"
+"""Name of the file that says which process writes into a folder (`claims`)"""
 _NAME_LENGTH = 60  # characters of the prompt in a default folder name; file systems allow 255 bytes
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -97,17 +101,19 @@ class RunFolder:
         run = cls(path)
         try:
             refuse_occupied(path)
-            run.media.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             write_json(run.config, config)
+            run.media.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
         return run
 
     @classmethod
-    @explain_forbidden()
+    @permitted()
     def open(cls, path: Path) -> "RunFolder":
         """An existing run folder. Raises UserError if `path` is none."""
         run = cls(path)
+        require_reachable(run.config)
         if not path.is_dir():
             raise UserError(f"{path} is no folder: give the folder of a run, such as runs/a-hamburger-0")
         if not run.config.is_file():
@@ -142,7 +148,7 @@ class RunFolder:
             kept = [line for line, record in self._metric_lines() if record["step"] <= step]
             write_text(self.metrics, "".join(kept))
 
-    @explain_forbidden()
+    @permitted()
     def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
         if not self.metrics.exists():
             return []
@@ -169,8 +175,8 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def default_folder(prompt: str, seed: int, root: Path = Path("runs")) -> Path:
-    """`root/<prompt>-<seed>`, with `-1`, `-2`, ... appended while the name is taken."""
-    return unused(root / folder_name(prompt, seed))
+    """`root/<prompt>-<seed>`."""
+    return root / folder_name(prompt, seed)
 
 
 def folder_name(prompt: str, seed: int) -> str:
@@ -180,20 +186,21 @@ def folder_name(prompt: str, seed: int) -> str:
     return f"{words}-{seed}"
 
 
-def unused(path: Path) -> Path:
-    """`path`, with `-1`, `-2`, ... before its suffix while the name is taken."""
-    free, copies = path, 0
-    while free.exists():
-        copies += 1
-        free = path.with_name(f"{path.stem}-{copies}{path.suffix}")
-    return free
+def numbered(path: Path) -> Iterator[Path]:
+    """`path`, then with `-1`, `-2`, ... before its suffix: names to try in turn."""
+    yield path
+    for copy in count(1):
+        yield path.with_name(f"{path.stem}-{copy}{path.suffix}")
 
 
-def require_new_file(path: Path, suffixes: Collection[str], option: str = "--out") -> None:
-    """Raise UserError unless a file can be made at `path` that replaces none and whose suffix is one of these."""
+def require_new_file(path: Path, suffixes: Collection[str], option: str = "--out", or_next: bool = False) -> None:
+    """Raise UserError unless a file can be made at `path` that replaces none and whose suffix is one of these.
+
+    With `or_next` the name may be taken.
+    """
     if path.suffix.lower() not in suffixes:
         raise UserError(f"cannot write {path}: use one of the suffixes {', '.join(suffixes)}")
-    if path.exists():
+    if path.exists() and not or_next:
         raise UserError(f"{path} exists: choose another {option}, or move it away")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent}: make it, or choose another {option}")
@@ -202,7 +209,7 @@ def require_new_file(path: Path, suffixes: Collection[str], option: str = "--out
 
 
 def refuse_occupied(path: Path) -> None:
-    """Raise UserError unless `path` is free for a new folder, or an empty one."""
+    """Raise UserError unless `path` is free for a new folder, or an empty one (but for a lock)."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: choose another --out")
     if path.is_dir() and visible(path):
@@ -218,6 +225,8 @@ def explain_unwritable(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise  # a library's own complaint, not the system's
+        if isinstance(error, PermissionError):
+            raise UserError(denial(path)) from error
         if error.errno in _DISK_FULL:
             reason, advice = "the disk is full", "free some space"
         else:

@@ -12,10 +12,11 @@ from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.measure import Verdict, captions_of, figures, verdicts
 from dreamfusion.evaluate.page import grid, titled
 from dreamfusion.evaluate.report import UNITS, listed_facts, share_text, table, without_nan
-from dreamfusion.evaluate.session import Say, Session, Stopped, facts_of, made
+from dreamfusion.evaluate.session import Session, Stopped, facts_of, made
 from dreamfusion.evaluate.suites import pool, suite
 from dreamfusion.evaluate.views import KINDS
 from dreamfusion.runs import replacing, write_json, write_text
+from dreamfusion.say import Say
 
 NARROW_AZIMUTH_DEG, NARROW_ELEVATION_DEG = (-45.0, 45.0), (0.0, 30.0)
 

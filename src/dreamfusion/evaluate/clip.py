@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamfusion.errors import UserError
+from dreamfusion.permissions import permitted
 from dreamfusion.priors.locate import HubId, find
 from dreamfusion.priors.quiet import quiet
-from dreamfusion.reading import explain_forbidden
 from dreamfusion.video import to_bytes
 
 CHUNK = 64
@@ -47,7 +47,7 @@ class Clip:
         return _unit(self.model.get_text_features(**{name: tokens[name].to(self.model.device) for name in names}))
 
 
-@explain_forbidden()
+@permitted()
 def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:
     """A folder that `transformers` wrote, or a hub id such as openai/clip-vit-large-patch14, which is then fetched.
 

@@ -1,11 +1,12 @@
 """Evaluations from beginning to end: make the runs that are missing, look at them, report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamfusion import generate
 from dreamfusion.build import device_of
+from dreamfusion.claims import owned
 from dreamfusion.config import Config
 from dreamfusion.evaluate.captions import meaning
 from dreamfusion.evaluate.judge.judge import Judge, open_judge
@@ -21,10 +22,10 @@ from dreamfusion.presets import preset
 from dreamfusion.priors import PriorOptions, Told, open_prior
 from dreamfusion.priors.locate import rooted
 from dreamfusion.provenance import prior_digest
-from dreamfusion.runs import RunFolder, folder_name
+from dreamfusion.runs import RunFolder, folder_name, numbered
 from dreamfusion.runtime import available_cores
+from dreamfusion.say import Say
 
-Say = Callable[[str], None]
 Stopped = Callable[[], bool]
 
 
@@ -83,8 +84,9 @@ def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[s
         if not pictures_of(folder).exists():
             say(f"pictures of {folder}")
             generate.settle(config, session.config.device)
-            _, run = generate.open_run(folder, session.config.device)
-            save_views(evaluation_views(run.scene, run.recipe.show), pictures_of(folder))
+            with owned(folder):
+                _, run = generate.open_run(folder, session.config.device)
+                save_views(evaluation_views(run.scene, run.recipe.show), pictures_of(folder))
         results.append(_result(Task(config, folder), suite_of.get(config.prompt, ""), ""))
     captions = captions_of([*(prompts or pool()), *(result.prompt for result in results)], bare=not prompts)
     return _reported(session, results, captions, say)
@@ -99,14 +101,21 @@ def judge_samples(out: Path, prior: str, conditions: Told, device: str) -> list[
 
 def made(session: Session, suite_of: Mapping[str, str], runs: Path, say: Say, stopped: Stopped) -> list[Result] | None:
     """The runs of all prompts in the folder `runs`, made where they are missing; None if it was stopped before."""
-    tasks = [
-        Task(replace(session.config, prompt=prompt), runs / folder_name(prompt, session.config.seed), session.files)
-        for prompt in suite_of
-    ]
+    folders = _folders(suite_of, session.config.seed, runs)
+    tasks = [Task(replace(session.config, prompt=prompt), folder, session.files) for prompt, folder in folders.items()]
     problems = make_all(tasks, session.jobs, say, stopped)
     if stopped():
         return None
     return [_result(task, suite_of[task.config.prompt], problems.get(task.folder, "")) for task in tasks]
+
+
+def _folders(prompts: Iterable[str], seed: int, runs: Path) -> dict[str, Path]:
+    """A folder for each prompt, also for those whose letters make one name."""
+    folders = dict[str, Path]()
+    for prompt in prompts:
+        free = (path for path in numbered(runs / folder_name(prompt, seed)) if path not in folders.values())
+        folders[prompt] = next(free)
+    return folders
 
 
 def _result(task: Task, name: str, problem: str) -> Result:

@@ -12,6 +12,7 @@ from torch import Tensor
 from dreamfusion.cameras import Cameras, evaluation_ring
 from dreamfusion.errors import damage_explained
 from dreamfusion.lights import Light, albedo_only, headlight
+from dreamfusion.permissions import permitted
 from dreamfusion.render import RenderOptions, render_views
 from dreamfusion.scene import Scene
 from dreamfusion.video import to_bytes, write_png
@@ -54,7 +55,7 @@ def save_views(pictures: Float[Tensor, "k v h w 3"], path: Path) -> None:
 def read_views(path: Path) -> Float[Tensor, "3 8 h w 3"]:
     """What `save_views` wrote. Raises UserError if the file cannot be read."""
     with damage_explained(path, "delete it, and it will be made again"):
-        with Image.open(path) as file:
+        with permitted(path), Image.open(path) as file:
             page = np.asarray(file.convert("RGB"))
         grid = torch.from_numpy(page.copy()).view(len(KINDS), SIZE, VIEWS, SIZE, 3)
     return grid.permute(0, 2, 1, 3, 4).float() / 255

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from dreamfusion import json_text
 from dreamfusion.errors import UserError
+from dreamfusion.permissions import permitted
 from dreamfusion.priors.card import Card, Described
 from dreamfusion.priors.folder import PipelineFolder
 from dreamfusion.priors.kinds import kind_of
-from dreamfusion.reading import explain_forbidden, read_json
+from dreamfusion.reading import read_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ def save(captions: Sequence[str], embeddings: Float[Tensor, "p l d"], folder: Pi
     save_file({"embeddings": embeddings.cpu().contiguous()}, path, metadata=about)
 
 
-@explain_forbidden()
+@permitted()
 def read(path: Path, folder: PipelineFolder, card: Card, device: torch.device) -> SavedReader:
     """Open a file of `save` for the prior in `folder`. Raises UserError if it is damaged or of another prior."""
     try:

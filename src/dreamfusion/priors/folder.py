@@ -15,11 +15,12 @@ import torch
 from safetensors import SafetensorError
 
 from dreamfusion.errors import UserError
+from dreamfusion.permissions import permitted
 from dreamfusion.priors import weights
 from dreamfusion.priors.quiet import quiet
 from dreamfusion.priors.single_file import describe
 from dreamfusion.priors.weights import PLAIN, Weights
-from dreamfusion.reading import explain_forbidden, read_json, visible
+from dreamfusion.reading import read_json, visible
 
 LIBRARIES = ("diffusers", "transformers", "dreamfusion")
 # What the libraries raise for files that are readable but do not fit together.
@@ -72,7 +73,7 @@ def weights_of(folder: PipelineFolder, component: str) -> Weights:
     return weights.find_weights(folder.path / component, stem, folder.variant)
 
 
-@explain_forbidden()
+@permitted()
 def digest(folder: PipelineFolder, component: str) -> str:
     """SHA-256 of a component's settings and of the weights that are loaded (`weights.digest`). Raises UserError."""
     settings = folder.path / component / "config.json"
@@ -98,7 +99,7 @@ def load_component(folder: PipelineFolder, component: str) -> Any:
     return _load(folder, component)
 
 
-@explain_forbidden()
+@permitted()
 def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
     where = folder.path / component
     if not where.is_dir():

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 from dreamfusion.errors import UserError
+from dreamfusion.permissions import permitted
 from dreamfusion.priors.folder import PipelineFolder, read_pipeline
 from dreamfusion.priors.kinds import Kind, kind_of
 from dreamfusion.priors.quiet import quiet
 from dreamfusion.priors.single_file import SUFFIXES, describe
 from dreamfusion.priors.weights import PLAIN, preferred, variant_of
-from dreamfusion.reading import expanded, explain_forbidden, kind_of_place
+from dreamfusion.reading import expanded, kind_of_place
 
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"(?P<id>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,255}))?")
@@ -40,7 +41,7 @@ def locate(name: str, texts: bool = True, half: bool = False) -> PipelineFolder:
     where there are some; others are converted when they are loaded. Raises UserError for a name that means nothing, and
     for a folder of an unsupported kind.
     """
-    with explain_forbidden():
+    with permitted():
         place = Path(str(files("dreamfusion"))) / "embedded" / "weights" if name == EMBEDDED else _find_prior(name)
         if isinstance(place, HubId):
             place = _download(place, texts, half)

@@ -16,7 +16,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from dreamfusion.errors import UserError
-from dreamfusion.reading import explain_forbidden, read_json, visible
+from dreamfusion.permissions import permitted
+from dreamfusion.reading import read_json, visible
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
 PLAIN = ""
@@ -49,7 +50,7 @@ def preferred(variants: Iterable[str], wanted: str) -> list[str]:
     return sorted(set(variants), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-@explain_forbidden()
+@permitted()
 def find_weights(where: Path, stem: str, wanted: str) -> Weights:
     """The weights that a library loads from the folder `where`, under names that begin with `stem`.
 
