@@ -1,5 +1,6 @@
 """One run in its folder, from the first step to the last file. Doors drive it; it prints nothing."""
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
