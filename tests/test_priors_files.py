@@ -151,10 +151,11 @@ def test_what_is_said_of_names_that_mean_nothing(tmp_path, monkeypatch):
         locate("https://huggingface.co/owner/model/tree/main")
 
 
-def test_a_prior_that_moved_is_found_again(folder, tiny_config, tmp_path, capsys):
+def test_a_prior_that_moved_is_found_again(folder, tiny_config, tmp_path, capsys, monkeypatch):
     generate.begin(config_for(tiny_config, folder), tmp_path / "run")
     folder.rename(tmp_path / "moved")
     assert "dreamfusion resume RUN --prior FOLDER" in refused(capsys, "resume", str(tmp_path / "run"))
+    monkeypatch.setattr(cli, "_work", lambda job: 0)
     with pytest.raises(SystemExit) as stop:
         cli.main(["resume", str(tmp_path / "run"), "--prior", str(tmp_path / "moved")])
     assert stop.value.code == 0

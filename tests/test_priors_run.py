@@ -313,9 +313,9 @@ def test_embeddings_are_saved_again_without_the_encoders(miniature_folders, tiny
     config, asked = config_for(tiny_config, miniature_folders[SD], SD, embeddings=str(tmp_path / "one")), []
     save(config_for(tiny_config, miniature_folders[SD], SD), tmp_path / "one")
 
-    def note(name: str, texts: bool = True) -> Any:
+    def note(name: str, texts: bool = True, half: bool = False) -> Any:
         asked.append(texts)
-        return locate(name, texts)
+        return locate(name, texts, half)
 
     monkeypatch.setattr(generate, "locate", note)
     _, prompts = generate.open_parts(config, torch.device("cpu"))

@@ -86,7 +86,7 @@ def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE
     prior, prompts = open_parts(run.config, run.device, team)
     folder.rewind_metrics(run.step)
     if steps is not None or prior_now is not None:
-        checkpoint.save(run, folder.checkpoint)  # before the config: it is what counts, and what may not fit on a disk
+        checkpoint.save(run, folder.checkpoint)  # before the config, which counts for both: this may not fit on a disk
         write_json(folder.config, to_json(run.config))
     return Job(run, prior, prompts, folder)
 
