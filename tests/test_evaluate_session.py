@@ -135,13 +135,17 @@ def test_a_worker_that_is_told_to_end_saves_its_run_first(task, monkeypatch):
     asked = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(making, "make", lambda task, stop: [signal.raise_signal(signal.SIGTERM), str(stop.is_set())][1])
     monkeypatch.setattr(making.signal, "raise_signal", _once(signals))
-    worker = making._Worker()
+    monkeypatch.setattr(making, "MOMENT", 0.1)
+    worker, told = making._Worker(), Event()
     try:
-        worker.listen(Event())
+        worker.listen(told)
         assert not worker.is_set()
         assert worker.make(task) == "True"
         assert signals == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        told.set()
+        assert worker.make(task) == "True"
+        assert signals == [signal.SIGTERM] * 2  # its own `make`'s, no other: the first process ends the pool
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, asked)

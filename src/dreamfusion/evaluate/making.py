@@ -19,6 +19,9 @@ from dreamfusion.evaluate.views import evaluation_views, save_views
 from dreamfusion.runs import RunFolder
 from dreamfusion.say import Say, silent
 
+MOMENT = 3.0
+"""seconds"""
+
 
 @runtime_checkable
 class Stop(Protocol):
@@ -128,13 +131,23 @@ class _Worker:
         signal.signal(signal.SIGTERM, lambda number, frame: self._end())
 
     def make(self, task: Task) -> str:
-        """As `make`. A process that was told to end meanwhile does, with its run saved."""
+        """As `make`. A process that was told to end meanwhile does, with its run saved, unless all are told to.
+
+        One that dies takes the others with it, as the pool is broken then, and they may not have saved yet.
+        """
         self._busy = True
         problem = make(task, self)
         self._busy = False
-        if self._ended:
+        if self._ended and not self._all_stop():
             self._end()
         return problem
+
+    def _all_stop(self) -> bool:
+        """Whether the first process stops too, which it tells within a moment where a signal is sent to all."""
+        until = time.monotonic() + MOMENT
+        while not (told := self._told is not None and self._told.is_set()) and time.monotonic() < until:
+            time.sleep(0.05)
+        return told
 
     def is_set(self) -> bool:
         """Whether to stop."""
