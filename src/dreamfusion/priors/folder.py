@@ -21,8 +21,8 @@ from dreamfusion.errors import UserError
 
 LIBRARIES = ("diffusers", "transformers", "dreamfusion")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
-# What the libraries raise for files that are readable but do not fit together.
-LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError)
+LOADING_ERRORS = (Exception,)
+"""what the libraries raise for files that are readable but do not fit together: anything (tokenizers: bare ones)"""
 
 
 @dataclass(frozen=True)
