@@ -186,7 +186,7 @@ def run_folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", {})
 
 
-@cases(1500)
+@cases(600)
 @given(content=CONFIGURATIONS)
 def test_configurations(run_folder, content):
     run_folder.config.write_bytes(content)
@@ -208,7 +208,7 @@ def small(tiny_config: Config, tiny_paper: Config) -> list[Any]:
     return [to_json(tiny_config), to_json(tiny_paper), changed]
 
 
-@cases(150)
+@cases(80)
 @given(data=st.data())
 def test_what_is_accepted_starts(tiny_config, tiny_paper, data):
     base = data.draw(st.sampled_from(small(tiny_config, tiny_paper)))
@@ -216,7 +216,7 @@ def test_what_is_accepted_starts(tiny_config, tiny_paper, data):
     answer(lambda: start(from_json(Config, values), CPU) if isinstance(values, dict) else None)
 
 
-@cases(500)
+@cases(300)
 @given(text=st.text("0123456789.,:~@-+eE naif_\0\ud800", max_size=24))
 def test_schedules(text):
     answer(lambda: schedule_from_text(text))
@@ -244,7 +244,7 @@ SCENE = {
 }
 
 
-@cases(600)
+@cases(250)
 @given(content=texts(SCENE, [*JUNK, "gem.glb", "poster.glb", "run", "."]))
 def test_scenes(shelf, content):
     (shelf / "scene.json").write_bytes(content)
@@ -274,7 +274,7 @@ def meshes() -> st.SearchStrategy[bytes]:
     return st.one_of(*made)
 
 
-@cases(600)
+@cases(250)
 @given(content=meshes(), height=st.booleans())
 def test_meshes(shelf, content, height):
     (shelf / "fuzzed.glb").write_bytes(content)
@@ -305,7 +305,7 @@ def begun(tiny_config, disc_prior, tmp_path) -> Path:
     return tmp_path
 
 
-@cases(200)
+@cases(80)
 @given(data=st.data())
 def test_heads_of_checkpoints(saved, data):
     head = json.loads((saved / checkpoint.HEAD).read_bytes())
@@ -344,7 +344,7 @@ def tensors(draw: st.DrawFn, true: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-@cases(150)
+@cases(80)
 @given(data=st.data())
 def test_tensors_of_checkpoints(begun, disc_prior, data):
     head = json.loads((begun / checkpoint.HEAD).read_bytes())
@@ -364,7 +364,7 @@ def test_tensors_of_checkpoints(begun, disc_prior, data):
 LINE = {"step": 1, "losses": {"distillation": 1.5, "opacity": 0.1}, "opacity": 0.5, "occupied": 0.25}
 
 
-@cases(400)
+@cases(200)
 @given(lines=st.lists(texts(LINE), min_size=1, max_size=3), torn=st.booleans())
 def test_metrics(run_folder, lines, torn):
     whole = json.dumps(LINE).encode()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
@@ -155,12 +156,13 @@ def _height(file: Glb, name: str) -> float:
     Raises UserError if there is nothing, or nothing upright, or what cannot be read.
     """
     try:
-        scene = trimesh.load_scene(io.BytesIO(glb_content(file)), file_type="glb")
+        with np.errstate(all="ignore"):  # what is no finite number is refused below
+            bounds = trimesh.load_scene(io.BytesIO(glb_content(file)), file_type="glb").bounds
+            height = 0.0 if bounds is None else float(bounds[1, 1] - bounds[0, 1])
     except Exception as error:  # the reader has no errors of its own
         raise UserError(
             f"the height of {name} cannot be read from it: give it a scale instead, or export it again"
         ) from error
-    height = 0.0 if scene.bounds is None else float(scene.bounds[1, 1] - scene.bounds[0, 1])
     if not 0 < height < math.inf:
         raise UserError(f"{name} has no height: give it a scale instead")
     return height

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from dreamfusion.errors import UserError
 from dreamfusion.permissions import permitted
@@ -23,8 +22,8 @@ from dreamfusion.priors.weights import PLAIN, Weights
 from dreamfusion.reading import read_json, visible
 
 LIBRARIES = ("diffusers", "transformers", "dreamfusion")
-# What the libraries raise for files that are readable but do not fit together.
-LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError)
+LOADING_ERRORS = (Exception,)
+"""what the libraries raise for files that are readable but do not fit together: anything (tokenizers: bare ones)"""
 
 
 @dataclass(frozen=True)
