@@ -305,7 +305,8 @@ def test_the_table_is_clean_and_keeps_meshes_by_its_rule():
     adjectives = Counter(row.adjective for row in table if row.adjective)
     assert min(adjectives.values()) >= 5
     assert set(dataset.COLOURED) <= set(adjectives)
-    assert all({*row.noun.split(), *row.adjective.split()} <= set(dataset.vocabulary()) for row in table)
+    known = set(dataset.vocabulary())
+    assert all({*row.noun.split(), *row.adjective.split()} <= known for row in table)
 
 
 def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_stopped(

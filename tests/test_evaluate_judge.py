@@ -371,6 +371,7 @@ def test_scores_are_log_probabilities_of_noun_and_colour(judge):
         judge.score(images, ["a quasar"])
 
 
+@pytest.mark.processor
 def test_it_knows_real_things_when_it_sees_them(judge):
     """Twelve shaded evaluation views of meshes that it never learned from, in a file (`benchmarks/judge_golden.py`).
 
