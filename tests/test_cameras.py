@@ -7,6 +7,8 @@ import torch
 from dreamfusion.cameras import Cameras, OrbitSampler, evaluation_ring, orbit, turntable
 from dreamfusion.errors import UserError
 
+pytestmark = pytest.mark.processor
+
 STEADY = OrbitSampler(position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0)
 MANY = 20_000
 

@@ -17,6 +17,8 @@ from dreamfusion.config import LearnedBackground, MlpField
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, optimise, prompt_table, start
 
+pytestmark = pytest.mark.processor
+
 CPU = torch.device("cpu")
 
 

@@ -5,6 +5,8 @@ import torch
 
 from dreamfusion.compositing import composed, composite, learning
 
+pytestmark = pytest.mark.processor
+
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)

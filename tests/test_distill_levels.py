@@ -9,6 +9,8 @@ from dreamfusion.priors import NoiseSchedule
 from dreamfusion.schedules import Constant, Ramp
 from gaussian_prior import cosine_schedule
 
+pytestmark = pytest.mark.processor
+
 SCHEDULE = cosine_schedule()
 
 

@@ -3,6 +3,7 @@
 import math
 import signal
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -259,11 +260,17 @@ TABLE = [
 ]
 
 
+def in_this_process(mp_context):
+    """In place of processes, each of which would import torch for seconds."""
+    return ThreadPoolExecutor(1)
+
+
 def test_a_rendering_goes_on_where_it_stopped_and_never_opens_what_is_kept_from_the_prior(
     assets, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(views, "nouns", lambda: TABLE)
     build(assets, tmp_path / "whole", 3, 7, str)
+    monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
 
     def leave(line: str):
         raise KeyboardInterrupt(line)
@@ -305,7 +312,8 @@ def test_the_table_is_clean_and_keeps_meshes_by_its_rule():
     adjectives = Counter(row.adjective for row in table if row.adjective)
     assert min(adjectives.values()) >= 5
     assert set(dataset.COLOURED) <= set(adjectives)
-    assert all({*row.noun.split(), *row.adjective.split()} <= set(dataset.vocabulary()) for row in table)
+    known = set(dataset.vocabulary())
+    assert all({*row.noun.split(), *row.adjective.split()} <= known for row in table)
 
 
 def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_stopped(
@@ -317,6 +325,7 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
     monkeypatch.setattr(runtime, "settle", lambda *_, **__: None)  # it would change torch for all other tests
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=3, sketch_first=2, sheet_every=4))
     monkeypatch.setattr(train, "SHEET", ("an apple",))
+    monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
     real, steps = train.advance, []
 
     def advance_and_interrupt(*args):

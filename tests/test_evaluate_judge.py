@@ -268,6 +268,11 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     assert rates == pytest.approx([0.01, 0.5, 1.0, 0.5, 0.0])
 
 
+def in_this_process(mp_context):
+    """In place of processes, each of which would import torch for seconds."""
+    return ThreadPoolExecutor(1)
+
+
 def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_stopped(tmp_path, monkeypatch, capsys):
     """The whole command on three meshes; Ctrl-C after the second step, then the same command again."""
     (tmp_path / "meshes").mkdir()
@@ -312,6 +317,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     }
     assert "new meshes, textureless (2 pictures)" in describe(out)
     other = tmp_path / "other"
+    monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
     begin = ["--start", str(out), "--seed", "8", "--learning-rate", "0"]
     assert cli.run([*command[:4], "--work", str(tmp_path / "new"), "--out", str(other), "--steps", "1", *begin]) == 0
     begun = open_judge(folder=other)
@@ -371,6 +377,7 @@ def test_scores_are_log_probabilities_of_noun_and_colour(judge):
         judge.score(images, ["a quasar"])
 
 
+@pytest.mark.processor
 def test_it_knows_real_things_when_it_sees_them(judge):
     """Twelve shaded evaluation views of meshes that it never learned from, in a file (`benchmarks/judge_golden.py`).
 

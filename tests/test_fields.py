@@ -13,6 +13,8 @@ from dreamfusion.geometry import normalise
 from reference.analytic_fields import SoftBall, trilinear
 from reference.paper_mlp import paper_mlp
 
+pytestmark = pytest.mark.processor
+
 SMALL = GridFieldOptions(radius=1.5, cells=(2, 4, 8), colour_cells=(2, 4, 8), features=2, hidden=4)
 
 

@@ -5,6 +5,8 @@ import torch
 
 from dreamfusion.geometry import angles_of, intersect_ball, intersect_box, look_at, normalise, spherical
 
+pytestmark = pytest.mark.processor
+
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

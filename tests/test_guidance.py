@@ -8,6 +8,8 @@ from dreamfusion.lights import Light
 from dreamfusion.priors import Conditioning, Known, NoiseSchedule
 from gaussian_prior import GaussianPrior, cosine_schedule
 
+pytestmark = pytest.mark.processor
+
 B, SIZE = 4, 3
 
 

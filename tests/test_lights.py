@@ -9,6 +9,8 @@ from dreamfusion.errors import UserError
 from dreamfusion.geometry import normalise
 from dreamfusion.lights import Light, LightSampler, albedo_only, headlight
 
+pytestmark = pytest.mark.processor
+
 MANY = 20_000
 
 

@@ -30,6 +30,8 @@ from dreamfusion.mesh.triangles import closed
 from dreamfusion.render import RenderOptions
 from mesh_scenes import CENTRE, RADIUS, Known, ball, bell, by_place, scene_of, soft_ball, union
 
+pytestmark = pytest.mark.processor
+
 LOOK = RenderOptions(samples=32)
 
 

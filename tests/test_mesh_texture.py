@@ -26,6 +26,8 @@ from dreamfusion.mesh.triangles import split, tangents, vertex_normals
 from dreamfusion.scene import Scene
 from mesh_scenes import ball, bell, by_place, scene_of, soft_ball
 
+pytestmark = pytest.mark.processor
+
 SIZE = 128
 
 

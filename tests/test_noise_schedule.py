@@ -4,6 +4,8 @@ import torch
 from dreamfusion.priors import NoiseSchedule, Prediction
 from gaussian_prior import cosine_schedule
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.fixture
 def triple():

@@ -1,8 +1,11 @@
+import pytest
 import torch
 
 from dreamfusion.fields import Gaussians
 from dreamfusion.occupancy import Occupancy, OccupancyOptions
 from reference.analytic_fields import Shape, ball
+
+pytestmark = pytest.mark.processor
 
 
 def uniform(count, radius, seed=0):

@@ -22,6 +22,8 @@ from dreamfusion.stepfun import dilated, outer, resampled
 from reference import histograms
 from reference.analytic_fields import SoftBall
 
+pytestmark = pytest.mark.processor
+
 LOOK = RenderOptions(samples=8, weight_threshold=0.0)
 EMPTY = DensityLaw(Exp(shift=-3.0), GaussianBlob(0.0, 1.0))
 SMALL = ProposalOptions(rounds=(16, 12), levels=3, layers=2, width=16, law=EMPTY)

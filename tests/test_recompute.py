@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from dreamfusion.recompute import recomputed
+
+pytestmark = pytest.mark.processor
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import torch
 from dreamfusion import regularise
 from dreamfusion.render import RaySamples, Render
 
+pytestmark = pytest.mark.processor
+
 
 def a_render(weights, t, normal=None, direction=None):
     """One pixel per ray; all samples are packed."""

@@ -16,6 +16,8 @@ from dreamfusion.scene import Scene
 from reference.analytic_fields import SoftBall, ball, slab
 from reference.dense_render import dense_render
 
+pytestmark = pytest.mark.processor
+
 WHITE = (1.0, 1.0, 1.0)
 EXACT = RenderOptions(samples=32, weight_threshold=0.0)
 

@@ -1,8 +1,11 @@
+import pytest
 import torch
 
 from dreamfusion.fields import Matter
 from dreamfusion.lights import Light, albedo_only
 from dreamfusion.shading import lambert
+
+pytestmark = pytest.mark.processor
 
 ALBEDO = torch.tensor([[0.2, 0.4, 0.8]])
 UP = torch.tensor([[0.0, 1.0, 0.0]])

@@ -11,6 +11,8 @@ from dreamfusion.embedded.network import GROUPS, known_features
 from dreamfusion.embedded.sketch import MAPS, SKETCH, SUREST, Sketch, merge, surprise
 from dreamfusion.lights import Light
 
+pytestmark = pytest.mark.processor
+
 TEXT = 8
 POSE = orbit(torch.tensor([0.5]), torch.tensor([0.2]), torch.tensor([3.0]), torch.tensor([0.7]), 64).pose
 BEHIND = torch.tensor([[0.1, 0.5, 0.9]])

@@ -6,6 +6,8 @@ import torch
 from dreamfusion.stepfun import Histogram, dilated, inverse_cdf, outer, resampled
 from reference import histograms
 
+pytestmark = pytest.mark.processor
+
 RAYS, BINS = 5, 9
 
 

@@ -6,6 +6,8 @@ import torch
 from dreamfusion.errors import UserError
 from dreamfusion.views import ViewWords
 
+pytestmark = pytest.mark.processor
+
 PAPER = ViewWords()
 SIX = ViewWords(left="left side view", right="right side view", overhead="from above", overhead_above=math.radians(50))
 
