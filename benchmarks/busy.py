@@ -26,9 +26,9 @@ import torch
 from command import first_step_seconds, seconds
 from dreamfusion import runtime
 from dreamfusion.build import Threads, prior_options, threads
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.priors import open_prior
 from dreamfusion.optimise import optimise, prompt_table
-from dreamfusion.presets import preset
-from dreamfusion.priors import open_prior
 from machine import as_json, machine
 from measure import middle_of_run
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 def measured(way: Threads, arguments: argparse.Namespace) -> dict[str, float]:
     """Mean milliseconds of a step, quiet and busy, and their ratio."""
-    runtime.settle(way.each, repeatable=True)
+    runtime.configure_torch(way.each, repeatable=True)
     config = replace(preset("fast"), prompt="a hamburger")
     prior = open_prior(config.prior, replace(prior_options(config, CPU), side=way.side))
     run = middle_of_run(config, CPU, prior, arguments.warm_steps)

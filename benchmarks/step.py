@@ -22,10 +22,10 @@ import torch
 
 from dreamfusion.build import device_of, prior_options, threads
 from dreamfusion.config import Config
-from dreamfusion.generate import open_run, settle
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.priors import Prior, ViewCondition, open_prior
+from dreamfusion.generate import open_run, prepare_process
 from dreamfusion.optimise import Run, advance, prompt_table
-from dreamfusion.presets import preset
-from dreamfusion.priors import Known, Prior, open_prior
 from machine import as_json, machine, peak_memory
 from measure import Step, in_one_thread, middle_of_run, standing, timed_steps, two_evaluations
 from self_times import SelfTimes, operators, timing
@@ -68,10 +68,10 @@ def _run_and_prior(arguments: argparse.Namespace, device: torch.device) -> tuple
     if arguments.run is not None:
         run = open_run(arguments.run, arguments.device)[1]
         run.config = _changed(run.config, arguments)
-        settle(run.config, arguments.device)
+        prepare_process(run.config, arguments.device)
         return run, open_prior(run.config.prior, prior_options(run.config, device))
     config = _changed(replace(preset(arguments.preset), prompt=arguments.prompt), arguments)
-    settle(config, arguments.device)
+    prepare_process(config, arguments.device)
     prior = open_prior(config.prior, prior_options(config, device))
     return middle_of_run(config, device, prior, arguments.warm_steps), prior
 
@@ -115,7 +115,9 @@ def profiled(run: Run, prior: Prior, count: int) -> dict[str, object]:
         timed_steps(run, prior, prompts, count)
     still, few = standing(run), min(count, OPERATOR_STEPS)
 
-    def silent(_: Prior, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, known: Known) -> torch.Tensor:
+    def silent(
+        _: Prior, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, known: ViewCondition
+    ) -> torch.Tensor:
         return torch.zeros_like(noisy)
 
     with patch.object(type(prior), "predict_noise", silent):

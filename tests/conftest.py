@@ -12,18 +12,18 @@ from dreamfusion.config import (
     CameraConfig,
     Config,
     DistillConfig,
-    GridField,
+    GridFieldConfig,
     LearnedBackground,
     LightConfig,
-    MlpField,
+    MlpFieldConfig,
     OccupancyConfig,
     OptimiseConfig,
     OutputConfig,
     RenderConfig,
     SceneConfig,
 )
-from dreamfusion.config_text import to_json
-from dreamfusion.presets import PAPER
+from dreamfusion.config.presets import PAPER
+from dreamfusion.config.serialise import to_json
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE = 16
@@ -59,12 +59,12 @@ def tiny_config() -> Config:
         steps=12,
         size=SIZE,
         views=2,
-        checkpoint_every=4,
-        preview_every=0.0,
+        checkpoint_steps=4,
+        preview_seconds=0.0,
         device="cpu",
         threads=1,
         scene=SceneConfig(
-            field=GridField(cells=(4, 8), colour_cells=(4, 8), features=2, hidden=8),
+            field=GridFieldConfig(cells=(4, 8), colour_cells=(4, 8), features=2, hidden=8),
             occupancy=OccupancyConfig(cells=8, every=3, parts=2),
         ),
         camera=CameraConfig(distance=(3.0, 3.0), fov_deg=(40.0, 40.0)),
@@ -89,18 +89,18 @@ def small_paper() -> Config:
         prompt="a ball",
         steps=12,
         size=SIZE,
-        checkpoint_every=4,
-        preview_every=0.0,
+        checkpoint_steps=4,
+        preview_seconds=0.0,
         device="cpu",
         threads=1,
         scene=replace(
             PAPER.scene,
-            field=MlpField(levels=4, blocks=2, width=16),
+            field=MlpFieldConfig(levels=4, blocks=2, width=16),
             proposal=replace(PAPER.scene.proposal, rounds=(6, 5), layers=1, width=8, levels=3),
             background=LearnedBackground(levels=2, layers=1, width=8),
             occupancy=replace(PAPER.scene.occupancy, cells=8),
         ),
-        render=replace(PAPER.render, samples=4, recompute=600),
+        render=replace(PAPER.render, samples=4, checkpoint_rays=600),
         optimise=replace(PAPER.optimise, shampoo=replace(PAPER.optimise.shampoo, block=12)),
         output=OutputConfig(samples=8, frames=3, frame_size=32, sheet_size=16, mesh_resolution=16),
     )
@@ -144,9 +144,9 @@ def miniature_folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def tiny_prior(tmp_path_factory) -> Path:
     """An untrained prior of the embedded kind, small enough to be quick, as a folder on disk."""
-    from dreamfusion.embedded.card import make_card
-    from dreamfusion.embedded.network import ToyUNet
-    from dreamfusion.embedded.pipeline import new_parts, write
+    from dreamfusion.embedded.unet import ToyUNet
+    from training.prior_card import make_card
+    from training.prior_parts import new_parts, write
 
     folder = tmp_path_factory.mktemp("prior")
     parts = replace(new_parts(0), unet=ToyUNet(sample_size=16, width=16, wide=16, vector=16))

@@ -13,7 +13,7 @@ import torch
 
 from dreamfusion import checkpoint
 from dreamfusion.checkpoint import load, save
-from dreamfusion.config import LearnedBackground, MlpField
+from dreamfusion.config import LearnedBackground, MlpFieldConfig
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, optimise, prompt_table, start
 
@@ -44,7 +44,9 @@ def assert_same(a: Run, b: Run) -> None:
 
 
 def paper_like(config):
-    scene = replace(config.scene, field=MlpField(levels=3, blocks=1, width=8), background=LearnedBackground(2, 1, 8))
+    scene = replace(
+        config.scene, field=MlpFieldConfig(levels=3, blocks=1, width=8), background=LearnedBackground(2, 1, 8)
+    )
     return replace(config, scene=scene)
 
 

@@ -119,11 +119,11 @@ def claim_many(place: str, count: int, queue) -> None:
 def test_processes_that_start_together_get_different_folders(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    team = [context.Process(target=claim_many, args=(str(tmp_path / "a-chair-0"), 10, queue)) for _ in range(3)]
-    for process in team:
+    group = [context.Process(target=claim_many, args=(str(tmp_path / "a-chair-0"), 10, queue)) for _ in range(3)]
+    for process in group:
         process.start()
     places = [queue.get() for _ in range(30)]
-    for process in team:
+    for process in group:
         process.join()
     assert len(set(places)) == 30
     assert {Path(place).name for place in places} == {"a-chair-0", *(f"a-chair-0-{copy}" for copy in range(1, 30))}

@@ -16,13 +16,14 @@ import torch
 from pygltflib import GLTF2
 
 import dreamfusion
-from dreamfusion import checkpoint, cli
-from dreamfusion.arguments import read_generate
-from dreamfusion.config import Config, GridField, LearnedBackground, MlpField
-from dreamfusion.config_distill import IsmLaw, VsdLaw
-from dreamfusion.config_text import from_json, to_json
+from dreamfusion import checkpoint
+from dreamfusion.cli import main as cli
+from dreamfusion.cli.arguments import read_generate
+from dreamfusion.config import Config, GridFieldConfig, LearnedBackground, MlpFieldConfig
+from dreamfusion.config.distill import IsmLaw, VsdLaw
+from dreamfusion.config.presets import preset
+from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.errors import UserError
-from dreamfusion.presets import preset
 from dreamfusion.schedules import Constant, Ramp
 
 
@@ -76,9 +77,9 @@ def test_negative_numbers_and_switches():
 def test_kinds_of_field_and_background():
     given = ["a chair", "--field", "mlp", "--scene.field.width", "32", "--background", "learned"]
     config = read_generate(given).settings
-    assert config.scene.field == MlpField(width=32)
+    assert config.scene.field == MlpFieldConfig(width=32)
     assert config.scene.background == LearnedBackground()
-    assert isinstance(read_generate(["a chair"]).settings.scene.field, GridField)
+    assert isinstance(read_generate(["a chair"]).settings.scene.field, GridFieldConfig)
 
 
 def test_laws_of_distillation_are_chosen_by_name_and_keep_what_they_share():
@@ -140,7 +141,7 @@ def test_help_for_the_prior_names_its_commands(capsys):
     usage, _, *lines = capsys.readouterr().out.splitlines()
     assert usage.startswith("usage: dreamfusion prior")
     names = [line.split("  ")[1] for line in lines]
-    assert names == ["prior info", "prior sample", "prior train"]
+    assert names == ["prior info", "prior sample"]
 
 
 def test_version(capsys):
@@ -172,7 +173,7 @@ BAD = {
     "prior command": (("prior",), "prior info"),
     "no caption": (("prior", "sample"), "say what to draw"),
     "no letter": (("!!!",), "prompt is empty"),
-    "not finite": (("a chair", "--scene.shift", "inf"), "--scene.shift must be a finite number"),
+    "not finite": (("a chair", "--scene.density-bias", "inf"), "--scene.density-bias must be a finite number"),
     "two defaults": (("a chair", "--config", "x.json", "--preset", "fast"), "one of the two"),
     "resume steps": (("resume", "./nowhere", "--steps", "0"), "--steps must be at least 1"),
     "mesh resolution": (("mesh", "./nowhere", "--resolution", "0"), "--resolution must lie between 8 and 1024"),
@@ -194,8 +195,6 @@ BAD = {
     "sample place": (("prior", "sample", "a chair", "--out", "nowhere/x.png"), "there is no folder nowhere"),
     "sample suffix": (("prior", "sample", "a chair", "--out", "x.doc"), ".png, .jpg"),
     "sample device": (("prior", "sample", "a chair", "--device", "foo"), "--device must be auto"),
-    "train steps": (("prior", "train", "--assets", "x", "--steps", "0"), "--steps must be at least 1"),
-    "train batch": (("prior", "train", "--assets", "x", "--batch", "0"), "--batch must be at least 1"),
 }
 
 
@@ -264,9 +263,9 @@ def test_two_runs_and_an_interrupted_one_leave_equal_files(tiny_settings, tmp_pa
 
 
 def cli_live() -> type:
-    from dreamfusion.live import LiveLine
+    from dreamfusion.cli.progress_line import ProgressLine
 
-    return LiveLine
+    return ProgressLine
 
 
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tiny_settings, tmp_path, monkeypatch):
@@ -280,7 +279,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tiny_settings, t
     save = checkpoint.save
 
     def save_when_due(run, folder) -> None:  # a killed program saves nothing on its way out
-        if run.step % run.config.checkpoint_every == 0:
+        if run.step % run.config.checkpoint_steps == 0:
             save(run, folder)
 
     with monkeypatch.context() as patch:
@@ -368,7 +367,7 @@ def test_the_page_shows_what_mesh_and_video_made_last(tiny_settings, tmp_path):
 
 def test_an_empty_scene_leaves_its_pictures(tiny_settings, tmp_path, capsys):
     out = tmp_path / "out"
-    assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1", "--scene.shift", "-30") == 2
+    assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1", "--scene.density-bias", "-30") == 2
     err = capsys.readouterr().err
     assert "empty scene" in err
     assert f"the pictures are in {out / 'media'}" in err
@@ -414,7 +413,7 @@ def test_a_run_goes_on_where_it_was_made_unless_told_otherwise(tiny_settings, tm
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
     settled = []
-    monkeypatch.setattr(generate, "settle", lambda config, device: settled.append((config.threads, device)))
+    monkeypatch.setattr(generate, "prepare_process", lambda config, device: settled.append((config.threads, device)))
     for command in (("resume", str(out)), ("mesh", str(out)), ("video", str(out), "--frames", "2", "--size", "32")):
         assert call(*command) == 0
         assert call(*command, "--device", "xpu") == 2
@@ -426,7 +425,7 @@ def test_arithmetic_is_repeatable_where_the_device_can(monkeypatch, device):
     from dreamfusion import generate
 
     monkeypatch.setattr(generate, "device_of", torch.device)
-    generate.settle(Config(threads=1), device)
+    generate.prepare_process(Config(threads=1), device)
     assert torch.are_deterministic_algorithms_enabled() == (device == "cpu")
 
 
@@ -538,8 +537,8 @@ class Hiding:
         if name == sys.argv[1]:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Hiding)
-from dreamfusion import cli
-cli.main(["doctor"])
+from dreamfusion.cli.main import main
+main(["doctor"])
 """
 
 

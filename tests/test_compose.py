@@ -15,9 +15,10 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from dreamfusion import cli, compose
+from dreamfusion import compose
+from dreamfusion.cli import main as cli
+from dreamfusion.compose.glb import Placed, glb_content, join, read_glb
 from dreamfusion.errors import UserError
-from dreamfusion.gltf import Placed, glb_content, join, read_glb
 from dreamfusion.mesh import Mesh, glb_bytes
 from dreamfusion.runs import RunFolder
 

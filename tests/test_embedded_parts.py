@@ -10,12 +10,12 @@ import torch
 from diffusers import DDPMScheduler
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from dreamfusion.embedded.network import ToyUNet
+from dreamfusion.diffusion.priors import open_prior
+from dreamfusion.diffusion.priors.locate import locate
 from dreamfusion.embedded.noise import CosineScheduler
 from dreamfusion.embedded.text import WordEncoder, WordTokenizer, distance_buckets
+from dreamfusion.embedded.unet import ToyUNet
 from dreamfusion.errors import UserError
-from dreamfusion.priors import open_prior
-from dreamfusion.priors.locate import locate
 
 FOLDER = locate("embedded").path
 CAPTIONS = ["a red chair, front view", "", "a Hamburger!!", "two unknown wrds", "a b " * 30]

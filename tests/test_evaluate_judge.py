@@ -16,19 +16,23 @@ import trimesh
 from PIL import Image
 from torch import Generator
 
-from dreamfusion import cli
-from dreamfusion.embedded.dataset import COLOURS
-from dreamfusion.embedded.meshes import ColouredMesh, MeshRenderer
-from dreamfusion.embedded.table import Noun, nouns
+from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.judge import real, shipping, train, views
-from dreamfusion.evaluate.judge.accuracy import accuracy
-from dreamfusion.evaluate.judge.card import describe
 from dreamfusion.evaluate.judge.judge import WEIGHTS, considered, open_judge
 from dreamfusion.evaluate.judge.network import CUT, REACH, SIZE, cut_out, new_network
-from dreamfusion.evaluate.judge.pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
-from dreamfusion.evaluate.judge.train import TrainOptions, advance, new_training, restore, save
-from dreamfusion.evaluate.judge.views import SIDES, Counts, Views, random_cameras, random_stretches, seen_side
+from dreamfusion.evaluate.judge.sides import SIDES
+from dreamfusion.evaluate.judge.summary import describe
+from training import __main__ as cli
+from training import judge_real as real
+from training import judge_shipping as shipping
+from training import judge_train as train
+from training import judge_views as views
+from training.judge_accuracy import accuracy
+from training.judge_pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
+from training.judge_train import TrainOptions, advance, new_training, restore, save
+from training.judge_views import Counts, Views, random_cameras, random_stretches, seen_side
+from training.meshes import ColouredMesh, MeshRenderer
+from training.nouns import Noun, nouns
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDER = Path(str(resources.files("dreamfusion.evaluate.judge").joinpath("weights")))
@@ -284,7 +288,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     table += [Noun("chest", "long.glb", 0.0, kept_from="judge")]
     for module in (views, train, shipping):
         monkeypatch.setattr(module, "nouns", lambda: table)
-    monkeypatch.setattr(runtime, "settle", lambda *_, **__: None)  # it would change torch for all other tests
+    monkeypatch.setattr(runtime, "configure_torch", lambda *_, **__: None)  # it would change torch for all other tests
     counts = Counts(of_noun=4, at_least=1, kept=2, kept_mesh=2)
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=counts, batch=4))
     real_advance, steps = train.advance, []
@@ -297,7 +301,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
 
     monkeypatch.setattr(train, "advance", advance_and_interrupt)
     work, out = tmp_path / "work", tmp_path / "judge"
-    command = ["judge", "train", "--assets", str(tmp_path), "--work", str(work), "--out", str(out), "--steps", "3"]
+    command = ["judge", "--assets", str(tmp_path), "--work", str(work), "--out", str(out), "--steps", "3"]
     assert cli.run(command) == cli.INTERRUPTED
     assert not out.exists()
     assert cli.run(command) == 0
@@ -319,7 +323,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     other = tmp_path / "other"
     monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
     begin = ["--start", str(out), "--seed", "8", "--learning-rate", "0"]
-    assert cli.run([*command[:4], "--work", str(tmp_path / "new"), "--out", str(other), "--steps", "1", *begin]) == 0
+    assert cli.run([*command[:3], "--work", str(tmp_path / "new"), "--out", str(other), "--steps", "1", *begin]) == 0
     begun = open_judge(folder=other)
     assert begun.card["training"] == {"steps": 4, "pictures": 16}
     for one, same in zip(judge.network.parameters(), begun.network.parameters(), strict=True):
@@ -327,12 +331,12 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     first, second = (views.open_views(folder).learn for folder in (work / "views-7", tmp_path / "new" / "views-8"))
     assert not torch.equal(first.alpha, second.alpha)  # another seed, other views
     with pytest.raises(UserError, match="there is no judge in"):
-        cli.run([*command[:4], "--work", str(work), "--start", str(tmp_path)])
+        cli.run([*command[:3], "--work", str(work), "--start", str(tmp_path)])
     with pytest.raises(UserError, match="must stay"):
-        cli.run([*command[:4], "--work", str(work), "--out", str(out), "--start", str(out)])
+        cli.run([*command[:3], "--work", str(work), "--out", str(out), "--start", str(out)])
     monkeypatch.setattr(shipping, "nouns", lambda: table[:1])
     with pytest.raises(UserError, match="knows other nouns"):
-        cli.run([*command[:4], "--work", str(work), "--start", str(out)])
+        cli.run([*command[:3], "--work", str(work), "--start", str(out)])
 
 
 def test_meshes_kept_from_the_judge_are_not_learned_from():

@@ -13,17 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamfusion import cli, generate
-from dreamfusion.config_text import to_json
+from dreamfusion import generate
+from dreamfusion.cli import main as cli
+from dreamfusion.config.presets import preset
+from dreamfusion.config.serialise import to_json
+from dreamfusion.diffusion.priors import open_prior
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import ablation, making, samples, session
+from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, read_views, save_views
 from dreamfusion.evaluate.making import Task, make, make_all, pictures_of
 from dreamfusion.evaluate.session import Session
 from dreamfusion.evaluate.suites import suite
-from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS, read_views, save_views
 from dreamfusion.optimise import prompt_table
-from dreamfusion.presets import preset
-from dreamfusion.priors import open_prior
 from dreamfusion.runs import RunFolder
 from test_evaluate_measures import PROMPTS, Says, StubJudge
 
@@ -31,7 +32,7 @@ from test_evaluate_measures import PROMPTS, Says, StubJudge
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch, disc_prior):
     """No process changes torch for the other tests, and every prior is a red disc."""
-    monkeypatch.setattr(generate, "settle", lambda *_: None)
+    monkeypatch.setattr(generate, "prepare_process", lambda *_: None)
     monkeypatch.setattr(generate, "open_parts", lambda config, *_: (disc_prior, prompt_table(config, disc_prior)))
 
 
@@ -110,7 +111,7 @@ def test_what_is_there_is_not_made_again(task):
 
 
 def test_another_run_in_the_folder_is_not_taken_for_this_one(task):
-    generate.begin(task.config, task.folder)
+    generate.create_run(task.config, task.folder)
     making._require_same(replace(task, config=replace(task.config, threads=7, device="auto")))
     with pytest.raises(UserError, match="other settings"):
         make_all([replace(task, config=replace(task.config, steps=99))], 1, print, never)
@@ -230,7 +231,7 @@ def test_nothing_is_reported_of_a_suite_that_was_stopped(opened):
 
 
 def test_run_folders_are_judged_as_they_are(opened, task):
-    generate.begin(replace(task.config, prompt=PROMPTS[0]), task.folder)
+    generate.create_run(replace(task.config, prompt=PROMPTS[0]), task.folder)
     files = session.judge_folders(opened, [task.folder], PROMPTS, print)
     numbers = json.loads(files[0].read_text())
     assert numbers["facts"]["captions"] == 4
@@ -329,4 +330,4 @@ def test_bad_input_is_refused_in_a_line(arguments, message, capsys, monkeypatch,
 def test_judge_needs_to_be_told_what(capsys):
     with pytest.raises(SystemExit):
         cli.main(["judge"])
-    assert "judge info or judge train" in capsys.readouterr().err
+    assert "dreamfusion judge info" in capsys.readouterr().err

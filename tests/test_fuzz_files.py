@@ -26,26 +26,29 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 import test_compose
-from dreamfusion import arguments, checkpoint, compose, generate
-from dreamfusion.config import Config, LearnedBackground, MlpField
-from dreamfusion.config_check import validate
-from dreamfusion.config_distill import IsmLaw, VsdLaw
-from dreamfusion.config_text import from_json, schedule_from_text, to_json
-from dreamfusion.embedded.table import names, nouns
+from dreamfusion import checkpoint, compose, generate
+from dreamfusion.cli import arguments
+from dreamfusion.compose.glb import glb_content, read_glb
+from dreamfusion.config import Config, LearnedBackground, MlpFieldConfig
+from dreamfusion.config.check import validate
+from dreamfusion.config.distill import IsmLaw, VsdLaw
+from dreamfusion.config.presets import PRESETS, preset
+from dreamfusion.config.serialise import from_json, schedule_from_text, to_json
+from dreamfusion.diffusion.priors import embeddings, open_prior, open_prompt_encoder
+from dreamfusion.diffusion.priors import memory_plan as memory
+from dreamfusion.diffusion.priors.card import Card
+from dreamfusion.diffusion.priors.folder import read_pipeline
+from dreamfusion.diffusion.priors.options import PriorOptions
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.judge import card as judge_card
+from dreamfusion.evaluate.evaluation_views import read_views, save_views
+from dreamfusion.evaluate.judge import summary
 from dreamfusion.evaluate.judge.judge import CARD, WEIGHTS, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet
 from dreamfusion.evaluate.suites import read_prompts
-from dreamfusion.evaluate.views import read_views, save_views
-from dreamfusion.gltf import glb_content, read_glb
 from dreamfusion.optimise import optimise, prompt_table, start
-from dreamfusion.presets import PRESETS, preset
-from dreamfusion.priors import embeddings, memory, open_prior, open_reader
-from dreamfusion.priors.card import Card
-from dreamfusion.priors.folder import read_pipeline
-from dreamfusion.priors.options import PriorOptions
 from dreamfusion.runs import RunFolder
+from training import judge_card
+from training.nouns import names, nouns
 
 CPU = torch.device("cpu")
 MORE = float(os.environ.get("DREAMFUSION_FUZZ", "1"))
@@ -202,7 +205,7 @@ def test_configurations_that_are_given(tmp_path, content):
 
 def small(tiny_config: Config, tiny_paper: Config) -> list[Any]:
     learned = to_json(LearnedBackground(2, 1, 8)) | {"kind": "LearnedBackground"}
-    network = to_json(MlpField(2, 1, 8)) | {"kind": "MlpField"}
+    network = to_json(MlpFieldConfig(2, 1, 8)) | {"kind": "MlpField"}
     changed = to_json(tiny_config)
     changed["scene"] |= {"field": network, "background": learned}
     return [to_json(tiny_config), to_json(tiny_paper), changed]
@@ -404,7 +407,7 @@ SETTINGS = {
 
 def opened(folder: Path) -> None:
     """All that a run, `doctor` and `prior sample` ask of a folder."""
-    open_reader(str(folder)).embed(["a chair"])
+    open_prompt_encoder(str(folder)).embed(["a chair"])
     open_prior(str(folder))
 
 
@@ -444,7 +447,7 @@ PRIOR_CARD = {
 @cases(300)
 @given(content=texts(PRIOR_CARD))
 def test_cards_of_priors(priors, content):
-    from dreamfusion.priors.card import read_card
+    from dreamfusion.diffusion.priors.card import read_card
 
     path = priors[TOY] / "card.json"
     path.write_bytes(content)
@@ -525,4 +528,4 @@ def judge(tmp_path_factory) -> tuple[Path, Any]:
 def test_cards_of_judges(judge, data):
     folder, card = judge
     (folder / CARD).write_bytes(data.draw(texts(card)))
-    answer(lambda: (open_judge(folder=folder), judge_card.describe(folder)))
+    answer(lambda: (open_judge(folder=folder), summary.describe(folder)))

@@ -13,7 +13,7 @@ from dreamfusion.geometry import intersect_ball
 from dreamfusion.mesh import Mesh
 from dreamfusion.mesh.agreement import overlap, psnr, silhouettes
 from dreamfusion.mesh.rasterise import cover, first_hits
-from dreamfusion.rays import cast
+from dreamfusion.nerf.rays import cast
 
 pytestmark = pytest.mark.processor
 

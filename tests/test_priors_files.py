@@ -17,17 +17,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import miniatures
-from dreamfusion import cli, generate
-from dreamfusion.config import Config, LargeConfig
+from dreamfusion import generate
+from dreamfusion.cli import main as cli
+from dreamfusion.config import Config, MemoryConfig
+from dreamfusion.diffusion.priors import PriorOptions, ViewCondition, open_prior, open_prompt_encoder
+from dreamfusion.diffusion.priors.locate import HubId, find, locate, rooted
+from dreamfusion.diffusion.priors.opening import require_whole
+from dreamfusion.diffusion.priors.quiet import quiet
+from dreamfusion.diffusion.priors.weights import find_weights, preferred, variant_of
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.clip import open_clip
-from dreamfusion.priors import Known, PriorOptions, open_prior, open_reader
-from dreamfusion.priors.locate import HubId, find, locate, rooted
-from dreamfusion.priors.opening import require_whole
-from dreamfusion.priors.quiet import quiet
-from dreamfusion.priors.weights import find_weights, preferred, variant_of
+from dreamfusion.files import read_json, read_lines, visible
 from dreamfusion.provenance import prior_digest
-from dreamfusion.reading import read_json, read_lines, visible
 
 SD, SD3 = "StableDiffusionPipeline", "StableDiffusion3Pipeline"
 SIZE = miniatures.CELLS * miniatures.FACTOR
@@ -49,7 +50,7 @@ def folder(miniature_folders, tmp_path) -> Path:
 
 
 def config_for(config: Config, folder: Path | str) -> Config:
-    return replace(config, prompt="a red ball", prior=str(folder), steps=2, large=LargeConfig(size=SIZE))
+    return replace(config, prompt="a red ball", prior=str(folder), steps=2, memory=MemoryConfig(size=SIZE))
 
 
 def digest_of(folder: Path | str, half: bool = False) -> str:
@@ -88,7 +89,7 @@ def said_of(folder: Path, dtype: torch.dtype | None = torch.float32) -> torch.Te
     prior = open_prior(str(folder), PriorOptions(size=SIZE, dtype=dtype))
     image = torch.rand(2, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
     text = prior.embed(["a red ball"]).expand(2, -1, -1)
-    return prior.predict_noise(prior.encode(image), torch.tensor([100, 700]), text, Known())
+    return prior.predict_noise(prior.encode(image), torch.tensor([100, 700]), text, ViewCondition())
 
 
 def refused(capsys, *given: str) -> str:
@@ -107,11 +108,11 @@ def refused(capsys, *given: str) -> str:
 def test_a_run_writes_down_where_its_prior_is(folder, tiny_config, tmp_path, monkeypatch):
     """Given as a relative path, it is found from anywhere."""
     monkeypatch.chdir(tmp_path)
-    generate.begin(config_for(tiny_config, "prior"), tmp_path / "run")
+    generate.create_run(config_for(tiny_config, "prior"), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["prior"] == str(folder)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    generate.reopen(tmp_path / "run", "cpu")
+    generate.resume_run(tmp_path / "run", "cpu")
 
 
 def test_only_folders_are_written_down_otherwise_than_given(folder, monkeypatch):
@@ -152,7 +153,7 @@ def test_what_is_said_of_names_that_mean_nothing(tmp_path, monkeypatch):
 
 
 def test_a_prior_that_moved_is_found_again(folder, tiny_config, tmp_path, capsys, monkeypatch):
-    generate.begin(config_for(tiny_config, folder), tmp_path / "run")
+    generate.create_run(config_for(tiny_config, folder), tmp_path / "run")
     folder.rename(tmp_path / "moved")
     assert "dreamfusion resume RUN --prior FOLDER" in refused(capsys, "resume", str(tmp_path / "run"))
     monkeypatch.setattr(cli, "_work", lambda job: 0)
@@ -160,11 +161,11 @@ def test_a_prior_that_moved_is_found_again(folder, tiny_config, tmp_path, capsys
         cli.main(["resume", str(tmp_path / "run"), "--prior", str(tmp_path / "moved")])
     assert stop.value.code == 0
     assert generate.config_of(tmp_path / "run").prior == str(tmp_path / "moved")
-    generate.reopen(tmp_path / "run", "cpu")  # the new place is written down
+    generate.resume_run(tmp_path / "run", "cpu")  # the new place is written down
 
 
 def test_a_prior_that_moved_must_be_the_same(folder, tiny_config, tmp_path):
-    generate.begin(config_for(tiny_config, folder), tmp_path / "run")
+    generate.create_run(config_for(tiny_config, folder), tmp_path / "run")
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
     folder.rename(tmp_path / "moved")
@@ -172,7 +173,7 @@ def test_a_prior_that_moved_must_be_the_same(folder, tiny_config, tmp_path):
     tensors[next(iter(tensors))] += 1
     save_file(tensors, tmp_path / "moved" / "unet" / weights.name, metadata={"format": "pt"})
     with pytest.raises(UserError, match="other weights than asked for"):
-        generate.reopen(tmp_path / "run", "cpu", prior_now=str(tmp_path / "moved"))
+        generate.resume_run(tmp_path / "run", "cpu", prior_now=str(tmp_path / "moved"))
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
@@ -230,10 +231,10 @@ def test_the_embedded_priors_identity_is_that_of_the_published_results():
 
 
 def test_a_variant_that_comes_later_does_not_stop_a_run(folder, tiny_config, tmp_path):
-    generate.begin(config_for(tiny_config, folder), tmp_path / "run")
+    generate.create_run(config_for(tiny_config, folder), tmp_path / "run")
     for component in NETWORKS:
         save_again(folder, component, variant="fp16")
-    generate.reopen(tmp_path / "run", "cpu")
+    generate.resume_run(tmp_path / "run", "cpu")
 
 
 # --- variants --------------------------------------------------------------------------------------------------------
@@ -359,7 +360,7 @@ def test_doctor_says_what_generate_will_say(folder, harm, capsys, tmp_path):
     given = [
         "--preset",
         "sd",
-        "--large.size",
+        "--memory.size",
         str(SIZE),
         "--device",
         "cpu",
@@ -432,8 +433,8 @@ def test_hidden_files_are_ignored(folder, tiny_config, tmp_path):
     assert digest_of(folder) == found
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
-    generate.begin(config_for(tiny_config, folder), tmp_path / "run")  # an empty folder
-    generate.reopen(tmp_path / "run", "cpu")
+    generate.create_run(config_for(tiny_config, folder), tmp_path / "run")  # an empty folder
+    generate.resume_run(tmp_path / "run", "cpu")
     assert [path.name for path in visible(tmp_path / "run")] == ["checkpoint", "config.json", "media"]
 
 
@@ -486,7 +487,7 @@ def test_nothing_foreign_is_printed(folder, capfd):
     capfd.readouterr()
     said_of(folder)
     with pytest.raises(UserError, match="shorten the prompt"):
-        open_reader(str(folder)).embed(["a red ball " * 40])
+        open_prompt_encoder(str(folder)).embed(["a red ball " * 40])
     settings = json.loads((folder / "unet" / "config.json").read_text())
     (folder / "unet" / "config.json").write_text(json.dumps({**settings, "cross_attention_dim": 32, "odd": 1}))
     with pytest.raises(UserError, match="unet cannot be loaded"):
@@ -514,11 +515,11 @@ BOM = b"\xef\xbb\xbf"
 
 def test_byte_order_marks_are_read(folder, tiny_config, tmp_path):
     config = config_for(tiny_config, folder)
-    generate.begin(config, tmp_path / "run")
+    generate.create_run(config, tmp_path / "run")
     run = tmp_path / "run"
     for path in (run / "config.json", run / "checkpoint" / "checkpoint.json", folder / "model_index.json"):
         path.write_bytes(BOM + path.read_bytes())
-    generate.reopen(tmp_path / "run", "cpu")
+    generate.resume_run(tmp_path / "run", "cpu")
     (tmp_path / "prompts.txt").write_bytes(BOM + "a café\r\na ball\r\n".encode())
     assert read_lines(tmp_path / "prompts.txt", "") == ["a café", "a ball"]
 
@@ -551,7 +552,7 @@ def shared(folder, tiny_config) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         shutil.copytree(folder, Path(place) / "prior")
-        generate.begin(config_for(tiny_config, Path(place) / "prior"), Path(place) / "run")
+        generate.create_run(config_for(tiny_config, Path(place) / "prior"), Path(place) / "run")
         said_of(Path(place) / "prior")  # every library is imported
         for path in Path(place).rglob("*"):
             path.chmod(0o755)
@@ -578,7 +579,7 @@ def test_a_right_that_is_missing_is_no_damage(shared, name):
         as_somebody_else(),
         pytest.raises(UserError, match=rf"permission denied: .*{re.escape(str(path))}.* may not be read"),
     ):
-        generate.reopen(shared / "run", "cpu") if name.startswith("run") else said_of(shared / "prior")
+        generate.resume_run(shared / "run", "cpu") if name.startswith("run") else said_of(shared / "prior")
 
 
 def test_rights_are_told_by_whoever_reads(shared):

@@ -6,7 +6,7 @@ import torch
 
 from dreamfusion.cameras import Cameras, OrbitSampler, orbit
 from dreamfusion.geometry import look_at, normalise
-from dreamfusion.rays import Rays, cast, means, stratified, variances
+from dreamfusion.nerf.rays import Rays, cast, means, stratified, variances
 
 pytestmark = pytest.mark.processor
 

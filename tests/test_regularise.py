@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from dreamfusion import regularise
-from dreamfusion.render import RaySamples, Render
+from dreamfusion.nerf import regularise
+from dreamfusion.nerf.render import RaySamples, Render
 
 pytestmark = pytest.mark.processor
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from dreamfusion import checkpoint, cli, generate
-from dreamfusion.arguments import read_generate
-from dreamfusion.config import Config, LargeConfig
-from dreamfusion.config_text import to_json
+from dreamfusion import checkpoint, generate
+from dreamfusion.cli import main as cli
+from dreamfusion.cli.arguments import read_generate
+from dreamfusion.config import Config, MemoryConfig
+from dreamfusion.config.serialise import to_json
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import start
 from dreamfusion.runs import RunFolder
@@ -48,9 +49,9 @@ def edit(path: Path, where: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("steps", 40), ("prior", "/elsewhere"), ("device", "cpu"), ("threads", 2), ("checkpoint_every", 9),
-        ("preview_every", 2.5), ("output.frames", 7), ("output.texture_size", 128), ("output.samples", 33),
-        ("large.embeddings", "/elsewhere.safetensors"),
+        ("steps", 40), ("prior", "/elsewhere"), ("device", "cpu"), ("threads", 2), ("checkpoint_steps", 9),
+        ("preview_seconds", 2.5), ("output.frames", 7), ("output.texture_size", 128), ("output.samples", 33),
+        ("memory.embeddings", "/elsewhere.safetensors"),
     ],
 )  # fmt: skip
 def test_edits_of_what_may_change_are_obeyed(run, field, value):
@@ -62,14 +63,14 @@ def test_edits_of_what_may_change_are_obeyed(run, field, value):
     assert found == value
     assert opened.step == 3
     if field == "output.samples":
-        assert opened.recipe.show.samples == 33  # also by the parts that were made of it
+        assert opened.recipe.eval_render.samples == 33  # also by the parts that were made of it
 
 
 @pytest.mark.parametrize(
     ("field", "value", "old"),
     [
         ("seed", 1, "0"), ("prompt", "a cube", "a ball"), ("prior_sha256", "0a", ""), ("views", 4, "2"),
-        ("distill.guidance_scale", 7.5, "1.0"), ("scene.occupancy.margin", 2, "1"), ("large.size", 8, "0"),
+        ("distill.guidance_scale", 7.5, "1.0"), ("scene.occupancy.margin", 2, "1"), ("memory.size", 8, "0"),
         ("camera.distance", [2.0, 3.0], r"\[3.0, 3.0\]"), ("half", True, "False"),
         ("scene.background", {"kind": "SolidBackground", "colour": [0.0, 0.0, 0.0]}, "{'kind'"),
     ],
@@ -89,12 +90,12 @@ def test_edits_that_no_run_could_have_are_refused(run):
     edit(run / "config.json", "output.frames", 3)
     edit(run / "config.json", "steps", 2)
     with pytest.raises(UserError, match="has already done 3 steps"):
-        generate.reopen(run, "cpu")
+        generate.resume_run(run, "cpu")
 
 
 def test_a_configuration_of_a_run_is_not_copied_into_another(run, tiny_config, tmp_path):
     """The large record counts but for the place of its file."""
-    told = replace(tiny_config, large=LargeConfig(embeddings="/a", vae_slicing=True))
+    told = replace(tiny_config, memory=MemoryConfig(embeddings="/a", vae_slicing=True))
     with pytest.raises(UserError, match=r"large\.vae_slicing is True"):
         checkpoint.agreed(told, tiny_config)
 

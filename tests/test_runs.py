@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dreamfusion.errors import UserError
-from dreamfusion.runs import RunFolder, default_folder, numbered, replacing, require_new_file, write_json, write_text
+from dreamfusion.files import numbered, replacing, require_new_file, write_json, write_text
+from dreamfusion.runs import RunFolder, default_folder
 
 CONFIG = {"prompt": "a café", "seed": 3}
 

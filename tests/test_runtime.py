@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dreamfusion import build, runtime
-from dreamfusion.config import MlpField
-from dreamfusion.presets import preset
-from dreamfusion.priors import Known, open_prior
+from dreamfusion.config import MlpFieldConfig
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.priors import ViewCondition, open_prior
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,9 @@ def test_more_cores_never_mean_more_threads_than_help(monkeypatch, cores):
     assert build.threads(fast, CPU) == build.Threads(each=1, side=min(cores, 2))
     assert build.threads(replace(fast, threads=1), CPU) == build.Threads(1, 1)
     assert build.threads(replace(fast, prior="models/sd"), CPU) == build.Threads(cores, 1)
-    assert build.threads(replace(fast, scene=replace(fast.scene, field=MlpField())), CPU) == build.Threads(cores, 1)
+    assert build.threads(replace(fast, scene=replace(fast.scene, field=MlpFieldConfig())), CPU) == build.Threads(
+        cores, 1
+    )
     assert build.threads(fast, torch.device("cuda")) == build.Threads(cores, 1)
 
 
@@ -134,7 +136,7 @@ def test_a_prior_answers_the_same_in_parts_side_by_side():
     draw = torch.Generator().manual_seed(0)
     noisy, t = torch.randn(5, 3, 64, 64, generator=draw), torch.tensor([100, 300, 500, 700, 900])
     text = whole.embed(["a red chair", "", "a car", "a frog", "a hamburger"])
-    known = Known(pose=torch.eye(4).repeat(5, 1, 1) + 0.1, background=torch.rand(5, 3, generator=draw))
+    known = ViewCondition(pose=torch.eye(4).repeat(5, 1, 1) + 0.1, background=torch.rand(5, 3, generator=draw))
     expected = whole.predict_noise(noisy, t, text, known)
     for side in (2, 3):
         parts = replace(whole, side=side)

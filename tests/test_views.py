@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.errors import UserError
-from dreamfusion.views import ViewWords
 
 pytestmark = pytest.mark.processor
 
@@ -93,22 +93,22 @@ def test_a_threshold_in_degrees_is_refused() -> None:
 def test_perp_neg_steers_away_from_what_a_view_is_not() -> None:
     """Nothing at the very view, most at the neighbour, the front most of all; left and right are alike."""
     degrees = torch.tensor([0.0, 45, 90, 135, 180], dtype=torch.float64)
-    words, weight = SIX.against(degrees.deg2rad(), 0 * degrees)
+    words, weight = SIX.perp_neg(degrees.deg2rad(), 0 * degrees)
     named = [[SIX.words[int(row.argmax())] for row in rows] for rows in words]
     assert named[1] == ["front view", "left side view"]
     front, side = weight.T
     most, half, e = 4 * (1 - math.exp(-0.5)), math.exp(-0.25) - math.exp(-0.5), 1 - math.exp(-0.5)
     torch.testing.assert_close(front, -degrees.new_tensor([0, 4 * half, most, most + half, most + e]))
     torch.testing.assert_close(side, -degrees.new_tensor([most, 4 * half, 0, half, e]))
-    mirrored, again = SIX.against(-degrees.deg2rad(), 0 * degrees)
+    mirrored, again = SIX.perp_neg(-degrees.deg2rad(), 0 * degrees)
     torch.testing.assert_close(again, weight)
     assert [SIX.words[int(row[1].argmax())] for row in mirrored][1:4] == ["right side view"] * 3
 
 
 def test_perp_neg_is_continuous_in_the_azimuth_and_silent_from_overhead() -> None:
     azimuth = torch.linspace(0, 4 * math.pi, 4001, dtype=torch.float64)
-    weight = PAPER.against(azimuth, 0 * azimuth)[1]
+    weight = PAPER.perp_neg(azimuth, 0 * azimuth)[1]
     assert weight.diff(dim=0).abs().max() < 2.5 * azimuth.diff().max()
     assert weight.max() <= 0
     torch.testing.assert_close(weight[:2001], weight[2000:])
-    assert not PAPER.against(azimuth, 0 * azimuth + 1.2)[1].any()
+    assert not PAPER.perp_neg(azimuth, 0 * azimuth + 1.2)[1].any()

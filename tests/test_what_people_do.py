@@ -16,17 +16,20 @@ from typing import get_args
 import pytest
 import torch
 
-from dreamfusion import arguments, checkpoint, cli, compose, generate, processes
+from dreamfusion import checkpoint, compose, generate
+from dreamfusion import distributed as processes
 from dreamfusion.claims import owned
-from dreamfusion.config_text import to_json
+from dreamfusion.cli import arguments
+from dreamfusion.cli import main as cli
+from dreamfusion.cli.interrupt import Ended, ending, interruptible
+from dreamfusion.cli.progress_line import ProgressLine
+from dreamfusion.cli.streams import patient
+from dreamfusion.config.serialise import to_json
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import session
 from dreamfusion.evaluate.session import Session
-from dreamfusion.interrupt import Ended, ending, interruptible
-from dreamfusion.live import LiveLine
 from dreamfusion.optimise import prompt_table
 from dreamfusion.runs import RunFolder
-from dreamfusion.streams import patient
 from test_cli import call, files
 from test_evaluate_measures import Says
 
@@ -36,7 +39,7 @@ def run(tiny_config, disc_prior, tmp_path, monkeypatch) -> Path:
     """A run that was begun, with a mesh that an asset can be."""
     monkeypatch.setattr(generate, "open_parts", lambda config, *_: (disc_prior, prompt_table(config, disc_prior)))
     monkeypatch.setattr(generate.provenance, "prior_digest", lambda config: "0" * 64)
-    generate.begin(tiny_config, tmp_path / "run")
+    generate.create_run(tiny_config, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -234,7 +237,7 @@ def test_what_comes_after_the_products_does_not_fail_them(run, monkeypatch, caps
     run.rename(place)
     monkeypatch.setattr(generate, "finish", lambda run, folder, *_: [folder.config, folder.index])
     (place / "index.html").touch()
-    monkeypatch.setattr(generate, "work", lambda *_: iter_of_nothing())
+    monkeypatch.setattr(generate, "train", lambda *_: iter_of_nothing())
     monkeypatch.setattr(sys, "stdout", Ascii())
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
     assert call("resume", str(place)) == 0
@@ -312,8 +315,8 @@ def environment(monkeypatch):
 def test_left_over_variables_mean_nothing(environment, left):
     environment(left)
     assert processes.launched() is None
-    assert processes.joined(torch.device("cpu")) is processes.ALONE
-    generate.settle(0, "auto")
+    assert processes.init_process_group(torch.device("cpu")) is processes.SINGLE_PROCESS
+    generate.prepare_process(0, "auto")
     assert torch.get_num_threads() >= 1
 
 
@@ -440,11 +443,11 @@ def test_a_request_to_end_clears_away_and_an_ignored_one_is_none(monkeypatch):
 def test_a_run_that_is_told_to_end_saves_and_goes_on(tiny_settings, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generate, "finish", lambda run, folder, *_: [folder.index] if run.step == 12 else [])
     monkeypatch.setattr(cli, "listed", lambda files: "")
-    whole, out, show = tmp_path / "whole", tmp_path / "out", LiveLine.show
+    whole, out, show = tmp_path / "whole", tmp_path / "out", ProgressLine.show
     assert call("generate", *tiny_settings, "--out", str(whole)) == 0
     with monkeypatch.context() as patch:
         patch.setattr(
-            LiveLine, "show", lambda line, m: (show(line, m), m.step == 6 and signal.raise_signal(signal.SIGTERM))
+            ProgressLine, "show", lambda line, m: (show(line, m), m.step == 6 and signal.raise_signal(signal.SIGTERM))
         )
         assert call("generate", *tiny_settings, "--out", str(out)) == 143
     assert f"stopped after step 6; continue with: dreamfusion resume {out}" in capsys.readouterr().err
@@ -453,7 +456,7 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on(tiny_settings, tmp_path, mo
 
 
 def test_a_request_to_end_while_products_are_made_stops_after_the_current_one(run, monkeypatch, capsys):
-    monkeypatch.setattr(generate, "work", lambda *_: iter_of_nothing())
+    monkeypatch.setattr(generate, "train", lambda *_: iter_of_nothing())
     monkeypatch.setattr(generate, "write_video", lambda *_: signal.raise_signal(signal.SIGTERM) or [])
     assert call("resume", str(run)) == 143
     assert f"continue with: dreamfusion resume {run}" in capsys.readouterr().err
@@ -473,7 +476,7 @@ def test_every_stage_is_named_while_it_works(run, capsys, monkeypatch):
     config = generate.config_of(run)
     monkeypatch.setattr(generate.video, "write_mp4", lambda *_: None)
     monkeypatch.setattr(generate.video, "write_webp", lambda *_: None)
-    monkeypatch.setattr("dreamfusion.cli_products.listed", lambda files: "")
+    monkeypatch.setattr("dreamfusion.cli.products.listed", lambda files: "")
     assert call("video", str(run), "--frames", "2", "--size", "16") == 0
     err = capsys.readouterr().err
     assert err.splitlines() == [
@@ -496,11 +499,11 @@ def test_many_triangles_are_warned_of():
 
 
 def test_without_a_terminal_the_products_are_named_line_by_line(capsys):
-    with LiveLine(3, 3) as line:
+    with ProgressLine(3, 3) as line:
         line.say("turntable")
         line.say("turntable")
         line.say("mesh")
     assert capsys.readouterr().err == "turntable ...\nmesh ...\n"
-    with LiveLine(0, 3) as line:
+    with ProgressLine(0, 3) as line:
         line.say("optimising")
     assert capsys.readouterr().err == ""

@@ -24,19 +24,18 @@ from torch import Tensor
 
 from dreamfusion import build
 from dreamfusion.config import Config
-from dreamfusion.config_text import KIND, from_file, to_json
-from dreamfusion.distill import Vsd
+from dreamfusion.config.serialise import KIND, from_file, to_json
+from dreamfusion.diffusion.distill import Vsd
 from dreamfusion.errors import UserError
+from dreamfusion.files import denial, permitted, read_json
 from dreamfusion.optimise import Run, start
-from dreamfusion.permissions import denial, permitted
-from dreamfusion.reading import read_json
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.version import VERSION
 
-FORMAT = 3
+FORMAT = 4
 HEAD = "checkpoint.json"
-OBEYED = ("steps", "prior", "device", "threads", "checkpoint_every", "preview_every", "output")
-"""What may be edited in a run's `config.json` later, beside `large.embeddings`: where, how long, and which files"""
+OBEYED = ("steps", "prior", "device", "threads", "checkpoint_steps", "preview_seconds", "output")
+"""What may be edited in a run's `config.json` later, beside `memory.embeddings`: where, how long, and which files"""
 
 
 def save(run: Run, folder: Path) -> None:
@@ -81,8 +80,8 @@ def agreed(told: Config, saved: Config) -> Config:
 
     Raises UserError, naming the field, if they differ in another one: what was done so far was done with that.
     """
-    large = replace(saved.large, embeddings=told.large.embeddings)
-    expected = replace(saved, large=large, **{name: getattr(told, name) for name in OBEYED})
+    memory = replace(saved.memory, embeddings=told.memory.embeddings)
+    expected = replace(saved, memory=memory, **{name: getattr(told, name) for name in OBEYED})
     if expected != told:
         field, edited, old = next(_differences("", to_json(told), to_json(expected)))
         raise UserError(

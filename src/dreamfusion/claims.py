@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dreamfusion.errors import UserError
-from dreamfusion.runs import LOCK, explain_unwritable, numbered, refuse_occupied
+from dreamfusion.files import explain_unwritable, numbered
+from dreamfusion.runs import LOCK, refuse_occupied
 
 _HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 

@@ -3,21 +3,21 @@
 from dataclasses import replace
 
 from dreamfusion.config import Config
+from dreamfusion.diffusion.priors.folder import digest
+from dreamfusion.diffusion.priors.kinds import kind_of
+from dreamfusion.diffusion.priors.locate import locate, rooted
 from dreamfusion.errors import UserError
-from dreamfusion.priors.folder import digest
-from dreamfusion.priors.kinds import kind_of
-from dreamfusion.priors.locate import locate, rooted
 from dreamfusion.version import VERSION
 
 
-def signed(config: Config) -> Config:
+def with_provenance(config: Config) -> Config:
     """The configuration with what a run writes down when it begins. Raises UserError as `prior_digest` does."""
     return replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config), version=VERSION)
 
 
 def prior_digest(config: Config) -> str:
     """SHA-256 of the denoiser of a configuration's prior. Raises UserError if there is no such prior."""
-    folder = locate(config.prior, texts=not config.large.embeddings, half=config.half)
+    folder = locate(config.prior, texts=not config.memory.embeddings, half=config.half)
     return digest(folder, kind_of(folder).network)
 
 
@@ -41,7 +41,7 @@ def require_prior(config: Config) -> None:
     )
 
 
-def facts(config: Config, steps: int) -> dict[str, object]:
+def metadata(config: Config, steps: int) -> dict[str, object]:
     """What made the object, after so many steps, for its files."""
     return {
         "prompt": config.prompt,

@@ -3,27 +3,29 @@
 Users and scripts may rely on this layout; `docs/run-folder.md` describes every file and field of it.
 """
 
-import errno
 import json
-import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from dreamfusion import json_text
 from dreamfusion.errors import UserError
-from dreamfusion.permissions import denial, permitted, require_reachable
-from dreamfusion.reading import read_json, visible
+from dreamfusion.files import (
+    explain_unwritable,
+    permitted,
+    read_json,
+    require_reachable,
+    visible,
+    write_json,
+    write_text,
+)
 
 LOCK = ".lock"
 """Name of the file that says which process writes into a folder (`claims`)"""
 _NAME_LENGTH = 60  # characters of the prompt in a default folder name; file systems allow 255 bytes
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -186,28 +188,6 @@ def folder_name(prompt: str, seed: int) -> str:
     return f"{words}-{seed}"
 
 
-def numbered(path: Path) -> Iterator[Path]:
-    """`path`, then with `-1`, `-2`, ... before its suffix: names to try in turn."""
-    yield path
-    for copy in count(1):
-        yield path.with_name(f"{path.stem}-{copy}{path.suffix}")
-
-
-def require_new_file(path: Path, suffixes: Collection[str], option: str = "--out", or_next: bool = False) -> None:
-    """Raise UserError unless a file can be made at `path` that replaces none and whose suffix is one of these.
-
-    With `or_next` the name may be taken.
-    """
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f"cannot write {path}: use one of the suffixes {', '.join(suffixes)}")
-    if path.exists() and not or_next:
-        raise UserError(f"{path} exists: choose another {option}, or move it away")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}: make it, or choose another {option}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"cannot write to {path.parent}: choose another {option}")
-
-
 def refuse_occupied(path: Path) -> None:
     """Raise UserError unless `path` is free for a new folder, or an empty one (but for a lock)."""
     if path.exists() and not path.is_dir():
@@ -215,63 +195,3 @@ def refuse_occupied(path: Path) -> None:
     if path.is_dir() and visible(path):
         resume = f", or continue that run with `dreamfusion resume {path}`" if RunFolder(path).config.exists() else ""
         raise UserError(f"{path} exists and is not empty: choose another --out{resume}")
-
-
-@contextmanager
-def explain_unwritable(path: Path) -> Iterator[None]:
-    """Turn what the system has against writing `path` into a UserError; every other error passes unchanged."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise  # a library's own complaint, not the system's
-        if isinstance(error, PermissionError):
-            raise UserError(denial(path)) from error
-        if error.errno in _DISK_FULL:
-            reason, advice = "the disk is full", "free some space"
-        else:
-            reason, advice = error.strerror, "check the folder and its permissions"
-        raise UserError(f"{reason}, {path} was not written: {advice}; what was saved before is intact") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, of the same suffix; when the block ends well, that file becomes `path`.
-
-    A kill or an error at any moment leaves the old file as it was. A place where nothing can be written raises
-    UserError.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    with explain_unwritable(path):
-        try:
-            yield part
-            with part.open("r+b") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file, or nothing."""
-    with replacing(path) as part:
-        part.write_bytes(content)
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a whole UTF-8 file, or nothing; line ends stay as they are."""
-    write_bytes(path, content.encode("utf-8"))
-
-
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a whole JSON file, indented, keys in their order; NaN and infinity raise ValueError."""
-    write_text(path, json.dumps(dict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def listed(files: Sequence[Path]) -> str:
-    """Paths and sizes for people, one file a line."""
-    return "\n".join(f"{path}  ({_size_text(path.stat().st_size)})" for path in files)
-
-
-def _size_text(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -27,7 +27,7 @@ _GLIBC = {
 }
 
 
-def settle(threads: int, repeatable: bool) -> None:
+def configure_torch(threads: int, repeatable: bool) -> None:
     """Make this process ready for a run: so many threads for each operator, and repeatable arithmetic.
 
     Changes all of torch. On a GPU sums are scattered in any order: nothing is `repeatable` there but up to rounding.

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreamfusion.diffusion.priors.locate import HubId, find
+from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.errors import UserError
-from dreamfusion.permissions import permitted
-from dreamfusion.priors.locate import HubId, find
-from dreamfusion.priors.quiet import quiet
+from dreamfusion.files import permitted
 from dreamfusion.video import to_bytes
 
 CHUNK = 64

@@ -15,9 +15,9 @@ from dreamfusion import generate
 from dreamfusion.claims import owned
 from dreamfusion.config import Config
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.views import evaluation_views, save_views
+from dreamfusion.evaluate.evaluation_views import evaluation_views, save_views
+from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
-from dreamfusion.say import Say, silent
 
 MOMENT = 3.0
 """seconds"""
@@ -46,7 +46,7 @@ def pictures_of(folder: Path) -> Path:
     return RunFolder(folder).media / "evaluation.png"
 
 
-def make_all(tasks: Sequence[Task], jobs: int, say: Say, stopped: Callable[[], bool]) -> dict[Path, str]:
+def make_all(tasks: Sequence[Task], jobs: int, say: ProgressCallback, stopped: Callable[[], bool]) -> dict[Path, str]:
     """Make the runs that are not there yet, `jobs` at a time; returns what was wrong, by folder.
 
     Runs that were begun go on from their last checkpoint. When `stopped` says yes, all of them save and leave. Raises
@@ -80,23 +80,23 @@ def make(task: Task, stop: Stop) -> str:
 
 def _made(task: Task, stop: Stop) -> str:
     job = _opened(task)
-    with closing(generate.work(job, silent)) as steps:
+    with closing(generate.train(job, silent)) as steps:
         for _ in steps:
             if stop.is_set():
                 return "stopped"
     problem = _finished(job, stop) if task.files else ""
     if stop.is_set():
         return "stopped"
-    save_views(evaluation_views(job.run.scene, job.run.recipe.show), pictures_of(task.folder))
+    save_views(evaluation_views(job.run.scene, job.run.recipe.eval_render), pictures_of(task.folder))
     return problem
 
 
 def _opened(task: Task) -> generate.Job:
     config = task.config
-    generate.settle(config)
+    generate.prepare_process(config)
     if RunFolder(task.folder).config.exists():
-        return generate.reopen(task.folder, config.device)
-    return generate.begin(config, task.folder)
+        return generate.resume_run(task.folder, config.device)
+    return generate.create_run(config, task.folder)
 
 
 def _finished(job: generate.Job, stop: Stop) -> str:
@@ -190,7 +190,7 @@ def _outcome(future: Future[str], stopped: Callable[[], bool]) -> str:
         return "stopped" if stopped() else "a process was killed (out of memory?): again, with fewer --jobs"
 
 
-def _gather(waiting: dict[Future[str], Task], say: Say, stopped: Callable[[], bool]) -> dict[Path, str]:
+def _gather(waiting: dict[Future[str], Task], say: ProgressCallback, stopped: Callable[[], bool]) -> dict[Path, str]:
     problems, total, since = dict[Path, str](), len(waiting), time.monotonic()
     open_futures = set(waiting)
     while open_futures:

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamfusion.embedded.dataset import COLOURS
+from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError, damage_explained
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.network import SIZE, JudgeNet, Opinion
-from dreamfusion.evaluate.judge.pictures import MIRRORED
-from dreamfusion.reading import read_json
+from dreamfusion.evaluate.judge.sides import MIRRORED
+from dreamfusion.files import read_json
 
 WEIGHTS, CARD = "judge.safetensors", "card.json"
 CHUNK = 256
@@ -66,13 +66,13 @@ class Judge:
 
 
 def open_judge(device: torch.device | str = "cpu", folder: Path | None = None) -> Judge:
-    """The judge that comes with the package, or the one that `dreamfusion judge train` wrote into `folder`.
+    """The judge that comes with the package, or the one that `python -m training judge` wrote into `folder`.
 
     Raises UserError if there is none, or a damaged one.
     """
     folder = folder or Path(str(resources.files("dreamfusion.evaluate.judge"))) / "weights"
     if not (folder / WEIGHTS).is_file() or not (folder / CARD).is_file():
-        raise UserError(f"there is no judge in {folder}: train one with `dreamfusion judge train`")
+        raise UserError(f"there is no judge in {folder}: train one with `python -m training judge`")
     with damage_explained(folder / CARD, "restore it"):
         card = _card(read_json(folder / CARD))
     with damage_explained(folder / WEIGHTS, "restore it"):
