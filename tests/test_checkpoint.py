@@ -15,7 +15,7 @@ from dreamfusion import checkpoint
 from dreamfusion.checkpoint import load, save
 from dreamfusion.config import LearnedBackground, MlpFieldConfig
 from dreamfusion.errors import UserError
-from dreamfusion.optimise import Run, optimise, prompt_table, start
+from dreamfusion.loop import Run, optimise, prompt_table, start
 
 pytestmark = pytest.mark.processor
 

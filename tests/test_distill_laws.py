@@ -10,7 +10,7 @@ from dreamfusion.diffusion.distill import Csd, Distillation, Ism, Law, Nfsd, Sds
 from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors import Conditioning, ViewCondition, open_prior
 from dreamfusion.errors import UserError
-from dreamfusion.optimise import advance, prompt_table, start
+from dreamfusion.loop import advance, prompt_table, start
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 

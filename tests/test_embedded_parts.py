@@ -108,7 +108,7 @@ import sys
 from dataclasses import replace
 import torch
 from dreamfusion import generate
-from dreamfusion.optimise import advance, start
+from dreamfusion.loop import advance, start
 from dreamfusion.presets import FAST
 config = replace(FAST, prompt="a hamburger", size=16)
 generate.settle(config)

@@ -45,7 +45,7 @@ from dreamfusion.evaluate.judge import summary
 from dreamfusion.evaluate.judge.judge import CARD, WEIGHTS, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet
 from dreamfusion.evaluate.suites import read_prompts
-from dreamfusion.optimise import optimise, prompt_table, start
+from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.runs import RunFolder
 from training import judge_card
 from training.nouns import names, nouns

@@ -30,7 +30,7 @@ from dreamfusion.diffusion.priors.memory_plan import LiveBytes, plan
 from dreamfusion.diffusion.priors.pipeline import PipelineEncoder
 from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.errors import UserError
-from dreamfusion.optimise import Metrics, advance, prompt_table, start
+from dreamfusion.loop import Metrics, advance, prompt_table, start
 from dreamfusion.provenance import prior_digest
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule

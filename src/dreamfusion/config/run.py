@@ -148,6 +148,8 @@ class Config:
     """of the prior's denoiser, to insist on it; a run that begins without one writes down what it found"""
     version: Annotated[str, Suppress] = ""
     """of dreamfusion, written down when a run begins"""
+    custom: Annotated[tuple[str, ...], Suppress] = ()
+    """parts that were given as Python objects in place of configured ones, written down when a run begins"""
     preset: str = "fast"
     """where the defaults come from"""
     steps: int = 600

@@ -155,6 +155,11 @@ class MultiViewPrior(Prior, Protocol):
         ...
 
 
+def encoded(prior: Prior, image: Float[Tensor, "b h w 3"], linear: bool) -> Float[Tensor, "b c u v"]:
+    """Pictures in [0, 1] to the prior's diffusion space; with `linear`, the cheaper way, if the prior has one."""
+    return prior.encode_linear(image) if linear and isinstance(prior, LinearEncodingPrior) else prior.encode(image)
+
+
 def _tiled(tensor: Tensor, times: int) -> Tensor:
     return torch.cat([tensor] * times)
 
