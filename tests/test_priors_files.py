@@ -27,7 +27,7 @@ from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.diffusion.priors.weights import find_weights, preferred, variant_of
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.clip import open_clip
-from dreamfusion.files import read_json, read_lines, visible
+from dreamfusion.files import permitted, read_json, read_lines, visible
 from dreamfusion.provenance import prior_digest
 
 SD, SD3 = "StableDiffusionPipeline", "StableDiffusion3Pipeline"
