@@ -133,8 +133,8 @@ def test_a_step_is_the_pipelines_own(opened, miniature_folders, kind):
             pipeline._unpack_latents(tokens, SIZE, SIZE, miniatures.FACTOR) for tokens in (output, sample, after)
         )
     if KINDS[kind].flow:
-        index = int((schedule.noise - time / 1000).abs().argmin())
-        torch.testing.assert_close(schedule.noise[index], time / 1000)
+        index = int((schedule.sigmas - time / 1000).abs().argmin())
+        torch.testing.assert_close(schedule.sigmas[index], time / 1000)
     else:
         index = int(time)
     t = torch.tensor([index] * 2)
