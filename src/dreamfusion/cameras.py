@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion.errors import UserError
-from dreamfusion.geometry import all_round, angles_of, look_at, spherical
+from dreamfusion.geometry import angles_of, look_at, spherical
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +21,6 @@ class Cameras:
     """full vertical field of view, between 0 and pi"""
     height: int
     width: int
-    views_per_object: int = 1
-    """views in a row that show one object from all around, for priors that look at several views at once"""
 
     def __len__(self) -> int:
         return len(self.pose)
@@ -47,12 +45,6 @@ class Cameras:
 
     def to(self, device: torch.device | str) -> "Cameras":
         return replace(self, pose=self.pose.to(device), fov_y=self.fov_y.to(device))
-
-    def around(self, views: int) -> "Cameras":
-        """Each view, and after it the same one from `views` - 1 more sides, at equal turns about the y axis."""
-        pose = self.pose.repeat_interleave(views, 0)
-        turned = torch.cat([all_round(len(self), views).to(pose) @ pose[:, :3], pose[:, 3:]], dim=1)
-        return replace(self, pose=turned, fov_y=self.fov_y.repeat_interleave(views), views_per_object=views)
 
     def resized(self, size: int) -> "Cameras":
         """The same views in pictures of height `size`; the width keeps its ratio to the height."""

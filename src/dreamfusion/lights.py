@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
 from dreamfusion.errors import UserError
-from dreamfusion.geometry import all_round, normalise
+from dreamfusion.geometry import normalise
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +40,6 @@ class Light:
             ambient=self.ambient[views],
             diffuse=self.diffuse[views],
             textureless=self.textureless[views],
-        )
-
-    def around(self, views: int) -> "Light":
-        """For `Cameras.around`: each light, and after it the same one turned along with the camera."""
-        position = self.position.repeat_interleave(views, 0)[..., None]
-        return replace(
-            self,
-            position=(all_round(len(self), views).to(position) @ position)[..., 0],
-            ambient=self.ambient.repeat_interleave(views),
-            diffuse=self.diffuse.repeat_interleave(views),
-            textureless=self.textureless.repeat_interleave(views),
         )
 
     def to(self, device: torch.device | str) -> "Light":

@@ -67,8 +67,6 @@ class Conditioning:
     """captions to steer relative to, besides `empty` (Perp-Neg); k = 0 is plain classifier-free guidance"""
     perp_neg_weight: Float[Tensor, "b k"]
     """of each `against`: negative steers away from it, positive towards it"""
-    views_per_object: int = 1
-    """pictures in a row that show one object and must have the same noise level (`Cameras.together`)"""
     negative: Float[Tensor, "b l d"] | None = None
     """a negative prompt, which takes the place of the empty caption in guidance; None: there is none"""
 
@@ -142,16 +140,6 @@ class LinearEncodingPrior(Prior, Protocol):
 
     def encode_linear(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
         """About what `encode` makes of the pictures; differentiable."""
-        ...
-
-
-@runtime_checkable
-class MultiViewPrior(Prior, Protocol):
-    """A prior that looks at several views of one object at once, in the order of `Cameras.around`."""
-
-    @property
-    def views_per_object(self) -> int:
-        """How many; 1 is a prior like any other."""
         ...
 
 
