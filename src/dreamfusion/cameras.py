@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from dreamfusion.errors import UserError
 from dreamfusion.geometry import angles_of, look_at, spherical
+from dreamfusion.records import mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Cameras:
 
     def __getitem__(self, views: slice) -> "Cameras":
         """A sub-range of the views."""
-        return replace(self, pose=self.pose[views], fov_y=self.fov_y[views])
+        return mapped(self, lambda tensor: tensor[views])
 
     @property
     def position(self) -> Float[Tensor, "b 3"]:
@@ -44,7 +45,7 @@ class Cameras:
         return angles_of(self.position)[1]
 
     def to(self, device: torch.device | str) -> "Cameras":
-        return replace(self, pose=self.pose.to(device), fov_y=self.fov_y.to(device))
+        return mapped(self, lambda tensor: tensor.to(device))
 
     def resized(self, size: int) -> "Cameras":
         """The same views in pictures of height `size`; the width keeps its ratio to the height."""

@@ -5,7 +5,7 @@ A surface with albedo a, normal n and direction l to the light shows `a * (ambie
 `Light`, not modes of the renderer (paper, section 3.1).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from dreamfusion.cameras import Cameras
 from dreamfusion.errors import UserError
 from dreamfusion.geometry import normalise
+from dreamfusion.records import mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,22 +35,10 @@ class Light:
 
     def __getitem__(self, views: slice) -> "Light":
         """A sub-range of the views."""
-        return replace(
-            self,
-            position=self.position[views],
-            ambient=self.ambient[views],
-            diffuse=self.diffuse[views],
-            textureless=self.textureless[views],
-        )
+        return mapped(self, lambda tensor: tensor[views])
 
     def to(self, device: torch.device | str) -> "Light":
-        return replace(
-            self,
-            position=self.position.to(device),
-            ambient=self.ambient.to(device),
-            diffuse=self.diffuse.to(device),
-            textureless=self.textureless.to(device),
-        )
+        return mapped(self, lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)
