@@ -125,7 +125,7 @@ class Compose:
     """Place finished objects in one scene."""
 
     scene: Positional[Path]
-    """JSON file with the objects and their places (docs/viewer.md)"""
+    """JSON file with the objects and their places (docs/meshes-and-viewer.md)"""
     out: Path | None = None
     """folder to create; runs/NAME if not given, NAME being that of the JSON file"""
 
