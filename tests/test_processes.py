@@ -116,7 +116,7 @@ def test_a_shared_prior_evaluates_its_rows_only(disc_prior):
     asked = []
 
     class Half(ProcessGroup):
-        def gathered(self, part):
+        def all_gather(self, part):
             asked.append(part)
             return torch.cat([part, part])
 
