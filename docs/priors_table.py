@@ -1,4 +1,4 @@
-"""Writes the table of docs/priors.md from the code: `python docs/priors_table.py`.
+"""Writes the table of docs/reference/priors.md from the code: `python docs/priors_table.py`.
 
 Memory is estimated for one well-known model of each kind. Its sizes are stated here, as far as they differ from what
 diffusers and transformers take for granted; no weights are needed.
@@ -20,7 +20,7 @@ from dreamfusion.diffusion.priors.memory_plan import plan
 from dreamfusion.diffusion.priors.opening import image_size
 from dreamfusion.diffusion.priors.options import PriorOptions
 
-PAGE = Path(__file__).parent / "priors.md"
+PAGE = Path(__file__).parent / "reference" / "priors.md"
 BEGIN, END = "<!-- table: python docs/priors_table.py -->", "<!-- end of table -->"
 
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}

@@ -1,4 +1,4 @@
-"""The kinds of pipelines that can be priors: one line each. docs/priors.md is made from this table."""
+"""The kinds of pipelines that can be priors: one line each. docs/reference/priors.md is made from this table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
