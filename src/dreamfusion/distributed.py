@@ -105,7 +105,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def init_process_group(device: torch.device) -> ProcessGroup:
-    """The team that torchrun's variables name, over nccl on GPUs, else gloo; `SINGLE_PROCESS` without them.
+    """The processes that torchrun's variables name, over nccl on GPUs, else gloo; `SINGLE_PROCESS` without them.
 
     Raises UserError as `launched` does.
     """
@@ -131,7 +131,7 @@ def require_divisible(config: Config, law: Law, group: ProcessGroup) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ShardedPrior:
-    """Implements `Prior`: each process of a team evaluates its rows of a batch, and all get all answers."""
+    """Implements `Prior`: each process of a group evaluates its rows of a batch, and all get all answers."""
 
     prior: Prior
     group: ProcessGroup

@@ -67,13 +67,10 @@ def create_run(
     if config.memory.embeddings:  # to be found again from any folder
         memory = replace(config.memory, embeddings=os.path.abspath(os.path.expanduser(config.memory.embeddings)))
         config = replace(config, memory=memory)
-    run = start(
-        config if prior is None else provenance.with_own_prior(config, prior.name),
-        device_of(config.device),
-        group,
-        **own,
-    )
-    prior, prompts = open_parts(run.config, run.device, group, prior)
+    if prior is not None:
+        config = provenance.with_own_prior(config, prior.name)
+    run = start(config, device_of(config.device), group, **own)
+    prior, prompts = open_parts(run.config, run.device, prior)
     run.config = provenance.with_provenance(run.config)
     folder = RunFolder.create(path, to_json(run.config))
     checkpoint.save(run, folder.checkpoint)
@@ -103,8 +100,7 @@ def resume_run(
         raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
     if isinstance(prior_now, str):
         run.config = provenance.moved(run.config, prior_now)
-    given = None if isinstance(prior_now, str) else prior_now
-    prior, prompts = open_parts(run.config, run.device, group, given)
+    prior, prompts = open_parts(run.config, run.device, None if isinstance(prior_now, str) else prior_now)
     folder.rewind_metrics(run.step)
     if steps is not None or isinstance(prior_now, str):
         checkpoint.save(run, folder.checkpoint)  # before the config, which counts for both: this may not fit on a disk
@@ -115,7 +111,7 @@ def resume_run(
 def run_worker(run: Run) -> None:
     """Do all steps of a run whose files another process writes. Raises UserError and Diverged, like that one."""
     require_divisible(run.config, run.distillation.law, run.group)
-    for _ in optimise(run, *open_parts(run.config, run.device, run.group), run.config.steps):
+    for _ in optimise(run, *open_parts(run.config, run.device), run.config.steps):
         pass
 
 
@@ -257,9 +253,7 @@ def export_mesh(
     ], report
 
 
-def open_parts(
-    config: Config, device: torch.device, group: ProcessGroup = SINGLE_PROCESS, given: Prior | None = None
-) -> tuple[Prior, PromptTable]:
+def open_parts(config: Config, device: torch.device, given: Prior | None = None) -> tuple[Prior, PromptTable]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
     `given`: the caller's own prior. Raises UserError, also for a prior that does not go with the rest of the
@@ -271,8 +265,6 @@ def open_parts(
     options, saved = build.prior_options(config, device), config.memory.embeddings
     prompts = prompt_table(config, open_prompt_encoder(config.prior, options, Path(saved) if saved else None))
     prior = open_prior(config.prior, options)
-    if prior.views_per_object > 1:
-        _require_groups(config, prior.views_per_object, group)
     provenance.require_prior(config)
     return prior, prompts
 
@@ -282,16 +274,3 @@ def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
     folder = locate(config.prior, texts=not config.memory.embeddings, half=config.half)
     with replacing(path) as part:
         embeddings.save(prompts.captions, prompts.embeddings, folder, part)
-
-
-def _require_groups(config: Config, together: int, group: ProcessGroup) -> None:
-    if config.views % together or config.conditions != "all":
-        raise UserError(
-            f"{config.prior} draws {together} views of one object at once and is told their cameras: use --views"
-            f" {together} (or a multiple of it) and --conditions all, as --preset mvdream does"
-        )
-    if config.views % (together * group.size):
-        raise UserError(
-            f"{config.prior} draws {together} views of one object at once, which one process must do: with {group.size}"
-            f" processes use --views {together * group.size} (or a multiple of it)"
-        )

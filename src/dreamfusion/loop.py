@@ -15,7 +15,7 @@ from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config.check import validate
 from dreamfusion.diffusion.distill import Distillation, LearnedLaw, surrogate
-from dreamfusion.diffusion.priors import MultiViewPrior, Prior, PromptEncoder, encoded, require_known
+from dreamfusion.diffusion.priors import Prior, PromptEncoder, encoded, require_known
 from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import UserError
@@ -137,7 +137,7 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     watch = _Stopwatch()
     _prepare(run, prior)
 
-    cameras, light, background = _views(run, prior.views_per_object if isinstance(prior, MultiViewPrior) else 1)
+    cameras, light, background = _views(run)
     options = replace(recipe.train_render, views=group.shard(run.config.views))
     picture = render(scene, cameras, light, options, generator, background)
     watch.lap("render")
@@ -198,19 +198,12 @@ def _require_trained(run: Run) -> None:
         )
 
 
-def _views(run: Run, together: int) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
-    """Where a step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own).
-
-    `together` views in a row are one view from all around, under one light and before one colour.
-    """
-    recipe, generator, count = run.recipe, run.generator, run.config.views // together
+def _views(run: Run) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
+    """Where a step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own)."""
+    recipe, generator, count = run.recipe, run.generator, run.config.views
     cameras = recipe.cameras(count, run.config.size, generator).to(run.device)
     light = recipe.lights(cameras, run.progress, generator)
-    background = run.scene.background.draw(count, generator)
-    if together == 1:
-        return cameras, light, background
-    behind = None if background is None else background.repeat_interleave(together, 0)
-    return cameras.around(together), light.around(together), behind
+    return cameras, light, run.scene.background.draw(count, generator)
 
 
 def _encoded(run: Run, prior: Prior, picture: Render) -> Float[Tensor, "b c u v"]:
@@ -241,7 +234,11 @@ def _update(run: Run, watched: Sequence[Tensor]) -> list[float]:
 
     Several processes first average gradients and numbers. Raises Diverged, before anything is updated.
     """
-    progress, occupancy, law = run.progress, run.config.scene.occupancy, run.distillation.law
+    rate, occupancy, law = (
+        run.config.optimise.lr_schedule(run.progress),
+        run.config.scene.occupancy,
+        run.distillation.law,
+    )
     run.group.all_reduce_mean([parameter.grad for parameter in run.scene.parameters() if parameter.grad is not None])
     norms = [_gradient_norm(run.scene.parameters())]
     if isinstance(law, LearnedLaw):
@@ -251,7 +248,7 @@ def _update(run: Run, watched: Sequence[Tensor]) -> list[float]:
     told = numbers.tolist()
     _require_finite(run, told)
     for group in run.optimiser.param_groups:
-        group["lr"] = group["base"] * run.config.optimise.lr_schedule(progress)
+        group["lr"] = group["base"] * rate
     run.optimiser.step()
     run.step += 1
     if occupancy.every and run.step % occupancy.every == 0:
