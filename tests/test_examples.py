@@ -11,6 +11,7 @@ import dreamfusion
 from dreamfusion import checkpoint
 from dreamfusion.config.serialise import to_json
 from dreamfusion.loop import start
+from dreamfusion.mesh import MeshOptions, TextureOptions, make_mesh
 from dreamfusion.runs import RunFolder
 from examples import judge_and_export, make_object, own_field, own_law, own_prior
 
@@ -19,9 +20,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def tiny(tiny_config, tiny_prior, monkeypatch):
-    """The presets are small, their prior too."""
-    config = replace(tiny_config, prior=str(tiny_prior), steps=2)
+    """The presets are small, their prior and their meshes too."""
+    config = replace(tiny_config, prior=str(tiny_prior), steps=2, output=replace(tiny_config.output, samples=8))
+    small = MeshOptions(12, 16, faces=100, texture=TextureOptions(64))
     monkeypatch.setattr("dreamfusion.config.presets.preset", lambda name: config)
+    monkeypatch.setattr("dreamfusion.mesh.make_mesh", lambda scene, look, options=None: make_mesh(scene, look, small))
     return config
 
 
