@@ -530,6 +530,8 @@ def test_doctor_tells_what_is_there(capsys):
     code = call("doctor")
     out = capsys.readouterr().out
     assert f"torch {version('torch')}" in out  # torch's own `__version__` has the build, which packages need not name
+    assert all(f"{name} {version(name)}" in out for name in ("tyro", "sentencepiece", "scikit-image"))
+    assert "beartype" not in out  # for development only
     assert f"{len(os.sched_getaffinity(0))} cores" in out
     assert (code == 0) == ("MISSING" not in out)
     assert ("ready: try" in out) == (code == 0)
