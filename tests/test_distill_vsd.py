@@ -211,6 +211,7 @@ def test_a_prior_without_a_network_or_with_another_one_is_refused(prior):
         law.attach(replace(prior, network=other), generator())
     with pytest.raises(UserError, match="rank"):
         Vsd(rank=0)
+    assert Vsd(rank=1).rank == 1
 
 
 @dataclass(frozen=True, eq=False)
