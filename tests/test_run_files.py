@@ -96,7 +96,7 @@ def test_edits_that_no_run_could_have_are_refused(run):
 def test_a_configuration_of_a_run_is_not_copied_into_another(run, tiny_config, tmp_path):
     """The large record counts but for the place of its file."""
     told = replace(tiny_config, memory=MemoryConfig(embeddings="/a", vae_slicing=True))
-    with pytest.raises(UserError, match=r"large\.vae_slicing is True"):
+    with pytest.raises(UserError, match=r"memory\.vae_slicing is True"):
         checkpoint.agreed(told, tiny_config)
 
 

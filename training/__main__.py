@@ -54,15 +54,15 @@ class PriorTraining(Meshes):
     out: Path = Path("prior-training/prior")
     """folder of the finished prior"""
     steps: int = prior.TrainOptions.steps
-    """updates in all"""
+    """total number of optimisation steps"""
     sketch_first: int = prior.TrainOptions.sketch_first
-    """updates, the first ones, in which only the sketch is trained"""
+    """first steps, in which only the sketch is trained"""
     batch: int = prior.TrainOptions.batch
-    """pictures for the denoiser per update"""
+    """pictures for the denoiser per step"""
     views: int = prior.TrainOptions.views
-    """rendered of each noun, shared by its meshes; at least 200 of a mesh, or as many as this"""
+    """views rendered of each noun, shared by its meshes; at least 200 of a mesh, or as many as this"""
     threads: int = 0
-    """of the CPU; 0 takes all cores"""
+    """CPU threads; 0: one per core"""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class JudgeTraining(Meshes):
     start: Path | None = None
     """folder of a judge to begin with, in place of random weights"""
     steps: int = judge.TrainOptions.steps
-    """updates in all"""
+    """total number of optimisation steps"""
     learning_rate: float = judge.TrainOptions.learning_rate
-    """the greatest; warmed up to, then down to zero at the last step"""
+    """peak learning rate, after warm-up and before the linear decay to zero"""
     seed: int = judge.TrainOptions.seed
-    """of views and pictures"""
+    """seed of views and pictures"""
 
 
 Training = (

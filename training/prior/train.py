@@ -40,7 +40,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Knobs of the training; how the shipped weights came about: docs/embedded-prior.md."""
+    """Settings of the training; how the shipped weights came about: docs/reference/embedded-prior.md."""
 
     steps: int = 60_000
     batch: int = 16
