@@ -35,11 +35,11 @@ from dreamfusion.evaluate import views
 from dreamfusion.evaluate.suites import suite
 from dreamfusion.lights import albedo_only
 from dreamfusion.optimise import optimise, prompt_table, start
-from dreamfusion.priors import PriorOptions, open_prior
+from dreamfusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.video import to_bytes, write_png
 from fidelity import compared, maps_of
 from machine import as_json, machine
-from oracle import Maps, meant, oracle
+from oracle import Maps, Thing, meant, oracle
 
 STUDY = ("taco", "bus", "cottage", "table", "robot", "truck", "monkey")
 SHOWN = 4
@@ -85,26 +85,32 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measured(config: Config, arguments: argparse.Namespace) -> tuple[list[dict[str, float]], Float[Tensor, "h w 3"]]:
-    """One run from its beginning: what is measured on the way and at the end, and the pictures."""
-    thing, device = meant(config.prompt, config.seed, arguments.assets), torch.device("cpu")
-    prior = open_prior(config.prior, PriorOptions(device=device)) if arguments.own else oracle(thing, config)
-    run = start(config, device)
-    prompts = prompt_table(config, prior)
+    """One run from its beginning."""
+    thing = meant(config.prompt, config.seed, arguments.assets)
+    options = PriorOptions(device=torch.device("cpu"))
+    prior = open_prior(config.prior, options) if arguments.own else oracle(thing, config)
+    return followed(config, prior, thing, arguments.at)
+
+
+def followed(
+    config: Config, prior: Prior, thing: Thing, shares: Sequence[float]
+) -> tuple[list[dict[str, float]], Float[Tensor, "h w 3"]]:
+    """A run under a prior: what is measured at those shares of its steps and at the end, and the pictures then."""
+    run, prompts = start(config, torch.device("cpu")), prompt_table(config, prior)
     true = thing.maps(views.cameras(run.scene.radius))
-    stops = {math.ceil(share * config.steps) for share in arguments.at} | {config.steps}
-    points, seconds, of_prior, processor = [], 0.0, 0.0, 0.0
-    shown = true
+    stops = {math.ceil(share * config.steps) for share in shares} | {config.steps}
+    points, seconds, of_prior, processor, made = [], 0.0, 0.0, 0.0, true
     for stop in sorted(stops):
         began = time.process_time()
         for metrics in optimise(run, prior, prompts, stop):
             seconds += sum(metrics.seconds.values())
             of_prior += metrics.seconds["prior"]
         processor += time.process_time() - began
-        shown = maps_of(run.scene, run.recipe.show)
+        made = maps_of(run.scene, run.recipe.show)
         times = {"seconds": seconds, "prior": of_prior, "processor_seconds": processor}
-        found = times | asdict(compared(shown, true))
+        found = times | asdict(compared(made, true))
         points.append({"step": stop} | {name: round(value, 4) for name, value in found.items()})
-    return points, torch.cat([_row(shown), _row(true)])
+    return points, torch.cat([_row(made), _row(true)])
 
 
 def _row(maps: Maps) -> Float[Tensor, "h w 3"]:
