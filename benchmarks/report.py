@@ -104,11 +104,32 @@ def laws() -> str:
     return markdown(("law, without the prior", "fit, ms", "largest deviation"), rows)
 
 
+def ceiling() -> str:
+    """The study's seven nouns one by one, and the mean over thirty."""
+    seven, thirty = result("ceiling"), result("ceiling_plain")
+    rows = {**{name: points[-1] for name, points in seven["things"].items()}, "mean": seven["mean"]}
+    rows[f"mean over {len(thirty['things'])} plain prompts"] = thirty["mean"]
+    return markdown(
+        ("thing", "object PSNR", "silhouette IoU", "normal error", "processor time"),
+        [
+            (
+                name,
+                f"{end['object_psnr_db']:.1f} dB",
+                f"{end['silhouette_iou']:.3f}",
+                f"{end['normal_error_deg']:.1f}°",
+                f"{end['processor_seconds']:.0f} s",
+            )
+            for name, end in rows.items()
+        ],
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "standing": standing,
     "functions": functions,
     "accuracy": accuracy,
     "laws": laws,
+    "ceiling": ceiling,
 }
 
 if __name__ == "__main__":
