@@ -1,6 +1,7 @@
 """How near the 3D half comes to a thing under a perfect prior, and under the prior that a run would have.
 
-    python benchmarks/ceiling.py --assets DIR [--prompts "a taco" "a bus"] [--first 30] [--at 0.5] [--own] [-- OPTIONS]
+    python benchmarks/ceiling.py --assets DIR [--prompts "a taco" "a bus"] [--first 30] [--at 0.5] [--own] [--mesh]
+        [-- OPTIONS]
 
 OPTIONS are those of `dreamfusion generate`, any preset, size, field, law and number of steps; --seed says which of the
 things that a prompt fits is meant. The perfect prior (`oracle.py`) answers with the true rendering of that thing's
@@ -8,9 +9,10 @@ mesh. With --own the prior of OPTIONS takes its place, and is measured in the sa
 prompts of the evaluation (nouns in the order of their hash, those that somebody tuned by left out).
 
 Colours, silhouettes and normals are compared with the true ones over the eight evaluation views at 128 pixels, after
-every share of the steps in --at and at the end. "seconds" is wall time and "processor_seconds" that of the cores, of
-all steps so far; "prior" what of the first is the prior's (the perfect one renders a mesh at each step). Writes JSON,
-and with --pictures a PNG: what was made above the truth.
+every share of the steps in --at and at the end; with --mesh also those of the mesh that the run would end with.
+"seconds" is wall time and "processor_seconds" that of the cores, of all steps so far; "prior" what of the first is the
+prior's (the perfect one renders a mesh at each step). Writes JSON, and with --pictures a PNG: what was made above the
+truth.
 """
 
 import argparse
@@ -31,17 +33,21 @@ from dreamfusion import generate
 from dreamfusion.arguments import read_generate
 from dreamfusion.config import Config
 from dreamfusion.config_text import to_json
+from dreamfusion.errors import NoSurface
 from dreamfusion.evaluate import views
 from dreamfusion.evaluate.suites import suite
 from dreamfusion.lights import albedo_only
-from dreamfusion.optimise import optimise, prompt_table, start
+from dreamfusion.mesh import MeshOptions, TextureOptions, make_mesh
+from dreamfusion.optimise import Run, optimise, prompt_table, start
 from dreamfusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.video import to_bytes, write_png
-from fidelity import compared, maps_of
+from fidelity import compared, maps_of, thing_of
 from machine import as_json, machine
 from oracle import Maps, Thing, meant, oracle
 
 STUDY = ("taco", "bus", "cottage", "table", "robot", "truck", "monkey")
+FACES = 10_000
+"""of the mesh that a run ends with"""
 SHOWN = 4
 """views of each thing in the picture"""
 
@@ -78,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="plain prompts of the evaluation")
     parser.add_argument("--own", action="store_true", help="with the run's own prior")
     parser.add_argument("--at", type=float, nargs="*", default=[], help="shares of the steps")
+    parser.add_argument("--mesh", action="store_true", help="measure the finished mesh too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ceiling.json"))
     parser.add_argument("--pictures", type=Path, help="PNG to write")
@@ -89,16 +96,22 @@ def _measured(config: Config, arguments: argparse.Namespace) -> tuple[list[dict[
     thing = meant(config.prompt, config.seed, arguments.assets)
     options = PriorOptions(device=torch.device("cpu"))
     prior = open_prior(config.prior, options) if arguments.own else oracle(thing, config)
-    return followed(config, prior, thing, arguments.at)
+    run = start(config, torch.device("cpu"))
+    points, pictures = followed(run, prior, thing, arguments.at)
+    if arguments.mesh:
+        found, row = _mesh(run, thing)
+        points[-1] |= found
+        pictures = torch.cat([pictures[: views.SIZE], row, pictures[views.SIZE :]])
+    return points, pictures
 
 
 def followed(
-    config: Config, prior: Prior, thing: Thing, shares: Sequence[float]
+    run: Run, prior: Prior, thing: Thing, shares: Sequence[float]
 ) -> tuple[list[dict[str, float]], Float[Tensor, "h w 3"]]:
-    """A run under a prior: what is measured at those shares of its steps and at the end, and the pictures then."""
-    run, prompts = start(config, torch.device("cpu")), prompt_table(config, prior)
+    """Do a run under a prior: what is measured at those shares of its steps and at the end, and the pictures then."""
+    prompts, steps = prompt_table(run.config, prior), run.config.steps
     true = thing.maps(views.cameras(run.scene.radius))
-    stops = {math.ceil(share * config.steps) for share in shares} | {config.steps}
+    stops = {math.ceil(share * steps) for share in shares} | {steps}
     points, seconds, of_prior, processor, made = [], 0.0, 0.0, 0.0, true
     for stop in sorted(stops):
         began = time.process_time()
@@ -111,6 +124,20 @@ def followed(
         found = times | asdict(compared(made, true))
         points.append({"step": stop} | {name: round(value, 4) for name, value in found.items()})
     return points, torch.cat([_row(made), _row(true)])
+
+
+def _mesh(run: Run, thing: Thing) -> tuple[dict[str, float], Float[Tensor, "h w 3"]]:
+    """Of the mesh that `dreamfusion generate` would write: how near it is, and its pictures. Nothing without one."""
+    output, ring = run.config.output, views.cameras(run.scene.radius)
+    texture = TextureOptions(output.texture_size)
+    options = MeshOptions(output.mesh_resolution, run.config.size, faces=FACES, texture=texture)
+    try:
+        made = thing_of(make_mesh(run.scene, run.recipe.show, options)[0]).maps(ring)
+    except NoSurface:
+        zero = torch.zeros(len(ring), ring.height, ring.width, 3)
+        made = Maps(zero, zero, zero[..., :1])
+    found = asdict(compared(made, thing.maps(ring)))
+    return {f"mesh_{name}": round(value, 4) for name, value in found.items()}, _row(made)
 
 
 def _row(maps: Maps) -> Float[Tensor, "h w 3"]:

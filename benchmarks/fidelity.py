@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dreamfusion.embedded.meshes import ColouredMesh, MeshRenderer
 from dreamfusion.evaluate import views
 from dreamfusion.geometry import normalise
 from dreamfusion.lights import albedo_only
+from dreamfusion.mesh import Mesh
 from dreamfusion.mesh.agreement import OPAQUE, overlap, psnr
 from dreamfusion.render import RenderOptions, render_views
 from dreamfusion.scene import Scene
@@ -44,6 +47,15 @@ def maps_of(scene: Scene, options: RenderOptions, size: int = views.SIZE) -> Map
     picture = render_views(scene, ring, unlit, replace(options, normals=True), black)
     assert picture.normal is not None  # because they were asked for
     return Maps(picture.rgb, picture.normal, picture.opacity[..., None])
+
+
+def thing_of(mesh: Mesh) -> Thing:
+    """A finished mesh as a thing, seen as a viewer without light shows it; its normals are those of the faces."""
+    assert mesh.uv is not None  # `make_mesh` bakes
+    assert mesh.texture is not None
+    material = np.zeros(len(mesh.faces), dtype=np.int64)
+    corners = mesh.vertices.astype(np.float64)[mesh.faces]
+    return Thing(MeshRenderer(ColouredMesh(corners, mesh.uv, material, (mesh.texture / 255.0,))))
 
 
 def fidelity(scene: Scene, options: RenderOptions, thing: Thing) -> Fidelity:

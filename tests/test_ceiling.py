@@ -16,12 +16,13 @@ from dreamfusion.embedded.views import random_cameras
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import views
 from dreamfusion.lights import Light
+from dreamfusion.mesh import Mesh
 from dreamfusion.optimise import optimise, prompt_table, start
 from dreamfusion.presets import FAST, PAPER
 from dreamfusion.priors import Known, Prior
 from dreamfusion.rays import cast
 from dreamfusion.render import RenderOptions
-from fidelity import compared, fidelity, maps_of
+from fidelity import compared, fidelity, maps_of, thing_of
 from mesh_scenes import scene_of
 from oracle import Maps, Thing, _row, oracle
 
@@ -115,6 +116,23 @@ def test_outline_and_colour_errors_of_a_smaller_ball(renderer, radius):
 
 def test_normals_of_a_ball_agree(renderer):
     assert fidelity(ball_scene(RADIUS), LOOK, Thing(renderer)).normal_error_deg < 5
+
+
+def test_a_finished_mesh_is_seen_as_it_is(renderer):
+    """Its colours by its texture: the upper half of a ball is blue, though the triangles are in any order."""
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=RADIUS)
+    height = ball.vertices[ball.faces][..., 1]
+    uv = np.stack([np.full_like(height, 0.5), np.clip(0.5 + height, 0.01, 0.99)], axis=-1).astype(np.float32)
+    texture = np.zeros((64, 64, 3), dtype=np.uint8)
+    texture[:32], texture[32:] = (0, 0, 255), np.round(np.multiply(COLOUR, 255))
+    mesh = Mesh(ball.vertices.astype(np.float32), ball.faces, uv=uv, texture=texture)
+    seen = thing_of(mesh).maps(views.cameras(1.0))
+    true = Thing(renderer).maps(views.cameras(1.0))
+    found = compared(seen, true)
+    assert found.silhouette_iou > 0.99
+    assert found.normal_error_deg < 1
+    assert torch.allclose(seen.albedo[:, 20, 64], torch.tensor([0.0, 0.0, 1.0]), atol=0.01)
+    assert torch.allclose(seen.albedo[:, 110, 64], torch.tensor(COLOUR), atol=0.01)
 
 
 def test_the_same_is_perfect_and_tilted_normals_are_counted():
