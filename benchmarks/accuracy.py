@@ -20,12 +20,12 @@ from torch import Generator, Tensor
 
 from dreamfusion.build import device_of
 from dreamfusion.cameras import Cameras
-from dreamfusion.generate import settle
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.lights import Light
+from dreamfusion.nerf.render import RenderOptions, render
 from dreamfusion.optimise import Run, prompt_table
-from dreamfusion.presets import preset
-from dreamfusion.priors import Prior, PriorOptions, open_prior
-from dreamfusion.render import RenderOptions, render
+from dreamfusion.runtime import configure_torch
 from machine import as_json, machine
 from measure import middle_of_run
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--warm-steps", type=int, default=250)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    settle(arguments.threads, "cpu")
+    configure_torch(arguments.threads, repeatable=True)
     device = device_of("cpu")
     config = replace(preset("fast"), prompt=arguments.prompt)
     prior = open_prior(config.prior, PriorOptions(device=device))

@@ -1,7 +1,7 @@
 """How near the 3D half comes to a thing under a perfect prior, and under the prior that a run would have.
 
-    python benchmarks/ceiling.py --assets DIR [--prompts "a taco" "a bus"] [--first 30] [--at 0.5] [--own] [--mesh]
-        [-- OPTIONS]
+    PYTHONPATH=. python benchmarks/ceiling.py --assets DIR [--prompts "a taco" "a bus"] [--first 30] [--at 0.5] [--own]
+        [--mesh] [-- OPTIONS]
 
 OPTIONS are those of `dreamfusion generate`, any preset, size, field, law and number of steps; --seed says which of the
 things that a prompt fits is meant. The perfect prior (`oracle.py`) answers with the true rendering of that thing's
@@ -29,17 +29,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamfusion import generate
-from dreamfusion.arguments import read_generate
+from dreamfusion.cli.arguments import read_generate
 from dreamfusion.config import Config
-from dreamfusion.config_text import to_json
+from dreamfusion.config.serialise import to_json
+from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.errors import NoSurface
-from dreamfusion.evaluate import views
+from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.evaluate.suites import suite
 from dreamfusion.lights import albedo_only
 from dreamfusion.mesh import MeshOptions, TextureOptions, make_mesh
 from dreamfusion.optimise import Run, optimise, prompt_table, start
-from dreamfusion.priors import Prior, PriorOptions, open_prior
+from dreamfusion.runtime import configure_torch
 from dreamfusion.video import to_bytes, write_png
 from fidelity import compared, maps_of, thing_of
 from machine import as_json, machine
@@ -57,7 +57,7 @@ def main() -> None:
     own, options = _split(sys.argv[1:])
     arguments = _parser().parse_args(own)
     config = read_generate(["", *options]).settings
-    generate.settle(arguments.threads, "cpu")
+    configure_torch(arguments.threads, repeatable=True)
     prompts = arguments.prompts or suite("plain")[: arguments.first] or [f"a {noun}" for noun in STUDY]
     rows: dict[str, Any] = {}
     pictures: list[Tensor] = []
@@ -119,7 +119,7 @@ def followed(
             seconds += sum(metrics.seconds.values())
             of_prior += metrics.seconds["prior"]
         processor += time.process_time() - began
-        made = maps_of(run.scene, run.recipe.show)
+        made = maps_of(run.scene, run.recipe.eval_render)
         times = {"seconds": seconds, "prior": of_prior, "processor_seconds": processor}
         found = times | asdict(compared(made, true))
         points.append({"step": stop} | {name: round(value, 4) for name, value in found.items()})
@@ -132,7 +132,7 @@ def _mesh(run: Run, thing: Thing) -> tuple[dict[str, float], Float[Tensor, "h w 
     texture = TextureOptions(output.texture_size)
     options = MeshOptions(output.mesh_resolution, run.config.size, faces=FACES, texture=texture)
     try:
-        made = thing_of(make_mesh(run.scene, run.recipe.show, options)[0]).maps(ring)
+        made = thing_of(make_mesh(run.scene, run.recipe.eval_render, options)[0]).maps(ring)
     except NoSurface:
         zero = torch.zeros(len(ring), ring.height, ring.width, 3)
         made = Maps(zero, zero, zero[..., :1])

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/command.json"))
     arguments = parser.parse_args()
-    helps = [_seconds([*COMMAND, "--help"]) for _ in range(arguments.times)]
+    helps = [seconds("--help") for _ in range(arguments.times)]
     runs = [_run(arguments.prompt) for _ in range(arguments.times)]
     result = {
         "prompt": arguments.prompt,
@@ -50,14 +50,8 @@ def main() -> None:
 def _run(prompt: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        since, first = time.perf_counter(), 0.0
-        process = subprocess.Popen(
-            [*COMMAND, prompt, "--out", str(out)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        while process.poll() is None and not first:
-            metrics = out / "metrics.jsonl"
-            first = time.perf_counter() - since if metrics.exists() and metrics.stat().st_size else 0.0
-            time.sleep(POLL)
+        since = time.perf_counter()
+        process, first = _until_first_step([prompt], out)
         _, said = process.communicate()
         whole = time.perf_counter() - since
         if process.returncode:
@@ -65,9 +59,28 @@ def _run(prompt: str) -> dict[str, float]:
         return {"whole_s": round(whole, 2), "first_step_s": round(first, 2)}
 
 
-def _seconds(command: list[str]) -> float:
+def first_step_seconds(arguments: list[str], out: Path) -> float:
+    """From the command to the first step in the log of a run in the folder `out`; the run is then killed."""
+    process, first = _until_first_step(arguments, out)
+    process.kill()
+    process.communicate()
+    return first
+
+
+def _until_first_step(arguments: list[str], out: Path) -> tuple[subprocess.Popen[bytes], float]:
+    since, metrics = time.perf_counter(), out / "metrics.jsonl"
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "--out", str(out)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(POLL)
+    return process, time.perf_counter() - since
+
+
+def seconds(*arguments: str) -> float:
+    """Of a whole command."""
     since = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*COMMAND, *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - since
 
 

@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dreamfusion.embedded.meshes import ColouredMesh, MeshRenderer
-from dreamfusion.evaluate import views
+from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.geometry import normalise
 from dreamfusion.lights import albedo_only
 from dreamfusion.mesh import Mesh
 from dreamfusion.mesh.agreement import OPAQUE, overlap, psnr
-from dreamfusion.render import RenderOptions, render_views
-from dreamfusion.scene import Scene
+from dreamfusion.nerf.render import RenderOptions, render_views
+from dreamfusion.nerf.scene import Scene
 from oracle import Maps, Thing
+from training.meshes import ColouredMesh, MeshRenderer
 
 
 @dataclass(frozen=True)

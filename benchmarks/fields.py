@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dreamfusion.background import RandomSolid
 from dreamfusion.build import device_of
 from dreamfusion.cameras import Cameras, orbit
-from dreamfusion.fields import Gaussians, Matter, surface
-from dreamfusion.fields.density import DensityLaw
-from dreamfusion.fields.grid import GridField, GridFieldOptions
-from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.lights import albedo_only
-from dreamfusion.occupancy import Occupancy, OccupancyOptions
-from dreamfusion.render import RenderOptions, render, render_views
-from dreamfusion.scene import Scene
+from dreamfusion.nerf.background import RandomSolid
+from dreamfusion.nerf.fields import FieldOutput, Gaussians, surface
+from dreamfusion.nerf.fields.density import DensityActivation
+from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
+from dreamfusion.nerf.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.render import RenderOptions, render, render_views
+from dreamfusion.nerf.scene import Scene
 from hash_field import ACTIVATION, BLOB, Encoded, hash_field
 from machine import as_json, machine
 
@@ -62,7 +62,7 @@ def candidates():
         "dense_single": Encoded(DenseGrids((49,), 8), 8),
         "tri_plane": Encoded(TriPlane(128, 16), 16),
         "hash_grid": hash_field(),
-        "mip_mlp": MipMlp(MipMlpOptions(law=DensityLaw(ACTIVATION, BLOB)), generator),
+        "mip_mlp": MipMlp(MipMlpOptions(law=DensityActivation(ACTIVATION, BLOB)), generator),
     }
 
 
@@ -93,7 +93,7 @@ def query_times(field, at, runs):
 
     return {
         "density": least_ms(density, runs),
-        "matter_and_backward": least_ms(trained(lambda: field.matter(at)), runs),
+        "matter_and_backward": least_ms(trained(lambda: field.evaluate(at)), runs),
         "normals_and_backward": least_ms(trained(lambda: surface(field, at, create_graph=True)), runs),
         "parameters": sum(p.numel() for p in field.parameters()),
     }
@@ -102,7 +102,7 @@ def query_times(field, at, runs):
 class Target(nn.Module):
     """Something to learn: a banded body on four thin legs, one ear missing."""
 
-    sees_width = False
+    uses_covariance = False
 
     def density(self, at):
         x, y, z = at.mean.unbind(-1)
@@ -111,11 +111,11 @@ class Target(nn.Module):
         ear = (x - 0.2) ** 2 + (y - 0.5) ** 2 + (z - 0.4) ** 2 < 0.12**2
         return 100.0 * (body | legs | ear)
 
-    def matter(self, at):
+    def evaluate(self, at):
         x, y, z = at.mean.unbind(-1)
         bands = (torch.sin(z * 2 * math.pi / 0.3) > 0).float()
         albedo = torch.stack([0.2 + 0.7 * bands, 0.5 + 0.4 * torch.sin(4 * x), 0.8 - 0.7 * (y > 0.1)], dim=-1)
-        return Matter(density=self.density(at), albedo=albedo.clamp(0, 1))
+        return FieldOutput(density=self.density(at), albedo=albedo.clamp(0, 1))
 
     def parameter_groups(self):
         return {}

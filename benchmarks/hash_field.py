@@ -6,10 +6,10 @@ Shared by `fields.py`, where it is a candidate, and `reference_path.py`, where i
 import torch
 from torch import Tensor, nn
 
-from dreamfusion.fields import Gaussians, Matter
-from dreamfusion.fields.density import Exp, GaussianBlob
+from dreamfusion.nerf.fields import FieldOutput, Gaussians
+from dreamfusion.nerf.fields.density import Exp, GaussianBlob
 
-ACTIVATION, BLOB = Exp(shift=-5.0, limit=5.0), GaussianBlob(height=8.0, width=0.35)
+ACTIVATION, BLOB = Exp(bias=-5.0, clamp=5.0), GaussianBlob(height=8.0, width=0.35)
 """Of the fast preset."""
 
 
@@ -47,7 +47,7 @@ class HashGrid(nn.Module):
 class Encoded(nn.Module):
     """A field of an encoder and one small network for density and albedo."""
 
-    sees_width = False
+    uses_covariance = False
 
     def __init__(self, encoder: nn.Module, size: int, width: int = 32) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class Encoded(nn.Module):
     def density(self, at: Gaussians) -> Tensor:
         return self._outputs(at)[0]
 
-    def matter(self, at: Gaussians) -> Matter:
+    def evaluate(self, at: Gaussians) -> FieldOutput:
         density, albedo = self._outputs(at)
-        return Matter(density=density, albedo=torch.sigmoid(albedo))
+        return FieldOutput(density=density, albedo=torch.sigmoid(albedo))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {"grid": list(self.encoder.parameters()), "network": list(self.network.parameters())}

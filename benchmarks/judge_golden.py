@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from dreamfusion.embedded.table import nouns
-from dreamfusion.evaluate.judge.real import real_views
-from dreamfusion.evaluate.views import KINDS
+from dreamfusion.evaluate.evaluation_views import KINDS
 from dreamfusion.video import to_bytes
+from training.judge_real import real_views
+from training.nouns import nouns
 
 COUNT = 12
 

@@ -24,11 +24,11 @@ import torch
 from cost_law import LAWS, fitted
 from dreamfusion.build import device_of
 from dreamfusion.config import BlobConfig
-from dreamfusion.fields.density import GaussianBlob
-from dreamfusion.generate import available_cores, settle
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
+from dreamfusion.nerf.fields.density import GaussianBlob
 from dreamfusion.optimise import Run, prompt_table, start
-from dreamfusion.presets import preset
-from dreamfusion.priors import Prior, PriorOptions, open_prior
+from dreamfusion.runtime import available_cores, configure_torch
 from laws_plot import draw
 from machine import as_json, machine
 from measure import Step, all_lit, middle_of_run, standing, timed_steps
@@ -68,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
-    settle(arguments.threads, arguments.device)
     device = device_of(arguments.device)
+    configure_torch(arguments.threads, repeatable=device.type == "cpu")
     config = replace(preset("fast"), prompt=arguments.prompt)
     prior = open_prior(config.prior, PriorOptions(device=device))
     run = middle_of_run(config, device, prior, arguments.warm_steps)
@@ -117,7 +117,7 @@ def _ball(run: Run, radius: float) -> Run:
     """Another scene: opaque within about `radius` (a share of the scene's), clear outside, grey."""
     scene = run.config.scene
     # A very high blob has a steep flank; it falls to the density at which cells count as empty at `radius`.
-    empty = math.log(scene.occupancy.threshold) - scene.shift
+    empty = math.log(scene.occupancy.threshold) - scene.density_bias
     width = radius * scene.radius / GaussianBlob(height=STEEP, width=1.0).radius_above(empty)
     config = replace(run.config, scene=replace(scene, blob=BlobConfig(height=STEEP, width=width)))
     ball = start(config, run.device)

@@ -12,7 +12,7 @@ from time import perf_counter
 
 import torch
 
-from dreamfusion.generate import available_cores
+from dreamfusion.runtime import available_cores
 
 LINE = 140
 """Characters that a record may have on one line"""

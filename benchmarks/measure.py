@@ -12,11 +12,12 @@ from torch import Generator, Tensor
 from dreamfusion import build
 from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
-from dreamfusion.distill import Distillation
+from dreamfusion.diffusion.distill import Distillation
+from dreamfusion.diffusion.priors import Conditioning, Prior, ViewCondition
+from dreamfusion.diffusion.priors.pipeline import PipelinePrior
+from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.lights import Light, LightSampler
 from dreamfusion.optimise import Run, advance, optimise, prompt_table, start
-from dreamfusion.priors import Conditioning, Known, Prior
-from dreamfusion.prompts import PromptTable
 from dreamfusion.schedules import Constant
 from machine import now
 
@@ -59,7 +60,7 @@ def standing(run: Run, change: Callable[[Config], Config] = lambda config: confi
     Its generator starts anew, so that two of them with equal pictures see equal views.
     """
     config = change(run.config)
-    config = replace(config, optimise=replace(config.optimise, rate=Constant(0.0)))
+    config = replace(config, optimise=replace(config.optimise, lr_schedule=Constant(0.0)))
     scene, generator = deepcopy(run.scene), Generator().manual_seed(config.seed)
     optimiser = build.optimiser(config.optimise, scene)
     distillation = build.distillation(config.distill)
@@ -93,13 +94,18 @@ def timed_steps(
     return steps
 
 
+def in_one_thread(prior: Prior) -> Prior:
+    """The same prior, which evaluates a batch as a whole, not parts of it side by side."""
+    return replace(prior, side=1) if isinstance(prior, PipelinePrior) else prior
+
+
 def two_evaluations(run: Run, prior: Prior) -> float:
     """Seconds of the prior alone, once with the text and once without it, in one call."""
     text = prior.embed([run.config.prompt, ""])
     noisy = prior.encode(torch.rand(2, prior.image_size, prior.image_size, 3, device=run.device))
     t = torch.full((2,), prior.schedule.steps // 2, device=run.device)
     since = now(run.device)
-    prior.predict_noise(noisy, t, text, Known())
+    prior.predict_noise(noisy, t, text, ViewCondition())
     return now(run.device) - since
 
 

@@ -10,23 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config, LearnedBackground
-from dreamfusion.embedded.dataset import COLOURS, meant_by, shade
-from dreamfusion.embedded.meshes import MeshRenderer, load
-from dreamfusion.embedded.network import VARIETIES
-from dreamfusion.embedded.table import Noun, learned, nouns
-from dreamfusion.embedded.views import random_cameras
+from dreamfusion.diffusion.priors import NoiseSchedule, ViewCondition
+from dreamfusion.diffusion.priors.spaces import PixelSpace
+from dreamfusion.diffusion.view_words import ViewWords
+from dreamfusion.embedded.noise import cosine_alphas
+from dreamfusion.embedded.unet import VARIETIES
+from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
-from dreamfusion.priors import Known, NoiseSchedule
-from dreamfusion.priors.spaces import PixelSpace
-from dreamfusion.rays import cast
-from dreamfusion.views import ViewWords
+from dreamfusion.nerf.rays import cast
+from training.meshes import MeshRenderer, load
+from training.nouns import Noun, learned, nouns
+from training.prior_data import meant_by, shade
+from training.prior_views import random_cameras
 
 SUPERSAMPLE = 2
 PAINTED = 8 / 255
@@ -135,12 +136,12 @@ class Oracle:
         return PixelSpace(self.image_size).encode(image)
 
     def predict_noise(
-        self, noisy: Float[Tensor, "b 3 s s"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: Known
+        self, noisy: Float[Tensor, "b 3 s s"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: ViewCondition
     ) -> Float[Tensor, "b 3 s s"]:
         """See `Prior.predict_noise`."""
         return self.schedule.eps_from_x0(self.x0(known), noisy, t)
 
-    def x0(self, known: Known) -> Float[Tensor, "b 3 s s"]:
+    def x0(self, known: ViewCondition) -> Float[Tensor, "b 3 s s"]:
         """The true renderings; guidance asks for each view several times, which costs one."""
         assert known.pose is not None  # as a run that `oracle` takes tells all three
         assert known.background is not None
@@ -156,8 +157,7 @@ class Oracle:
 
 def schedule() -> NoiseSchedule:
     """The embedded prior's."""
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
-    return NoiseSchedule.variance_preserving(scheduler.alphas_cumprod)
+    return NoiseSchedule.variance_preserving(cosine_alphas(1000))
 
 
 def oracle(thing: Thing, config: Config) -> Oracle:

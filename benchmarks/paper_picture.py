@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dreamfusion import generate
-from dreamfusion.video import Shot, contact_sheet
+from dreamfusion.video import PreviewCamera, contact_sheet
 
 SIZE, SIDES = 112, 4
 
@@ -20,14 +20,14 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, default=Path("docs/paper.png"))
     arguments = parser.parse_args()
-    generate.settle(0)
+    generate.prepare_process(generate.config_of(arguments.runs[0]))
     Image.fromarray(np.concatenate([_sheet(run) for run in arguments.runs], axis=1)).save(arguments.out, optimize=True)
 
 
 def _sheet(path: Path) -> np.ndarray:
     """Front, left, back and right of a run."""
     _, run = generate.open_run(path, "auto")
-    return contact_sheet(run.scene, run.recipe.show, Shot(size=SIZE), SIDES)
+    return contact_sheet(run.scene, run.recipe.eval_render, PreviewCamera(size=SIZE), SIDES)
 
 
 if __name__ == "__main__":

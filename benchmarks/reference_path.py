@@ -32,18 +32,18 @@ from torch.utils.checkpoint import checkpoint
 from dreamfusion import build
 from dreamfusion.build import device_of
 from dreamfusion.config import Config
-from dreamfusion.distill import surrogate
-from dreamfusion.fields import Field, Gaussians
-from dreamfusion.fields.density import DensityLaw
-from dreamfusion.fields.grid import GridField, GridFieldOptions
-from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
-from dreamfusion.generate import settle
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.distill import surrogate
+from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.geometry import intersect_ball
 from dreamfusion.lights import Light
+from dreamfusion.nerf.fields import Field, Gaussians
+from dreamfusion.nerf.fields.density import DensityActivation
+from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
+from dreamfusion.nerf.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.nerf.rays import Rays, cast, stratified
 from dreamfusion.optimise import prompt_table
-from dreamfusion.presets import preset
-from dreamfusion.priors import Prior, PriorOptions, open_prior
-from dreamfusion.rays import Rays, cast, stratified
+from dreamfusion.runtime import configure_torch
 from hash_field import ACTIVATION, BLOB, Encoded, hash_field
 from machine import as_json, machine, now, peak_memory
 from measure import all_lit, middle_of_run, none_lit
@@ -60,7 +60,7 @@ CHUNKS = {"hash": 128, "mlp": 128, "grid": 4096}
 
 def main() -> None:
     arguments = _parser().parse_args()
-    settle(arguments.threads, arguments.device)
+    configure_torch(arguments.threads, repeatable=device_of(arguments.device).type == "cpu")
     device = device_of(arguments.device)
     config = replace(preset("fast"), prompt=arguments.prompt, size=arguments.size)
     prior = open_prior(config.prior, PriorOptions(device=device))
@@ -172,8 +172,8 @@ class Reference:
     def _shaded(self, rays: Rays, t: Tensor, light: Light, plain: Tensor) -> Tensor:
         """Colours of rays: all samples, all with gradients."""
         at = samples_along(rays, t)
-        matter = self.field.matter(at)
-        albedo = torch.ones_like(matter.albedo) if bool(light.white) else matter.albedo
+        matter = self.field.evaluate(at)
+        albedo = torch.ones_like(matter.albedo) if bool(light.textureless) else matter.albedo
         brightness = light.ambient.expand(len(at.mean))
         if bool(light.diffuse > 0):
             to_light = light.position - at.mean
@@ -217,7 +217,7 @@ def _field(name: str) -> SomeField:
     makers: dict[str, Callable[[], SomeField]] = {
         "hash": hash_field,
         "grid": lambda: GridField(GridFieldOptions(activation=ACTIVATION, blob=BLOB), Generator().manual_seed(0)),
-        "mlp": lambda: MipMlp(MipMlpOptions(law=DensityLaw(ACTIVATION, BLOB)), Generator().manual_seed(0)),
+        "mlp": lambda: MipMlp(MipMlpOptions(law=DensityActivation(ACTIVATION, BLOB)), Generator().manual_seed(0)),
     }
     return makers[name]()
 

@@ -6,28 +6,28 @@
     python benchmarks/step.py --profile --memory                 also: where the time goes, what fills the memory
 
 Prints JSON: milliseconds (medians; the mean too, since memory of empty space is refreshed in few steps only), the
-prior's own two evaluations, measured in between, the ratio, and the most memory held. With --profile, functions of the
-package by their own time, and torch's operators without those of the prior's network. With --memory, the largest
-tensors. On a GPU every clock waits for the device.
+prior's own two evaluations in one call, measured in between, the ratio, and the most memory held. With --profile,
+functions of the package by their own time, and torch's operators without those of the prior's network. With --memory,
+the largest tensors. On a GPU every clock waits for the device.
 """
 
 import argparse
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 
-from dreamfusion.build import device_of
+from dreamfusion.build import device_of, prior_options, threads
 from dreamfusion.config import Config
-from dreamfusion.generate import open_run, settle
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.priors import Prior, ViewCondition, open_prior
+from dreamfusion.generate import open_run, prepare_process
 from dreamfusion.optimise import Run, advance, prompt_table
-from dreamfusion.presets import preset
-from dreamfusion.priors import Known, Prior, PriorOptions, open_prior
 from machine import as_json, machine, peak_memory
-from measure import Step, middle_of_run, standing, timed_steps, two_evaluations
+from measure import Step, in_one_thread, middle_of_run, standing, timed_steps, two_evaluations
 from self_times import SelfTimes, operators, timing
 from tensors import tensor_report
 
@@ -37,7 +37,6 @@ FUNCTIONS, OPERATORS, OPERATOR_STEPS = 30, 15, 20
 
 def main() -> None:
     arguments = _parser().parse_args()
-    settle(arguments.threads, arguments.device)
     device = device_of(arguments.device)
     run, prior = _run_and_prior(arguments, device)
     result = measured(run, prior, arguments.steps) | {"memory": peak_memory(device)}
@@ -58,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="fast", help="without --run")
     parser.add_argument("--size", type=int, help="of the pictures, in pixels, in place of the run's")
     parser.add_argument("--views", type=int, help="per step, in place of the run's")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0, help="0: what a run takes by default")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--memory", action="store_true")
@@ -69,22 +68,24 @@ def _run_and_prior(arguments: argparse.Namespace, device: torch.device) -> tuple
     if arguments.run is not None:
         run = open_run(arguments.run, arguments.device)[1]
         run.config = _changed(run.config, arguments)
-        return run, open_prior(run.config.prior, PriorOptions(device=device))
+        prepare_process(run.config, arguments.device)
+        return run, open_prior(run.config.prior, prior_options(run.config, device))
     config = _changed(replace(preset(arguments.preset), prompt=arguments.prompt), arguments)
-    prior = open_prior(config.prior, PriorOptions(device=device))
+    prepare_process(config, arguments.device)
+    prior = open_prior(config.prior, prior_options(config, device))
     return middle_of_run(config, device, prior, arguments.warm_steps), prior
 
 
 def _changed(config: Config, arguments: argparse.Namespace) -> Config:
-    return replace(config, size=arguments.size or config.size, views=arguments.views or config.views)
+    size, views = arguments.size or config.size, arguments.views or config.views
+    return replace(config, size=size, views=views, threads=arguments.threads)
 
 
 def measured(run: Run, prior: Prior, count: int) -> dict[str, object]:
     """Times of the next `count` steps; the prior alone is timed among them, so that both see the same machine."""
     alone: list[float] = []
-    steps = timed_steps(
-        run, prior, prompt_table(run.config, prior), count, lambda: alone.append(two_evaluations(run, prior))
-    )
+    prompts, in_one_call = prompt_table(run.config, prior), in_one_thread(prior)
+    steps = timed_steps(run, prior, prompts, count, lambda: alone.append(two_evaluations(run, in_one_call)))
     lit, unlit = ([step for step in steps if step.lit == wanted] for wanted in (True, False))
     whole, two = median_ms(steps, _whole), round(1e3 * statistics.median(alone), 2)
     return {
@@ -97,6 +98,7 @@ def measured(run: Run, prior: Prior, count: int) -> dict[str, object]:
         "own_ms": median_ms(steps, lambda step: step.own),
         "prior_two_evaluations_ms": two,
         "ratio": round(whole / two, 3),
+        "threads": asdict(threads(run.config, run.device)),
         "at": _state(run, steps),
     }
 
@@ -113,7 +115,9 @@ def profiled(run: Run, prior: Prior, count: int) -> dict[str, object]:
         timed_steps(run, prior, prompts, count)
     still, few = standing(run), min(count, OPERATOR_STEPS)
 
-    def silent(_: Prior, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, known: Known) -> torch.Tensor:
+    def silent(
+        _: Prior, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, known: ViewCondition
+    ) -> torch.Tensor:
         return torch.zeros_like(noisy)
 
     with patch.object(type(prior), "predict_noise", silent):

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from dreamfusion.presets import preset
-from dreamfusion.priors.folder import PipelineFolder, read_pipeline
-from dreamfusion.priors.kinds import KINDS, Kind
-from dreamfusion.priors.memory import plan
-from dreamfusion.priors.opening import image_size
-from dreamfusion.priors.options import PriorOptions
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.priors.folder import PipelineFolder, read_pipeline
+from dreamfusion.diffusion.priors.kinds import KINDS, Kind
+from dreamfusion.diffusion.priors.memory_plan import plan
+from dreamfusion.diffusion.priors.opening import image_size
+from dreamfusion.diffusion.priors.options import PriorOptions
 
 PAGE = Path(__file__).parent / "priors.md"
 BEGIN, END = "<!-- table: python docs/priors_table.py -->", "<!-- end of table -->"
@@ -190,7 +190,7 @@ def facts(name: str, kind: Kind) -> list[str]:
 def memory(name: str, kind: Kind) -> list[str]:
     """The last cells: what its example needs."""
     example, config = EXAMPLES[name], preset(kind.preset)
-    options = PriorOptions(dtype=None, size=config.large.size, vae_slicing=config.large.vae_slicing)
+    options = PriorOptions(dtype=None, size=config.memory.size, vae_slicing=config.memory.vae_slicing)
     with tempfile.TemporaryDirectory() as place:
         folder = example.write(name, Path(place) / "model")
         needs, size = plan(folder, options, config.views), options.size or image_size(folder, kind)

@@ -1,5 +1,7 @@
 """What several tests need: a run so small that a step takes milliseconds, and priors to judge it."""
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,23 +12,32 @@ from dreamfusion.config import (
     CameraConfig,
     Config,
     DistillConfig,
-    GridField,
+    GridFieldConfig,
     LearnedBackground,
     LightConfig,
-    MlpField,
+    MlpFieldConfig,
     OccupancyConfig,
     OptimiseConfig,
     OutputConfig,
     RenderConfig,
     SceneConfig,
 )
-from dreamfusion.presets import PAPER
+from dreamfusion.config.presets import PAPER
+from dreamfusion.config.serialise import to_json
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE = 16
 
-# Threads help nothing at these sizes, and spin where cores are busy.
-torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+
+# Threads help nothing at these sizes, and spin where cores are busy. `.ci/run` asks for more.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings of our tests and benchmarks are errors, as those of the package."""
+    for module in sorted({path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}):
+        config.addinivalue_line("filterwarnings", f"error:::{module}$")
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +59,12 @@ def tiny_config() -> Config:
         steps=12,
         size=SIZE,
         views=2,
-        checkpoint_every=4,
-        preview_every=0.0,
+        checkpoint_steps=4,
+        preview_seconds=0.0,
         device="cpu",
         threads=1,
         scene=SceneConfig(
-            field=GridField(cells=(4, 8), colour_cells=(4, 8), features=2, hidden=8),
+            field=GridFieldConfig(cells=(4, 8), colour_cells=(4, 8), features=2, hidden=8),
             occupancy=OccupancyConfig(cells=8, every=3, parts=2),
         ),
         camera=CameraConfig(distance=(3.0, 3.0), fov_deg=(40.0, 40.0)),
@@ -78,18 +89,18 @@ def small_paper() -> Config:
         prompt="a ball",
         steps=12,
         size=SIZE,
-        checkpoint_every=4,
-        preview_every=0.0,
+        checkpoint_steps=4,
+        preview_seconds=0.0,
         device="cpu",
         threads=1,
         scene=replace(
             PAPER.scene,
-            field=MlpField(levels=4, blocks=2, width=16),
+            field=MlpFieldConfig(levels=4, blocks=2, width=16),
             proposal=replace(PAPER.scene.proposal, rounds=(6, 5), layers=1, width=8, levels=3),
             background=LearnedBackground(levels=2, layers=1, width=8),
             occupancy=replace(PAPER.scene.occupancy, cells=8),
         ),
-        render=replace(PAPER.render, samples=4, recompute=600),
+        render=replace(PAPER.render, samples=4, checkpoint_rays=600),
         optimise=replace(PAPER.optimise, shampoo=replace(PAPER.optimise.shampoo, block=12)),
         output=OutputConfig(samples=8, frames=3, frame_size=32, sheet_size=16, mesh_resolution=16),
     )
@@ -103,11 +114,16 @@ def disc_prior() -> GaussianPrior:
 
 def red_disc() -> GaussianPrior:
     """Idem, for other processes."""
-    y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    return disc(SIZE)
+
+
+def disc(size: int) -> GaussianPrior:
+    """Idem, with pictures of any size."""
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
     inside = (x.square() + y.square()).sqrt() < 0.5
     colour = torch.where(inside[None], torch.tensor([0.9, 0.1, 0.1])[:, None, None], torch.ones(3, 1, 1))
     schedule = cosine_schedule(dtype=torch.float32)
-    return GaussianPrior({"": 2 * colour - 1}, std=0.1, schedule=schedule, image_size=SIZE)
+    return GaussianPrior({"": 2 * colour - 1}, std=0.1, schedule=schedule, image_size=size)
 
 
 @pytest.fixture
@@ -123,3 +139,23 @@ def miniature_folders(tmp_path_factory) -> dict[str, Path]:
 
     place = tmp_path_factory.mktemp("miniatures")
     return {kind: miniatures.save(kind, place / kind) for kind in miniatures.BUILDERS}
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tmp_path_factory) -> Path:
+    """An untrained prior of the embedded kind, small enough to be quick, as a folder on disk."""
+    from dreamfusion.embedded.unet import ToyUNet
+    from training.prior_card import make_card
+    from training.prior_parts import new_parts, write
+
+    folder = tmp_path_factory.mktemp("prior")
+    parts = replace(new_parts(0), unet=ToyUNet(sample_size=16, width=16, wide=16, vector=16))
+    write(parts, folder, {**make_card(0, 1, 2.0), "image_size": 16})
+    return folder
+
+
+@pytest.fixture
+def tiny_settings(tiny_config: Config, tiny_prior: Path, tmp_path: Path) -> tuple[str, ...]:
+    config = replace(tiny_config, prompt="a red chair", prior=str(tiny_prior))
+    (tmp_path / "settings.json").write_text(json.dumps(to_json(config)))
+    return "--config", str(tmp_path / "settings.json")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamfusion.priors import Known, NoiseSchedule
-from dreamfusion.views import ViewWords
+from dreamfusion.diffusion.priors import NoiseSchedule, ViewCondition
+from dreamfusion.diffusion.view_words import ViewWords
 
 
 def cosine_schedule(steps: int = 1000, dtype: torch.dtype = torch.float64) -> NoiseSchedule:
@@ -40,7 +40,7 @@ class GaussianPrior:
     def encode(self, image: Tensor) -> Tensor:
         return 2 * image.permute(0, 3, 1, 2) - 1
 
-    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, known: Known) -> Tensor:
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, known: ViewCondition) -> Tensor:
         """sigma (x_t - alpha mean) / (alpha^2 std^2 + sigma^2): minus sigma times the score of the noisy Gaussian."""
         alpha, sigma = (
             value.to(noisy)[:, None, None, None] for value in (self.schedule.alpha(t), self.schedule.sigma(t))

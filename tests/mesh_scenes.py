@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dreamfusion.background import Solid
-from dreamfusion.fields import Gaussians, Matter
 from dreamfusion.mesh import Mesh
-from dreamfusion.occupancy import Occupancy, OccupancyOptions
-from dreamfusion.scene import Scene
+from dreamfusion.nerf.background import Solid
+from dreamfusion.nerf.fields import FieldOutput, Gaussians
+from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.scene import Scene
 
 RADIUS = 1.0
 CENTRE = (0.1, -0.05, 0.02)
@@ -20,7 +20,7 @@ Law = Callable[[Tensor], Tensor]
 class Known(nn.Module):
     """A field given by formulas for density and albedo."""
 
-    sees_width = False
+    uses_covariance = False
 
     def __init__(self, density: Law, albedo: Law) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ class Known(nn.Module):
     def density(self, at: Gaussians) -> Tensor:
         return self.density_law(at.mean)
 
-    def matter(self, at: Gaussians) -> Matter:
-        return Matter(self.density(at), self.albedo_law(at.mean))
+    def evaluate(self, at: Gaussians) -> FieldOutput:
+        return FieldOutput(self.density(at), self.albedo_law(at.mean))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {}

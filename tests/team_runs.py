@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from conftest import red_disc, small_paper
 from dreamfusion.config import Config
+from dreamfusion.distributed import ProcessGroup, init_process_group
 from dreamfusion.optimise import advance, prompt_table, start
-from dreamfusion.processes import Team, joined
 from dreamfusion.schedules import Constant
 
 STEPS = 3
@@ -18,7 +18,7 @@ STEPS = 3
 
 def steady(config: Config) -> Config:
     """Nothing moves, so that all steps have gradients of one scene."""
-    return replace(config, optimise=replace(config.optimise, rate=Constant(0.0)))
+    return replace(config, optimise=replace(config.optimise, lr_schedule=Constant(0.0)))
 
 
 def by_adam(config: Config) -> Config:
@@ -28,15 +28,15 @@ def by_adam(config: Config) -> Config:
 
 def by_shampoo(config: Config) -> Config:
     """The paper's optimiser, at steps of a size that counts."""
-    return replace(config, optimise=replace(config.optimise, rate=Constant(100.0)))
+    return replace(config, optimise=replace(config.optimise, lr_schedule=Constant(100.0)))
 
 
-def outcome(team: Team) -> dict[str, torch.Tensor]:
+def outcome(group: ProcessGroup) -> dict[str, torch.Tensor]:
     """Gradients of a scene at rest, summed over some steps; parameters after as many; the logged numbers."""
     config, prior = replace(small_paper(), light=replace(small_paper().light, albedo_until=0.1)), red_disc()
     found: dict[str, torch.Tensor] = {}
     for name, change in (("rest", steady), ("moved", by_adam), ("preconditioned", by_shampoo)):
-        run = start(change(config), torch.device("cpu"), team)
+        run = start(change(config), torch.device("cpu"), group)
         prompts = prompt_table(run.config, prior)
         for step in range(STEPS):
             metrics = advance(run, prior, prompts)
@@ -50,6 +50,6 @@ def outcome(team: Team) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    team = joined(torch.device("cpu"))
-    save_file(outcome(team), Path(sys.argv[1]) / f"{team.rank}.safetensors")
-    team.part()
+    group = init_process_group(torch.device("cpu"))
+    save_file(outcome(group), Path(sys.argv[1]) / f"{group.rank}.safetensors")
+    group.close()

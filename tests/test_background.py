@@ -1,7 +1,10 @@
+import pytest
 import torch
 
-from dreamfusion.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
 from dreamfusion.geometry import normalise
+from dreamfusion.nerf.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
+
+pytestmark = pytest.mark.processor
 
 
 def directions(count=200):

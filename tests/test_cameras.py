@@ -7,6 +7,8 @@ import torch
 from dreamfusion.cameras import Cameras, OrbitSampler, evaluation_ring, orbit, turntable
 from dreamfusion.errors import UserError
 
+pytestmark = pytest.mark.processor
+
 STEADY = OrbitSampler(position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0)
 MANY = 20_000
 
@@ -159,7 +161,7 @@ def test_views_all_around_differ_by_a_turn_alone():
     """Azimuths grow by a quarter; elevation, distance, jitter and the picture of a turned world stay."""
     cameras = OrbitSampler()(3, 8, torch.Generator().manual_seed(0))
     around = cameras.around(4)
-    assert (len(around), around.together, cameras.together) == (12, 4, 1)
+    assert (len(around), around.views_per_object, cameras.views_per_object) == (12, 4, 1)
     torch.testing.assert_close(around.pose[::4], cameras.pose)
     turn = (around.azimuth.view(3, 4) - cameras.azimuth[:, None]).remainder(2 * math.pi)
     expected = torch.tensor([0.0, 0.5, 1.0, 1.5]) * math.pi

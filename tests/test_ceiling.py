@@ -9,22 +9,22 @@ import torch
 import trimesh
 
 from dreamfusion.config import LearnedBackground
-from dreamfusion.embedded.dataset import COLOURS
-from dreamfusion.embedded.meshes import MeshRenderer, load
-from dreamfusion.embedded.table import learned, nouns
-from dreamfusion.embedded.views import random_cameras
+from dreamfusion.config.presets import FAST, PAPER
+from dreamfusion.diffusion.priors import Prior, ViewCondition
+from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate import views
+from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.lights import Light
 from dreamfusion.mesh import Mesh
+from dreamfusion.nerf.rays import cast
+from dreamfusion.nerf.render import RenderOptions
 from dreamfusion.optimise import optimise, prompt_table, start
-from dreamfusion.presets import FAST, PAPER
-from dreamfusion.priors import Known, Prior
-from dreamfusion.rays import cast
-from dreamfusion.render import RenderOptions
 from fidelity import compared, fidelity, maps_of, thing_of
 from mesh_scenes import scene_of
 from oracle import Maps, Thing, _row, oracle
+from training.meshes import MeshRenderer, load
+from training.nouns import learned, nouns
+from training.prior_views import random_cameras
 
 RADIUS = 0.95
 COLOUR = (0.8, 0.3, 0.2)
@@ -62,7 +62,7 @@ def closed_form(cameras, light: Light, background) -> tuple[torch.Tensor, torch.
     view = torch.arange(len(cameras)).repeat_interleave(cameras.height * cameras.width)
     toward = torch.nn.functional.normalize(light.position, dim=-1)[view]
     amount = light.ambient[view] + light.diffuse[view] * (normal * toward).sum(-1).clamp(min=0)
-    albedo = torch.where(light.white[view, None], torch.ones(3), torch.tensor(COLOUR))
+    albedo = torch.where(light.textureless[view, None], torch.ones(3), torch.tensor(COLOUR))
     picture = torch.where((miss < RADIUS)[:, None], albedo * amount[:, None], background[view])
     shape = (len(cameras), cameras.height, cameras.width)
     return picture.view(*shape, 3), ((miss - RADIUS).abs() > 0.08).view(shape)
@@ -80,7 +80,7 @@ def test_what_the_oracle_sees_in_noise_is_the_rendering(renderer):
     background = torch.rand(3, 3, generator=generator)
     expected, inside = closed_form(cameras, light, background)
     noisy, t = torch.randn(6, 3, 48, 48, generator=generator), torch.tensor([20, 500, 980] * 2)
-    known = Known(cameras.pose, background, light).repeated(2)  # as guidance asks
+    known = ViewCondition(cameras.pose, background, light).repeated(2)  # as guidance asks
     eps = prior.predict_noise(noisy, t, prior.embed([""] * 6), known)
     x0 = prior.schedule.x0_from_eps(eps, noisy, t)
     picture = (x0.permute(0, 2, 3, 1) + 1) / 2
@@ -175,10 +175,10 @@ def test_a_short_run_under_it_grows_towards_the_ball(renderer):
     config = replace(FAST, prompt="a ball", steps=40)
     thing, run = Thing(renderer), start(config, torch.device("cpu"))
     prior, true = oracle(thing, config), thing.maps(views.cameras(run.scene.radius, 32))
-    before = compared(maps_of(run.scene, run.recipe.look, size=32), true)
+    before = compared(maps_of(run.scene, run.recipe.train_render, size=32), true)
     for _ in optimise(run, prior, prompt_table(config, prior), config.steps):
         pass
-    after = compared(maps_of(run.scene, run.recipe.look, size=32), true)
+    after = compared(maps_of(run.scene, run.recipe.train_render, size=32), true)
     assert before.silhouette_iou < 0.1
     assert after.silhouette_iou > before.silhouette_iou + 0.05
     assert after.object_psnr_db > before.object_psnr_db + 0.5

@@ -13,9 +13,11 @@ import torch
 
 from dreamfusion import checkpoint
 from dreamfusion.checkpoint import load, save
-from dreamfusion.config import LearnedBackground, MlpField
+from dreamfusion.config import LearnedBackground, MlpFieldConfig
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Run, optimise, prompt_table, start
+
+pytestmark = pytest.mark.processor
 
 CPU = torch.device("cpu")
 
@@ -42,7 +44,9 @@ def assert_same(a: Run, b: Run) -> None:
 
 
 def paper_like(config):
-    scene = replace(config.scene, field=MlpField(levels=3, blocks=1, width=8), background=LearnedBackground(2, 1, 8))
+    scene = replace(
+        config.scene, field=MlpFieldConfig(levels=3, blocks=1, width=8), background=LearnedBackground(2, 1, 8)
+    )
     return replace(config, scene=scene)
 
 
@@ -172,7 +176,10 @@ def _edit(**changes: object):
 
 DAMAGE = {
     "no head": (lambda folder: (folder / "checkpoint.json").unlink(), "no checkpoint in"),
-    "torn head": (lambda folder: (folder / "checkpoint.json").write_text('{"format": 1, "st'), "damaged"),
+    "torn head": (
+        lambda folder: (folder / "checkpoint.json").write_text('{"format": 1, "st'),
+        r"checkpoint\.json cannot be read as JSON",
+    ),
     "list": (lambda folder: (folder / "checkpoint.json").write_text("[]"), "damaged"),
     "no tensors": (lambda folder: next(folder.glob("*.safetensors")).unlink(), "cannot be read"),
     "truncated": (_truncate, "damaged or cut short"),

@@ -15,9 +15,10 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from dreamfusion import cli, compose
+from dreamfusion import compose
+from dreamfusion.cli import main as cli
+from dreamfusion.compose.glb import Placed, glb_content, join, read_glb
 from dreamfusion.errors import UserError
-from dreamfusion.gltf import Placed, glb_content, join, read_glb
 from dreamfusion.mesh import Mesh, glb_bytes
 from dreamfusion.runs import RunFolder
 
@@ -207,7 +208,10 @@ MISTAKES = {
     "other format": ('{"assets": [{"file": "gem.obj"}]}', "neither a .glb file nor the folder"),
     "no run": ('{"assets": [{"file": "runs"}]}', "runs is no run folder"),
     "flat": ('{"assets": [{"file": "carpet.glb", "height": 1}]}', "has no height"),
-    "no points": ('{"assets": [{"file": "pointless.glb", "height": 1}]}', "the height of pointless.glb cannot be read"),
+    "no points": ('{"assets": [{"file": "pointless.glb"}]}', "no whole binary glTF"),
+    "odd points": ('{"assets": [{"file": "odd.glb", "height": 1}]}', "the height of odd.glb cannot be read"),
+    "a child of two": ('{"assets": [{"file": "knot.glb"}]}', "no whole binary glTF"),
+    "more than there is": ('{"assets": [{"file": "long.glb"}]}', "no whole binary glTF"),
     "cut short": ('{"assets": [{"file": "short.glb"}]}', "no whole binary glTF"),
     "text": ('{"assets": [{"file": "text.glb"}]}', "no whole binary glTF"),
     "no number inside": ('{"assets": [{"file": "nan.glb"}]}', "no whole binary glTF"),
@@ -231,6 +235,9 @@ def bad_files(shelf: Path) -> None:
         "nan": {"extras": {"size": float("nan")}},
         "empty": {"meshes": []},
         "pointless": {"accessors": []},
+        "odd": {"accessors": [{"componentType": 1, "count": 1, "type": "VEC3", "bufferView": 0}] * 3},
+        "knot": {"nodes": [{"mesh": 0, "children": [1]}, {"children": [0]}]},
+        "long": {"bufferViews": [{"buffer": 0, "byteLength": 10**9}] * 3},
     }
     for name, change in changes.items():
         altered = export_glb(carpet, tree_postprocessor=lambda tree, change=change: tree.update(change))

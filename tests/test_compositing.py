@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from dreamfusion.compositing import composed, composite, learning
+from dreamfusion.nerf.compositing import composed, composite, learning
+
+pytestmark = pytest.mark.processor
 
 
 def seeded(seed=0):

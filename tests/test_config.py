@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from dreamfusion import build
 from dreamfusion import config as c
-from dreamfusion.config import Config, GridField, LearnedBackground, MlpField, SceneConfig, SolidBackground
-from dreamfusion.config_check import validate
-from dreamfusion.config_distill import DistillConfig, IsmLaw, NfsdLaw, VsdLaw
-from dreamfusion.config_text import from_json, schedule_from_text, schedule_text, to_json
+from dreamfusion.config import Config, GridFieldConfig, LearnedBackground, MlpFieldConfig, SceneConfig, SolidBackground
+from dreamfusion.config.check import validate
+from dreamfusion.config.distill import DistillConfig, IsmLaw, NfsdLaw, VsdLaw
+from dreamfusion.config.presets import PRESETS, preset
+from dreamfusion.config.serialise import from_json, schedule_from_text, schedule_text, to_json
 from dreamfusion.errors import UserError
-from dreamfusion.presets import PRESETS, preset
 from dreamfusion.schedules import Constant, Ramp, Steps, WarmupCosine
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -91,7 +91,7 @@ def test_json_names_every_field():
         ({"camera": {"kind": "CameraConfig", "distance": [1]}}, r"camera\.distance must be a list of 2"),
         (
             {"scene": {"kind": "SceneConfig", "field": {"kind": "Hash"}}},
-            r"scene\.field must be .*GridField or MlpField",
+            r"scene\.field must be .*GridFieldConfig or MlpFieldConfig",
         ),
         ({"scene": {"kind": "SceneConfig", "activation": "relu"}}, r"activation must be exp or softplus"),
         ({"distill": {"kind": "DistillConfig", "t_min": None}}, r"distill\.t_min must be a schedule"),
@@ -104,7 +104,7 @@ def test_wrong_json_is_named(change, message):
 
 
 def test_whole_numbers_do_for_others():
-    assert from_json(Config, {"preview_every": 3}) == Config(preview_every=3.0)
+    assert from_json(Config, {"preview_seconds": 3}) == Config(preview_seconds=3.0)
 
 
 BAD = {
@@ -118,13 +118,13 @@ BAD = {
     "seed": ({"seed": -1}, "--seed"),
     "threads": ({"threads": -1}, "--threads"),
     "device": ({"device": "tpu"}, "--device"),
-    "checkpoints": ({"checkpoint_every": 0}, "--checkpoint-every"),
+    "checkpoints": ({"checkpoint_steps": 0}, "--checkpoint-steps"),
     "guidance": ({"distill": c.DistillConfig(guidance_scale=float("nan"))}, "--distill.guidance-scale"),
     "rate": ({"optimise": c.OptimiseConfig(grid=float("inf"))}, "--optimise.grid"),
     "radius": ({"scene": SceneConfig(radius=0.0)}, "--scene.radius"),
-    "cells": ({"scene": SceneConfig(field=GridField(cells=(16, 20)))}, "--scene.field.cells"),
-    "no cells": ({"scene": SceneConfig(field=GridField(colour_cells=()))}, "--scene.field.colour-cells"),
-    "features": ({"scene": SceneConfig(field=GridField(features=0))}, "--scene.field.features"),
+    "cells": ({"scene": SceneConfig(field=GridFieldConfig(cells=(16, 20)))}, "--scene.field.cells"),
+    "no cells": ({"scene": SceneConfig(field=GridFieldConfig(colour_cells=()))}, "--scene.field.colour-cells"),
+    "features": ({"scene": SceneConfig(field=GridFieldConfig(features=0))}, "--scene.field.features"),
     "noise": ({"distill": c.DistillConfig(t_max=Ramp(0.98, 0.01))}, "--distill.t-min"),
     "clean below": ({"distill": c.DistillConfig(NfsdLaw(1.5))}, "--distill.law.clean-below"),
     "inversions": ({"distill": c.DistillConfig(IsmLaw(inversions=0))}, "--distill.law.inversions"),
@@ -135,14 +135,14 @@ BAD = {
     "towards": ({"perp_neg": -1.0}, "--perp-neg"),
     "odd": ({"output": c.OutputConfig(frame_size=33)}, "--output.frame-size must be even"),
     "no letter": ({"prompt": "!!! _"}, "prompt is empty"),
-    "infinite shift": ({"scene": SceneConfig(shift=float("inf"))}, "--scene.shift"),
+    "infinite shift": ({"scene": SceneConfig(density_bias=float("inf"))}, "--scene.density-bias"),
     "infinite in a pair": ({"camera": c.CameraConfig(distance=(1.0, float("inf")))}, "--camera.distance"),
     "nan in a schedule": ({"regularise": c.RegulariseConfig(opacity=Constant(float("nan")))}, "--regularise.opacity"),
     "epsilon": ({"optimise": c.OptimiseConfig(epsilon=-1.0)}, "--optimise.epsilon"),
     "no epsilon": ({"optimise": c.OptimiseConfig(epsilon=0.0)}, "--optimise.epsilon"),
     "first beta": ({"optimise": c.OptimiseConfig(betas=(1.0, 0.9))}, "--optimise.betas"),
     "second beta": ({"optimise": c.OptimiseConfig(betas=(0.9, -0.1))}, "--optimise.betas"),
-    "mlp": ({"scene": SceneConfig(field=MlpField(width=0))}, "--scene.field.width"),
+    "mlp": ({"scene": SceneConfig(field=MlpFieldConfig(width=0))}, "--scene.field.width"),
     "environment": ({"scene": SceneConfig(background=LearnedBackground(levels=0))}, "--scene.background.levels"),
     "colour": ({"scene": SceneConfig(background=SolidBackground((0.0, 2.0, 0.0)))}, "--scene.background.colour"),
     "low": ({"scene": SceneConfig(background=c.RandomBackground(low=(-1.0, 0.0, 0.0)))}, "--scene.background.low"),
@@ -152,15 +152,15 @@ BAD = {
     "variance": ({"scene": SceneConfig(variance=Ramp(0.1, 0.0))}, "--scene.variance"),
     "blob of a grid": ({"scene": SceneConfig(blob=c.BlobConfig(on="density"))}, "--scene.blob.on must be logit"),
     "jitter": ({"camera": c.CameraConfig(look_at_jitter=-0.1)}, "--camera.look-at-jitter"),
-    "recompute": ({"render": c.RenderConfig(recompute=-1)}, "--render.recompute"),
+    "recompute": ({"render": c.RenderConfig(checkpoint_rays=-1)}, "--render.checkpoint-rays"),
     "exponent": ({"optimise": c.OptimiseConfig(shampoo=c.ShampooConfig(exponent=0.0))}, "--optimise.shampoo.exponent"),
     "block": ({"optimise": c.OptimiseConfig(shampoo=c.ShampooConfig(block=0))}, "--optimise.shampoo.block"),
     "vsd offloaded": (
-        {"distill": DistillConfig(VsdLaw()), "large": c.LargeConfig(offload=True)},
-        "--distill vsd .* leave out --large.offload",
+        {"distill": DistillConfig(VsdLaw()), "memory": c.MemoryConfig(offload=True)},
+        "--distill vsd .* leave out --memory.offload",
     ),
     "smooth mlp": (
-        {"scene": SceneConfig(field=MlpField()), "regularise": c.RegulariseConfig(smoothness=Constant(1.0))},
+        {"scene": SceneConfig(field=MlpFieldConfig()), "regularise": c.RegulariseConfig(smoothness=Constant(1.0))},
         "--regularise.smoothness",
     ),
 }
@@ -217,7 +217,9 @@ def test_a_device_that_is_not_there_is_refused():
 
 @pytest.mark.parametrize("name", ["cuda", "auto"])
 def test_under_torchrun_a_gpu_without_a_number_is_the_processs_own(monkeypatch, name):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    for variable, value in (torchrun | {"MASTER_PORT": "29500"}).items():
+        monkeypatch.setenv(variable, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert build.device_of(name) == torch.device("cuda:1")
@@ -233,6 +235,6 @@ def test_prompts_may_be_in_any_script():
 
 
 def test_the_configuration_is_light_to_import():
-    code = "import sys, dreamfusion, dreamfusion.presets, dreamfusion.cli; print([m for m in ('torch', 'numpy', 'diffusers') if m in sys.modules])"  # noqa: E501
+    code = "import sys, dreamfusion, dreamfusion.config.presets, dreamfusion.cli.main; print([m for m in ('torch', 'numpy', 'diffusers') if m in sys.modules])"  # noqa: E501
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

@@ -3,10 +3,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion.distill import AlphaSigma, Distillation, SigmaSquared, Uniform, UniformLevels, shortened, surrogate
+from dreamfusion.diffusion.distill import (
+    AlphaSigma,
+    Distillation,
+    SigmaSquared,
+    Uniform,
+    UniformTimesteps,
+    clip_per_image_norm,
+    surrogate,
+)
+from dreamfusion.diffusion.guidance import Guidance
+from dreamfusion.diffusion.priors import Conditioning, ViewCondition
 from dreamfusion.errors import UserError
-from dreamfusion.guidance import Guidance
-from dreamfusion.priors import Conditioning, Known
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -21,9 +29,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def only(t: int) -> UniformLevels:
+def only(t: int) -> UniformTimesteps:
     """One timestep of a thousand."""
-    return UniformLevels(Constant((t + 0.5) / 1000), Constant((t + 0.5) / 1000))
+    return UniformTimesteps(Constant((t + 0.5) / 1000), Constant((t + 0.5) / 1000))
 
 
 @pytest.fixture
@@ -35,7 +43,9 @@ def prior():
 
 def conditioning(prior, count: int) -> Conditioning:
     empty, text = (prior.embed([caption]).expand(count, -1, -1) for caption in ("", "chair"))
-    return Conditioning(text, empty, Known(), text.new_zeros(count, 0, *text.shape[1:]), text.new_zeros(count, 0))
+    return Conditioning(
+        text, empty, ViewCondition(), text.new_zeros(count, 0, *text.shape[1:]), text.new_zeros(count, 0)
+    )
 
 
 def mode(prior, scale: float) -> torch.Tensor:
@@ -58,7 +68,7 @@ def moments(prior, weighting, low: int, high: int) -> tuple[float, float]:
 def test_expected_gradient_is_the_closed_form(prior, weighting, scale):
     draws = 20_000
     x = random(2, 3, SIZE, SIZE, seed=3)
-    sds = Distillation(guidance=Guidance(scale), weighting=weighting, draws=draws)
+    sds = Distillation(guidance=Guidance(scale), weighting=weighting, noise_samples=draws)
     gradient = sds(x, conditioning(prior, 2), prior, 0.0, generator())
     slope, spread = moments(prior, weighting, 20, 980)
     distance = x - mode(prior, scale)
@@ -81,7 +91,9 @@ def test_single_draws_have_the_same_expectation(prior):
 def test_gradient_vanishes_at_the_mode_in_expectation(prior):
     draws = 20_000
     x = mode(prior, 3.0)[None]
-    gradient = Distillation(guidance=Guidance(3.0), draws=draws)(x, conditioning(prior, 1), prior, 0.0, generator())
+    gradient = Distillation(guidance=Guidance(3.0), noise_samples=draws)(
+        x, conditioning(prior, 1), prior, 0.0, generator()
+    )
     assert gradient.abs().max() < 5 * moments(prior, SigmaSquared(), 20, 980)[1] / draws**0.5
 
 
@@ -90,7 +102,7 @@ def test_a_sure_prior_needs_no_luck(prior, weighting):
     """For a prior that knows one picture, eps_hat - eps = alpha / sigma (x - x0) whatever the noise is."""
     sure = replace(prior, std=0.0)
     x = random(1, 3, SIZE, SIZE, seed=3)
-    sds = Distillation(guidance=Guidance(1.0), levels=only(500), weighting=weighting)
+    sds = Distillation(guidance=Guidance(1.0), timesteps=only(500), weighting=weighting)
     t = torch.tensor([500])
     factor = (weighting(sure.schedule, t) * sure.schedule.alpha(t) / sure.schedule.sigma(t)).item()
     for seed in range(3):
@@ -101,7 +113,7 @@ def test_a_sure_prior_needs_no_luck(prior, weighting):
 def test_descent_finds_the_mode(prior):
     x = random(1, 3, SIZE, SIZE, seed=4).requires_grad_()
     optimiser = torch.optim.SGD([x], lr=1.0)
-    random_numbers, sds = generator(), Distillation(guidance=Guidance(3.0), draws=16)
+    random_numbers, sds = generator(), Distillation(guidance=Guidance(3.0), noise_samples=16)
     trail = []
     for step in range(150):
         optimiser.param_groups[0]["lr"] = 1.0 / (1 + step / 20)
@@ -127,18 +139,20 @@ def test_there_is_no_graph(prior):
 
 def test_limited_norm_keeps_the_direction():
     gradient = random(3, 3, 4, 4) * torch.tensor([0.001, 1.0, 100.0], dtype=torch.float64)[:, None, None, None]
-    limited = shortened(gradient, 2.0)
+    limited = clip_per_image_norm(gradient, 2.0)
     torch.testing.assert_close(limited[0], gradient[0])
     torch.testing.assert_close(limited[1:].flatten(1).norm(dim=1), torch.full((2,), 2.0, dtype=torch.float64))
     torch.testing.assert_close(limited[2] / limited[2].norm(), gradient[2] / gradient[2].norm())
-    assert torch.equal(shortened(torch.zeros_like(gradient), 2.0), torch.zeros_like(gradient))
+    assert torch.equal(clip_per_image_norm(torch.zeros_like(gradient), 2.0), torch.zeros_like(gradient))
 
 
 def test_knobs_reach_the_gradient(prior):
     """The limit, and the rescale, which at full share undoes a guidance that only scales the picture."""
     x, given = random(2, 3, SIZE, SIZE), conditioning(prior, 2)
     free = Distillation()(x, given, prior, 0.0, generator())
-    torch.testing.assert_close(Distillation(max_norm=0.1)(x, given, prior, 0.0, generator()), shortened(free, 0.1))
+    torch.testing.assert_close(
+        Distillation(grad_clip=0.1)(x, given, prior, 0.0, generator()), clip_per_image_norm(free, 0.1)
+    )
     assert Distillation(guidance=Guidance(rescale=1.0))(x, given, prior, 0.0, generator()).norm() < 0.5 * free.norm()
 
 
@@ -150,7 +164,7 @@ def test_a_seed_means_the_same_in_single_precision(prior):
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("knobs", [{"draws": 0}, {"max_norm": 0.0}])
+@pytest.mark.parametrize("knobs", [{"noise_samples": 0}, {"grad_clip": 0.0}])
 def test_senseless_knobs_are_refused(knobs):
     with pytest.raises(UserError):
         Distillation(**knobs)

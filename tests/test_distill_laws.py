@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion.arguments import read_generate
-from dreamfusion.distill import Csd, Distillation, Ism, Law, Nfsd, Sds, UniformLevels
+from dreamfusion.cli.arguments import read_generate
+from dreamfusion.diffusion.distill import Csd, Distillation, Ism, Law, Nfsd, Sds, UniformTimesteps
+from dreamfusion.diffusion.guidance import Guidance
+from dreamfusion.diffusion.priors import Conditioning, ViewCondition, open_prior
 from dreamfusion.errors import UserError
-from dreamfusion.guidance import Guidance
 from dreamfusion.optimise import advance, prompt_table, start
-from dreamfusion.priors import Conditioning, Known, open_prior
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -34,17 +34,17 @@ def conditioning(prior, negative: str | None = None, against: str | None = None,
     text, k = embedded("chair"), 0 if against is None else 1
     return Conditioning(
         text=text,
-        empty=embedded(""),
-        known=Known(),
-        against=text.new_zeros(COUNT, 0, *text.shape[1:]) if against is None else embedded(against)[:, None],
-        weight=text.new_full((COUNT, k), weight),
+        null_text=embedded(""),
+        known=ViewCondition(),
+        perp_neg_text=text.new_zeros(COUNT, 0, *text.shape[1:]) if against is None else embedded(against)[:, None],
+        perp_neg_weight=text.new_full((COUNT, k), weight),
         negative=None if negative is None else embedded(negative),
     )
 
 
 def pull(prior, law: Law, t: int, x: torch.Tensor, given: Conditioning, seed: int = 0, **knobs) -> torch.Tensor:
     """The gradient at one timestep, divided by its weight."""
-    levels = UniformLevels(Constant((t + 0.5) / 1000), Constant((t + 0.5) / 1000))
+    levels = UniformTimesteps(Constant((t + 0.5) / 1000), Constant((t + 0.5) / 1000))
     distillation = Distillation(law, Guidance(SCALE), levels, **knobs)
     weight = prior.schedule.sigma(torch.tensor([t])).item() ** 2
     return distillation(x, given, prior, 0.0, torch.Generator().manual_seed(seed)) / weight
@@ -113,7 +113,7 @@ def test_nfsd_at_little_noise_is_sds_without_its_noise(prior):
     """The expectation is that of SDS, A alpha (x - mode); the noise is A sigma eps instead of (A sigma - 1) eps."""
     t, draws, x = 100, 20_000, random(COUNT, 3, SIZE, SIZE, seed=9)
     a, alpha, sigma = slope(prior, t)
-    got = pull(prior, Nfsd(), t, x, conditioning(prior, "ugly"), draws=draws)
+    got = pull(prior, Nfsd(), t, x, conditioning(prior, "ugly"), noise_samples=draws)
     assert (got - a * alpha * (x - mode(prior))).abs().max() < 5 * a * sigma / draws**0.5
     noise = pull(prior, Nfsd(), t, x, conditioning(prior, "ugly")) - pull(prior, Sds(), t, x, conditioning(prior))
     assert 0.4 < noise.std() < 1.6  # eps itself
@@ -171,7 +171,9 @@ def test_a_path_of_ism_may_start_at_its_end_from_random_noise(prior):
     x_t = alpha_t * (alpha_s * x - sigma_s * eps_s) / alpha_s + sigma_t * eps_s
     wanted = a_t * (x_t - alpha_t * mode(prior)) - eps_s
     draws = 5_000
-    assert (pull(prior, started, t, x, conditioning(prior), draws=draws) - wanted).abs().max() < 5 * 0.1 / draws**0.5
+    assert (
+        pull(prior, started, t, x, conditioning(prior), noise_samples=draws) - wanted
+    ).abs().max() < 5 * 0.1 / draws**0.5
     one, other = (pull(prior, started, t, x, conditioning(prior), seed) for seed in (1, 2))
     assert 0 < (one - other).std() < 0.1
 

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from dreamfusion.distill import DreamTime, UniformLevels
+from dreamfusion.diffusion.distill import DreamTime, UniformTimesteps
+from dreamfusion.diffusion.priors import NoiseSchedule
 from dreamfusion.errors import UserError
-from dreamfusion.priors import NoiseSchedule
 from dreamfusion.schedules import Constant, Ramp
 from gaussian_prior import cosine_schedule
+
+pytestmark = pytest.mark.processor
 
 SCHEDULE = cosine_schedule()
 
@@ -21,7 +23,7 @@ def drawn(levels, count: int, progress: float = 0.0, draws: int = 1) -> torch.Te
 
 
 def test_timesteps_are_uniform_between_the_limits():
-    t = drawn(UniformLevels(), 100_000)
+    t = drawn(UniformTimesteps(), 100_000)
     assert t.min() == 20
     assert t.max() == 979
     counts = torch.histc(t.double(), bins=48, min=20, max=980)
@@ -31,18 +33,18 @@ def test_timesteps_are_uniform_between_the_limits():
 
 
 def test_timesteps_follow_the_run_and_stay_in_range():
-    levels = UniformLevels(Constant(0.0), Ramp(1.0, 0.5))
+    levels = UniformTimesteps(Constant(0.0), Ramp(1.0, 0.5))
     assert drawn(levels, 10_000).max() == 999
     assert drawn(levels, 10_000, progress=1.0).max() == 499
-    assert drawn(UniformLevels(Constant(1.0), Constant(1.0)), 3).tolist() == [[999] * 3]
+    assert drawn(UniformTimesteps(Constant(1.0), Constant(1.0)), 3).tolist() == [[999] * 3]
 
 
 def test_draws_of_a_picture_are_stratified():
-    t = drawn(UniformLevels(Constant(0.0), Constant(1.0)), 50, draws=10)
+    t = drawn(UniformTimesteps(Constant(0.0), Constant(1.0)), 50, draws=10)
     assert torch.equal(t // 100, torch.arange(10)[:, None].expand(10, 50))
 
 
-@pytest.mark.parametrize("kind", [UniformLevels, DreamTime])
+@pytest.mark.parametrize("kind", [UniformTimesteps, DreamTime])
 def test_senseless_noise_levels_are_refused(kind):
     with pytest.raises(UserError, match="t_min"):
         drawn(kind(Constant(0.9), Constant(0.5)), 1)
@@ -80,7 +82,7 @@ def test_dreamtime_falls_once_where_the_limits_move():
 
 
 def test_dreamtime_leaves_pure_noise_out():
-    products = SCHEDULE.signal**2
+    products = SCHEDULE.alphas**2
     silent = NoiseSchedule.variance_preserving(torch.cat([products[:-1], products.new_zeros(1)]))
     wide = DreamTime(Constant(0.0), Constant(1.0), centre=1.0)
     t = [int(wide(silent, (1, 1), k / 50, generator())) for k in range(51)]

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from dreamfusion.checkpoint import load, save
-from dreamfusion.config_distill import DistillConfig, VsdLaw
-from dreamfusion.distill import Csd, Distillation, UniformLevels, Vsd
-from dreamfusion.distill.adapter import Adapter
-from dreamfusion.embedded.network import ToyUNet
+from dreamfusion.config.distill import DistillConfig, VsdLaw
+from dreamfusion.diffusion.distill import Csd, Distillation, UniformTimesteps, Vsd
+from dreamfusion.diffusion.distill.adapter import Adapter
+from dreamfusion.diffusion.guidance import Guidance
+from dreamfusion.diffusion.priors import Conditioning, ViewCondition
+from dreamfusion.embedded.unet import ToyUNet
 from dreamfusion.errors import UserError
-from dreamfusion.guidance import Guidance
 from dreamfusion.optimise import Diverged, advance, optimise, prompt_table, start
-from dreamfusion.priors import Conditioning, Known
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -72,17 +72,19 @@ def prior():
 
 def conditioning(prior, count: int) -> Conditioning:
     empty, text = (prior.embed([caption]).expand(count, -1, -1) for caption in ("", "chair"))
-    return Conditioning(text, empty, Known(), text.new_zeros(count, 0, *text.shape[1:]), text.new_zeros(count, 0))
+    return Conditioning(
+        text, empty, ViewCondition(), text.new_zeros(count, 0, *text.shape[1:]), text.new_zeros(count, 0)
+    )
 
 
 def distillation(law, scale: float = SCALE, draws: int = 1) -> Distillation:
     level = Constant((T + 0.5) / 1000)
-    return Distillation(law, Guidance(scale), UniformLevels(level, level), draws=draws)
+    return Distillation(law, Guidance(scale), UniformTimesteps(level, level), noise_samples=draws)
 
 
 def test_before_it_has_learnt_anything_vsd_is_csd_with_a_scale_of_one_less(prior):
     x, given, law = random(5, 3, 1, 1), conditioning(prior, 5), Vsd()
-    law.meet(prior, generator())
+    law.attach(prior, generator())
     got = distillation(law)(x, given, prior, 0.0, generator(1))
     wanted = distillation(Csd(), SCALE - 1)(x, given, prior, 0.0, generator(2))
     torch.testing.assert_close(got, wanted)
@@ -96,13 +98,13 @@ def renderings():
 
 def taught(law: Vsd, prior, renderings) -> Vsd:
     std, mean = renderings
-    law.meet(prior, generator())
+    law.attach(prior, generator())
     learner, pictures = torch.optim.Adam(law.parameters(), lr=law.rate), generator(1)
     for step in range(STEPS):
         learner.param_groups[0]["lr"] = law.rate * (1 - step / STEPS)
         x = mean + std * torch.randn(256, 3, 1, 1, generator=pictures)
         learner.zero_grad()
-        lessons = distillation(law).lessons(x, conditioning(prior, 256), prior, 0.0, pictures)
+        lessons = distillation(law).auxiliary_losses(x, conditioning(prior, 256), prior, 0.0, pictures)
         lessons["adapter"].backward()
         learner.step()
     return law
@@ -175,8 +177,8 @@ def test_an_adapted_network_is_the_one_with_merged_weights_and_is_itself_again_a
 
 def test_gradients_reach_the_adapter_and_nothing_else(prior):
     law, x = Vsd(), random(5, 3, 1, 1).requires_grad_()
-    law.meet(prior, generator())
-    distillation(law).lessons(x, conditioning(prior, 5), prior, 0.0, generator(1))["adapter"].backward()
+    law.attach(prior, generator())
+    distillation(law).auxiliary_losses(x, conditioning(prior, 5), prior, 0.0, generator(1))["adapter"].backward()
     assert law.adapter.up["layer"].grad.abs().max() > 0
     assert x.grad is None
     assert prior.network.layer.weight.grad is None
@@ -197,14 +199,14 @@ def test_a_network_in_half_precision_is_adapted_in_single():
 def test_a_prior_without_a_network_or_with_another_one_is_refused(prior):
     without = GaussianPrior(prior.means, STD, prior.schedule, 1)
     with pytest.raises(UserError, match=r"no network to adapt.*--distill"):
-        Vsd().meet(without, generator())
+        Vsd().attach(without, generator())
     law = Vsd()
-    assert law.meet(prior, generator())
-    assert not law.meet(prior, generator())
+    assert law.attach(prior, generator())
+    assert not law.attach(prior, generator())
     other = Linear(1.0, 1.0)
     other.layer = nn.Linear(7, 4)
     with pytest.raises(UserError, match="another prior"):
-        law.meet(replace(prior, network=other), generator())
+        law.attach(replace(prior, network=other), generator())
     with pytest.raises(UserError, match="rank"):
         Vsd(rank=0)
 
@@ -298,7 +300,7 @@ def test_a_gradient_of_the_adapter_that_is_no_number_stops_the_run(config, mixin
 
 
 def test_one_seed_is_one_run_and_rates_follow_the_schedule_of_all(config, mixing_prior):
-    config = replace(config, optimise=replace(config.optimise, rate=Constant(0.5)))
+    config = replace(config, optimise=replace(config.optimise, lr_schedule=Constant(0.5)))
     one, other = start(config, CPU), start(config, CPU)
     assert gone(one, mixing_prior, 4) == gone(other, mixing_prior, 4)
     assert_same(one, other)

@@ -3,6 +3,7 @@
 import math
 import signal
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -14,32 +15,27 @@ import trimesh
 from torch import Generator
 from torch.nn import functional as F
 
-from dreamfusion import cli, generate
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded import dataset, train, views
-from dreamfusion.embedded.card import make_card
-from dreamfusion.embedded.meshes import BALL, MeshRenderer, barycentric, load, main_colour
-from dreamfusion.embedded.network import GROUPS, STEPS, known_features, pooled, signal_share
-from dreamfusion.embedded.pipeline import new_parts, write
+from dreamfusion.diffusion.ddim import caption_conditioning, ddim
+from dreamfusion.diffusion.priors import ViewCondition, open_prior
+from dreamfusion.diffusion.view_words import ViewWords
+from dreamfusion.embedded import world
 from dreamfusion.embedded.sketch import SKETCH
-from dreamfusion.embedded.table import Noun, keepers, learned, names, nouns, shares
-from dreamfusion.embedded.train import (
-    TrainOptions,
-    advance,
-    learning_rate,
-    new_training,
-    pictures_seen,
-    restore,
-    save,
-)
-from dreamfusion.embedded.views import Views, build, open_views, random_cameras
+from dreamfusion.embedded.unet import GROUPS, STEPS, known_features, pooled, signal_share
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
-from dreamfusion.priors import Known, open_prior
-from dreamfusion.priors.sampling import caption_conditioning, ddim
-from dreamfusion.rays import cast
-from dreamfusion.views import ViewWords
+from dreamfusion.nerf.rays import cast
 from gaussian_prior import GaussianPrior, cosine_schedule
+from training import __main__ as cli
+from training import prior_data as dataset
+from training import prior_train as train
+from training import prior_views as views
+from training.meshes import BALL, MeshRenderer, barycentric, load, main_colour
+from training.nouns import Noun, holdout_rule, learned, names, nouns, shares
+from training.prior_card import make_card
+from training.prior_parts import new_parts, write
+from training.prior_train import TrainOptions, advance, learning_rate, new_training, pictures_seen, restore, save
+from training.prior_views import Views, build, open_views, random_cameras
 
 
 def generator(seed: int = 0) -> Generator:
@@ -171,17 +167,17 @@ def test_captions_name_the_side_that_the_prompt_table_would_name():
 
 def test_held_out_pairs_are_a_seventh_and_never_in_a_caption():
     table = nouns()
-    pairs = [(colour, noun) for colour in dataset.COLOURS for noun in names(table)]
+    pairs = [(colour, noun) for colour in world.COLOURS for noun in names(table)]
     assert 0.12 < sum(dataset.held_out(*pair) for pair in pairs) / len(pairs) < 0.18
     held = {
         dataset.described(row, colour, with_adjective)
-        for row, colour, with_adjective in product(table, dataset.COLOURS, (False, True))
+        for row, colour, with_adjective in product(table, world.COLOURS, (False, True))
         if dataset.held_out(colour, row.noun)
     }
     pictures, draw = dataset.Pictures(views_of_noise(len(learned(table)))), generator()
     captions = [caption for _ in range(20) for caption in pictures.batch(64, draw).captions]
     subjects = {caption.split(", ")[0] for caption in captions}
-    assert any(f"{c} " in subject for subject in subjects for c in dataset.COLOURS)
+    assert any(f"{c} " in subject for subject in subjects for c in world.COLOURS)
     assert not [subject for subject in subjects for name in held if f" {subject}".endswith(f" {name}")]
     words = {word.strip(",") for caption in captions for word in caption.split()}
     assert words <= set(dataset.vocabulary())
@@ -259,11 +255,17 @@ TABLE = [
 ]
 
 
+def in_this_process(mp_context):
+    """In place of processes, each of which would import torch for seconds."""
+    return ThreadPoolExecutor(1)
+
+
 def test_a_rendering_goes_on_where_it_stopped_and_never_opens_what_is_kept_from_the_prior(
     assets, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(views, "nouns", lambda: TABLE)
     build(assets, tmp_path / "whole", 3, 7, str)
+    monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
 
     def leave(line: str):
         raise KeyboardInterrupt(line)
@@ -294,18 +296,19 @@ def test_views_are_shared_evenly_by_the_meshes_of_a_noun_unless_these_are_too_ma
 def test_the_table_is_clean_and_keeps_meshes_by_its_rule():
     table = nouns()
     assert len(names(table)) >= 200
-    assert not set(names(table)) & {*dataset.COLOURS, *dataset.VIEW_WORDS.values()}
+    assert not set(names(table)) & {*world.COLOURS, *dataset.VIEW_WORDS.values()}
     assert len({row.file for row in table}) == len(table)
     assert {row.yaw_deg for row in table} <= {-90.0, 0.0, 90.0, 180.0}
     for noun in names(table):
         rows = [row for row in table if row.noun == noun]
         kept = {row.file: row.kept_from for row in rows if row.kept_from}
-        assert kept == keepers([row.file for row in rows])
+        assert kept == holdout_rule([row.file for row in rows])
         assert len(rows) < 3 or set(kept.values()) == {"prior", "judge"}
     adjectives = Counter(row.adjective for row in table if row.adjective)
     assert min(adjectives.values()) >= 5
     assert set(dataset.COLOURED) <= set(adjectives)
-    assert all({*row.noun.split(), *row.adjective.split()} <= set(dataset.vocabulary()) for row in table)
+    known = set(dataset.vocabulary())
+    assert all({*row.noun.split(), *row.adjective.split()} <= known for row in table)
 
 
 def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_stopped(
@@ -314,9 +317,10 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
     """The whole command on two meshes; Ctrl-C after the third step, then the same command again."""
     monkeypatch.setattr(dataset, "nouns", lambda: TABLE)
     monkeypatch.setattr(views, "nouns", lambda: TABLE)
-    monkeypatch.setattr(generate, "settle", lambda *_: None)  # it would change torch for all other tests
+    monkeypatch.setattr(runtime, "configure_torch", lambda *_, **__: None)  # it would change torch for all other tests
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=3, sketch_first=2, sheet_every=4))
     monkeypatch.setattr(train, "SHEET", ("an apple",))
+    monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
     real, steps = train.advance, []
 
     def advance_and_interrupt(*args):
@@ -327,7 +331,7 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
 
     monkeypatch.setattr(train, "advance", advance_and_interrupt)
     work, out = tmp_path / "work", tmp_path / "prior"
-    command = ["prior", "train", "--assets", str(assets), "--work", str(work), "--out", str(out)]
+    command = ["prior", "--assets", str(assets), "--work", str(work), "--out", str(out)]
     command += ["--steps", "5", "--batch", "2", "--threads", "1"]
     assert cli.run(command) == cli.INTERRUPTED
     assert "stopped after step 3" in capsys.readouterr().out
@@ -359,7 +363,7 @@ def test_the_written_folder_opens_and_predicts_what_was_trained(tmp_path):
         )
     write(parts, tmp_path, make_card(1, 2, 3.0))
     prior = open_prior(str(tmp_path))
-    eps = prior.predict_noise(noisy, t, prior.embed(captions), Known(pose, background, light, variety))
+    eps = prior.predict_noise(noisy, t, prior.embed(captions), ViewCondition(pose, background, light, variety))
     assert torch.allclose(prior.schedule.x0_from_eps(eps, noisy, t), clean, atol=0.02)  # half precision on disk
     assert prior.conditions == {"pose", "background", "light", "variety"}
     assert {"hamburger", "red", "the"} <= prior.vocabulary
@@ -369,7 +373,7 @@ def test_ddim_carries_noise_to_the_gaussian_it_stands_for():
     """For data N(mean, s^2) the probability flow takes z to mean + s z, whatever the guidance of equal captions."""
     mean = torch.full((3, 4, 4), 0.1)
     prior = GaussianPrior({"": mean}, 0.05, cosine_schedule(dtype=torch.float32), image_size=4)
-    given = caption_conditioning(prior, ["a"] * 2, Known())
+    given = caption_conditioning(prior, ["a"] * 2, ViewCondition())
     start = torch.randn((2, 3, 4, 4), generator=generator(5))
     end = ddim(prior, given, 200, 1.0, generator(5))
     assert torch.allclose(end, mean + 0.05 * start, atol=0.02)
@@ -429,26 +433,26 @@ def test_spoilt_pictures_differ_from_theirs_but_keep_a_plain_background():
     batch = dataset.Pictures(views_of_noise(58)).batch(100, generator())
     behind = (batch.background * 2 - 1)[:, :, None, None]
     empty = replace(batch, image=behind.expand_as(batch.image).contiguous())
-    assert torch.allclose(dataset.spoilt(empty, generator()), empty.image, atol=1e-6)
+    assert torch.allclose(dataset.degraded(empty, generator()), empty.image, atol=1e-6)
     half_way = replace(batch, image=empty.image + 0.1)  # one colour: nothing to blur
-    gain = (dataset.spoilt(half_way, generator()) - empty.image) / 0.1
+    gain = (dataset.degraded(half_way, generator()) - empty.image) / 0.1
     assert gain.amin() < 0
     assert gain.amax() > 1.1
     assert gain.mean().item() == pytest.approx(0.5, abs=0.1)
     assert gain[:, :, 1:].std((2, 3)).max() < 1e-5
     detail = (batch.image - behind).std((2, 3))
-    assert ((dataset.spoilt(batch, generator()) - behind).std((2, 3)) < detail).float().mean() > 0.8
+    assert ((dataset.degraded(batch, generator()) - behind).std((2, 3)) < detail).float().mean() > 0.8
 
 
 def test_the_denoiser_learns_from_as_many_spoilt_pictures_as_asked_for(monkeypatch):
     pictures, shown = dataset.Pictures(views_of_noise(58)), []
     training = new_training(TrainOptions(batch=64))
     denoise = training.parts.unet.denoise
-    monkeypatch.setattr(dataset, "spoilt", lambda batch, generator: torch.full_like(batch.image, 1e4))
+    monkeypatch.setattr(dataset, "degraded", lambda batch, generator: torch.full_like(batch.image, 1e4))
     monkeypatch.setattr(
         training.parts.unet, "denoise", lambda noisy, *told: shown.append(noisy) or denoise(noisy, *told)
     )
     for share in (0.0, 0.25, 1.0):
-        train.denoising_loss(training, pictures, TrainOptions(batch=64, spoilt=share))
+        train.denoising_loss(training, pictures, TrainOptions(batch=64, degraded=share))
     counts = [(noisy.abs().amax((1, 2, 3)) > 10).sum().item() for noisy in shown]
     assert counts == [0, pytest.approx(16, abs=8), 64]

@@ -1,9 +1,12 @@
 import math
 
+import pytest
 import torch
 
-from dreamfusion.fields import Gaussians
-from dreamfusion.fields.encoding import encoded_size, integrated, isotropic, positional
+from dreamfusion.nerf.fields import Gaussians
+from dreamfusion.nerf.fields.encoding import encoded_size, integrated, isotropic, positional
+
+pytestmark = pytest.mark.processor
 
 
 def places(count, seed=0):

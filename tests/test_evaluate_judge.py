@@ -16,19 +16,23 @@ import trimesh
 from PIL import Image
 from torch import Generator
 
-from dreamfusion import cli, generate
-from dreamfusion.embedded.dataset import COLOURS
-from dreamfusion.embedded.meshes import ColouredMesh, MeshRenderer
-from dreamfusion.embedded.table import Noun, nouns
+from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.judge import real, shipping, train, views
-from dreamfusion.evaluate.judge.accuracy import accuracy
-from dreamfusion.evaluate.judge.card import describe
 from dreamfusion.evaluate.judge.judge import WEIGHTS, considered, open_judge
 from dreamfusion.evaluate.judge.network import CUT, REACH, SIZE, cut_out, new_network
-from dreamfusion.evaluate.judge.pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
-from dreamfusion.evaluate.judge.train import TrainOptions, advance, new_training, restore, save
-from dreamfusion.evaluate.judge.views import SIDES, Counts, Views, random_cameras, random_stretches, seen_side
+from dreamfusion.evaluate.judge.sides import SIDES
+from dreamfusion.evaluate.judge.summary import describe
+from training import __main__ as cli
+from training import judge_real as real
+from training import judge_shipping as shipping
+from training import judge_train as train
+from training import judge_views as views
+from training.judge_accuracy import accuracy
+from training.judge_pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
+from training.judge_train import TrainOptions, advance, new_training, restore, save
+from training.judge_views import Counts, Views, random_cameras, random_stretches, seen_side
+from training.meshes import ColouredMesh, MeshRenderer
+from training.nouns import Noun, nouns
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDER = Path(str(resources.files("dreamfusion.evaluate.judge").joinpath("weights")))
@@ -268,6 +272,11 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     assert rates == pytest.approx([0.01, 0.5, 1.0, 0.5, 0.0])
 
 
+def in_this_process(mp_context):
+    """In place of processes, each of which would import torch for seconds."""
+    return ThreadPoolExecutor(1)
+
+
 def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_stopped(tmp_path, monkeypatch, capsys):
     """The whole command on three meshes; Ctrl-C after the second step, then the same command again."""
     (tmp_path / "meshes").mkdir()
@@ -279,7 +288,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     table += [Noun("chest", "long.glb", 0.0, kept_from="judge")]
     for module in (views, train, shipping):
         monkeypatch.setattr(module, "nouns", lambda: table)
-    monkeypatch.setattr(generate, "settle", lambda *_: None)  # it would change torch for all other tests
+    monkeypatch.setattr(runtime, "configure_torch", lambda *_, **__: None)  # it would change torch for all other tests
     counts = Counts(of_noun=4, at_least=1, kept=2, kept_mesh=2)
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=counts, batch=4))
     real_advance, steps = train.advance, []
@@ -292,7 +301,7 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
 
     monkeypatch.setattr(train, "advance", advance_and_interrupt)
     work, out = tmp_path / "work", tmp_path / "judge"
-    command = ["judge", "train", "--assets", str(tmp_path), "--work", str(work), "--out", str(out), "--steps", "3"]
+    command = ["judge", "--assets", str(tmp_path), "--work", str(work), "--out", str(out), "--steps", "3"]
     assert cli.run(command) == cli.INTERRUPTED
     assert not out.exists()
     assert cli.run(command) == 0
@@ -312,8 +321,9 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     }
     assert "new meshes, textureless (2 pictures)" in describe(out)
     other = tmp_path / "other"
+    monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
     begin = ["--start", str(out), "--seed", "8", "--learning-rate", "0"]
-    assert cli.run([*command[:4], "--work", str(tmp_path / "new"), "--out", str(other), "--steps", "1", *begin]) == 0
+    assert cli.run([*command[:3], "--work", str(tmp_path / "new"), "--out", str(other), "--steps", "1", *begin]) == 0
     begun = open_judge(folder=other)
     assert begun.card["training"] == {"steps": 4, "pictures": 16}
     for one, same in zip(judge.network.parameters(), begun.network.parameters(), strict=True):
@@ -321,12 +331,12 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     first, second = (views.open_views(folder).learn for folder in (work / "views-7", tmp_path / "new" / "views-8"))
     assert not torch.equal(first.alpha, second.alpha)  # another seed, other views
     with pytest.raises(UserError, match="there is no judge in"):
-        cli.run([*command[:4], "--work", str(work), "--start", str(tmp_path)])
+        cli.run([*command[:3], "--work", str(work), "--start", str(tmp_path)])
     with pytest.raises(UserError, match="must stay"):
-        cli.run([*command[:4], "--work", str(work), "--out", str(out), "--start", str(out)])
+        cli.run([*command[:3], "--work", str(work), "--out", str(out), "--start", str(out)])
     monkeypatch.setattr(shipping, "nouns", lambda: table[:1])
     with pytest.raises(UserError, match="knows other nouns"):
-        cli.run([*command[:4], "--work", str(work), "--start", str(out)])
+        cli.run([*command[:3], "--work", str(work), "--start", str(out)])
 
 
 def test_meshes_kept_from_the_judge_are_not_learned_from():
@@ -371,6 +381,7 @@ def test_scores_are_log_probabilities_of_noun_and_colour(judge):
         judge.score(images, ["a quasar"])
 
 
+@pytest.mark.processor
 def test_it_knows_real_things_when_it_sees_them(judge):
     """Twelve shaded evaluation views of meshes that it never learned from, in a file (`benchmarks/judge_golden.py`).
 

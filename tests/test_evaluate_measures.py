@@ -11,12 +11,12 @@ import torch
 from torch import Generator, Tensor
 
 from dreamfusion.config import Config
-from dreamfusion.embedded import dataset
-from dreamfusion.embedded.table import names, nouns
+from dreamfusion.config.presets import preset
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import suites
 from dreamfusion.evaluate.ablation import variants
 from dreamfusion.evaluate.captions import Meaning, meaning, require_meaning, without_colour
+from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, cameras, read_views, save_views
 from dreamfusion.evaluate.janus import fronts
 from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet, Opinion
@@ -24,9 +24,10 @@ from dreamfusion.evaluate.making import pictures_of
 from dreamfusion.evaluate.measure import Result, captions_of, figures, verdicts
 from dreamfusion.evaluate.r_precision import retrieved, wilson
 from dreamfusion.evaluate.report import Report, write_report
-from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS, cameras, read_views, save_views
-from dreamfusion.presets import preset
 from dreamfusion.provenance import prior_digest
+from training import prior_data as dataset
+from training import suite_rule
+from training.nouns import names, nouns
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROMPTS = ["a red car", "a blue car", "a frog", "an orange pig"]
@@ -272,18 +273,18 @@ def test_the_pages_tell_the_figures_of_the_report_and_of_the_judges_card():
 
 
 def test_the_suites_are_what_their_rule_says():
-    assert {name: suites.suite(name) for name in suites.choose(nouns())} == suites.choose(nouns())
+    assert {name: suites.suite(name) for name in suite_rule.choose(nouns())} == suite_rule.choose(nouns())
 
 
 def test_the_suites_hold_what_they_promise():
-    said = {name: [meaning(p, names(nouns())) for p in suites.suite(name)] for name in suites.choose(nouns())}
+    said = {name: [meaning(p, names(nouns())) for p in suites.suite(name)] for name in suite_rule.choose(nouns())}
     assert {name: len(found) for name, found in said.items()} == {
         "plain": 40, "seen": 20, "unseen": 20, "ablation": 10, "samples": 60,
     }  # fmt: skip
     known = set(dataset.vocabulary())
     for name, found in said.items():
         assert {word for prompt in suites.suite(name) for word in prompt.split()} <= known
-        assert not {one.noun for one in found} & set(suites.TUNED)
+        assert not {one.noun for one in found} & set(suite_rule.TUNED)
     assert all(dataset.held_out(one.colour, one.noun) for one in said["unseen"])
     assert not any(dataset.held_out(one.colour, one.noun) for one in said["seen"] + said["samples"] if one.colour)
     assert not {one.noun for one in said["plain"]} & {one.noun for one in said["seen"]}

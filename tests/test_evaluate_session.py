@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import pairwise
 from threading import Event
@@ -10,17 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamfusion import cli, generate
-from dreamfusion.config_text import to_json
+from dreamfusion import generate
+from dreamfusion.cli import main as cli
+from dreamfusion.config.presets import preset
+from dreamfusion.config.serialise import to_json
+from dreamfusion.diffusion.priors import open_prior
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import ablation, making, samples, session
+from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, read_views, save_views
 from dreamfusion.evaluate.making import Task, make, make_all, pictures_of
 from dreamfusion.evaluate.session import Session
 from dreamfusion.evaluate.suites import suite
-from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS, read_views, save_views
 from dreamfusion.optimise import prompt_table
-from dreamfusion.presets import preset
-from dreamfusion.priors import open_prior
 from dreamfusion.runs import RunFolder
 from test_evaluate_measures import PROMPTS, Says, StubJudge
 
@@ -28,7 +32,7 @@ from test_evaluate_measures import PROMPTS, Says, StubJudge
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch, disc_prior):
     """No process changes torch for the other tests, and every prior is a red disc."""
-    monkeypatch.setattr(generate, "settle", lambda *_: None)
+    monkeypatch.setattr(generate, "prepare_process", lambda *_: None)
     monkeypatch.setattr(generate, "open_parts", lambda config, *_: (disc_prior, prompt_table(config, disc_prior)))
 
 
@@ -107,7 +111,7 @@ def test_what_is_there_is_not_made_again(task):
 
 
 def test_another_run_in_the_folder_is_not_taken_for_this_one(task):
-    generate.begin(task.config, task.folder)
+    generate.create_run(task.config, task.folder)
     making._require_same(replace(task, config=replace(task.config, threads=7, device="auto")))
     with pytest.raises(UserError, match="other settings"):
         make_all([replace(task, config=replace(task.config, steps=99))], 1, print, never)
@@ -119,10 +123,53 @@ def test_runs_are_made_in_processes_until_they_are_stopped(task, tmp_path):
     told = list[str]()
     problems = make_all([unknown], 1, told.append, never)
     assert "quasar" in problems[task.folder]
-    assert "1/1  a quasar" in told[0]
+    assert told[0] == "1 of 1 runs to make, 1 at a time"
+    assert "1/1  a quasar" in told[1]
     others = [replace(task, folder=tmp_path / f"{index}") for index in range(3)]
     make_all(others, 1, told.append, lambda: True)
     assert not any(pictures_of(other.folder).exists() for other in others)
+
+
+def test_a_worker_that_is_told_to_end_saves_its_run_first(task, monkeypatch):
+    """And one that has nothing to save ends at once."""
+    signals, before = [], signal.getsignal(signal.SIGTERM)
+    asked = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(making, "make", lambda task, stop: [signal.raise_signal(signal.SIGTERM), str(stop.is_set())][1])
+    monkeypatch.setattr(making.signal, "raise_signal", _once(signals))
+    monkeypatch.setattr(making, "MOMENT", 0.1)
+    worker, told = making._Worker(), Event()
+    try:
+        worker.listen(told)
+        assert not worker.is_set()
+        assert worker.make(task) == "True"
+        assert signals == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        told.set()
+        assert worker.make(task) == "True"
+        assert signals == [signal.SIGTERM] * 2  # its own `make`'s, no other: the first process ends the pool
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, asked)
+
+
+def _once(signals):
+    """The first signal arrives, the others, which would end this process, are noted."""
+    arrive, left = signal.raise_signal, [True]
+
+    def signalled(number):
+        if left and left.pop():
+            arrive(number)
+        else:
+            signals.append(number)
+
+    return signalled
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path):
+    killed = Future()
+    killed.set_exception(BrokenProcessPool())
+    assert "out of memory" in making._outcome(killed, never)
+    assert making._outcome(killed, lambda: True) == "stopped"
 
 
 # Sessions
@@ -184,7 +231,7 @@ def test_nothing_is_reported_of_a_suite_that_was_stopped(opened):
 
 
 def test_run_folders_are_judged_as_they_are(opened, task):
-    generate.begin(replace(task.config, prompt=PROMPTS[0]), task.folder)
+    generate.create_run(replace(task.config, prompt=PROMPTS[0]), task.folder)
     files = session.judge_folders(opened, [task.folder], PROMPTS, print)
     numbers = json.loads(files[0].read_text())
     assert numbers["facts"]["captions"] == 4
@@ -195,7 +242,7 @@ def test_run_folders_are_judged_as_they_are(opened, task):
 
 
 def test_a_session_shares_the_cores_among_its_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "available_cores", lambda: 8)
+    monkeypatch.setattr(session, "available_cores", lambda: 8)
     monkeypatch.setattr(session, "open_scorer", lambda *_: Says(1.0, 0.0))
     changes = {"seed": 3, "conditions": "no-camera"}
     assert session.new_session(tmp_path, "judge", changes, 0).jobs == 8
@@ -283,4 +330,4 @@ def test_bad_input_is_refused_in_a_line(arguments, message, capsys, monkeypatch,
 def test_judge_needs_to_be_told_what(capsys):
     with pytest.raises(SystemExit):
         cli.main(["judge"])
-    assert "judge info or judge train" in capsys.readouterr().err
+    assert "dreamfusion judge info" in capsys.readouterr().err

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from dreamfusion import build
-from dreamfusion.background import Solid
 from dreamfusion.cameras import OrbitSampler, orbit
 from dreamfusion.config import SolidBackground
-from dreamfusion.lights import albedo_only, headlight
-from dreamfusion.occupancy import Occupancy, OccupancyOptions
-from dreamfusion.presets import preset
-from dreamfusion.render import RenderOptions, render
-from dreamfusion.scene import Scene
+from dreamfusion.config.presets import preset
+from dreamfusion.lights import albedo_only, key_light
+from dreamfusion.nerf.background import Solid
+from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.render import RenderOptions, render
+from dreamfusion.nerf.scene import Scene
 from reference.analytic_fields import SoftBall
 from reference.dense_render import dense_render
 
@@ -34,7 +34,7 @@ def camera(azimuth_deg, size=32):
 @pytest.fixture(scope="module")
 def trained():
     """A grid field that has learned, with the fast preset's options, to look like a coloured ball with a soft edge."""
-    options = build.recipe(preset("fast")).look
+    options = build.recipe(preset("fast")).train_render
     cells = OccupancyOptions(cells=32)
     target = Scene(SoftBall(0.5, 30.0), Solid(), Occupancy(cells, 1.0), 1.0)
     scene = build.scene(replace(preset("fast").scene, background=SolidBackground()), seeded())
@@ -45,7 +45,7 @@ def trained():
         if step % 8 == 0:
             scene.occupancy.update(field, generator)
         cameras = views(2, 32, generator)
-        light = headlight(cameras, white=False) if step % 2 else albedo_only(2)
+        light = key_light(cameras, textureless=False) if step % 2 else albedo_only(2)
         with torch.no_grad():
             wanted = render(target, cameras, light, RenderOptions(samples=96), generator).rgb
         optimiser.zero_grad()
@@ -59,7 +59,7 @@ def trained():
 
 def fast(scene, cameras, light, towards):
     """Picture and gradients of the fast preset, both averaged over 16 draws of its jitter."""
-    options, generator = build.recipe(preset("fast")).look, seeded(2)
+    options, generator = build.recipe(preset("fast")).train_render, seeded(2)
     pictures = [render(scene, cameras, light, options, generator).rgb for _ in range(16)]
     mean = torch.stack(pictures).mean(0)
     return pictures[0].detach(), mean.detach(), torch.autograd.grad((mean * towards).sum(), list(scene.parameters()))
@@ -72,7 +72,7 @@ def psnr(a, b):
 @pytest.mark.parametrize("lit", [False, True])
 def test_fast_preset_shows_and_learns_what_dense_sampling_does(trained, lit):
     cameras = camera(40)
-    light = headlight(cameras, white=False) if lit else albedo_only(1)
+    light = key_light(cameras, textureless=False) if lit else albedo_only(1)
     towards = torch.randn(1, 32, 32, 3, generator=seeded(3))
     dense, _ = dense_render(trained, cameras, light, DENSE, torch.ones(1, 3))
     expected = torch.autograd.grad((dense * towards).sum(), list(trained.parameters()))

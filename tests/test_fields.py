@@ -4,14 +4,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion.fields import Field, Gaussians, SurfaceField, prepared, surface
-from dreamfusion.fields.density import DensityLaw, Exp, GaussianBlob, Softplus
-from dreamfusion.fields.grid import GridField, GridFieldOptions, refined
-from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
-from dreamfusion.fields.trilinear import corners, interpolate
 from dreamfusion.geometry import normalise
+from dreamfusion.nerf.fields import Field, Gaussians, SurfaceField, precomputed, surface
+from dreamfusion.nerf.fields.density import DensityActivation, Exp, GaussianBlob, Softplus
+from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions, refined
+from dreamfusion.nerf.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.nerf.fields.trilinear import corners, interpolate
 from reference.analytic_fields import SoftBall, trilinear
 from reference.paper_mlp import paper_mlp
+
+pytestmark = pytest.mark.processor
 
 SMALL = GridFieldOptions(radius=1.5, cells=(2, 4, 8), colour_cells=(2, 4, 8), features=2, hidden=4)
 
@@ -43,7 +45,7 @@ def rough(options=SMALL, dtype=torch.float64):
 
 
 def test_exp_is_exp_up_to_its_limit_then_a_straight_line():
-    act, x = Exp(shift=-1.0, limit=3.0), torch.tensor([-50.0, 0.0, 3.99, 5.0, 1000.0], requires_grad=True)
+    act, x = Exp(bias=-1.0, clamp=3.0), torch.tensor([-50.0, 0.0, 3.99, 5.0, 1000.0], requires_grad=True)
     density = act(x)
     assert torch.allclose(density[:3], torch.exp(x[:3] - 1))
     assert torch.allclose(density[3:], math.e**3 * torch.tensor([2.0, 997.0]))
@@ -52,7 +54,7 @@ def test_exp_is_exp_up_to_its_limit_then_a_straight_line():
 
 
 def test_softplus_has_its_asymptotes():
-    act = Softplus(shift=-2.0, scale=3.0)
+    act = Softplus(bias=-2.0, scale=3.0)
     density = act(torch.tensor([-100.0, 2.0, 102.0]))
     assert torch.allclose(density, torch.tensor([0.0, 3 * math.log(2), 300.0]))
 
@@ -71,8 +73,8 @@ def test_blob_has_the_papers_numbers():
 def test_the_blob_can_be_added_on_either_side_of_the_activation():
     place, logit = torch.tensor([[0.0, 0.2, 0.0]]), torch.tensor([0.3])
     blob = 5 * math.exp(-0.5)
-    on_logit = DensityLaw()(logit, place)
-    on_density = DensityLaw(blob_on="density")(logit, place)
+    on_logit = DensityActivation()(logit, place)
+    on_density = DensityActivation(blob_on="density")(logit, place)
     assert on_logit.item() == pytest.approx(math.exp(0.3 + blob), rel=1e-5)
     assert on_density.item() == pytest.approx(math.exp(0.3) + blob, rel=1e-5)
 
@@ -87,9 +89,9 @@ def test_the_papers_field_is_its_formula_place_by_place(order):
     with torch.no_grad():
         for parameter in field.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=seeded(parameter.numel())).double())
-    field.focus(0.03)
+    field.set_variance(0.03)
     at = points(6, 0.5, dtype=torch.float64)
-    matter = field.matter(at)
+    matter = field.evaluate(at)
     for place, density, albedo in zip(at.mean, matter.density, matter.albedo, strict=True):
         logit, expected = paper_mlp(field.state_dict(), place, 0.03, 4, 2, order)
         blob = 5 * torch.exp(-place.square().sum() / (2 * 0.2**2))
@@ -103,7 +105,7 @@ def test_the_papers_field_is_as_sharp_as_it_was_told_whatever_it_is_asked():
     wide = replace(at, var=torch.full_like(at.var, 0.1))
     assert torch.equal(field.density(at), field.density(wide))
     before = field.density(at)
-    field.focus(1e-4)
+    field.set_variance(1e-4)
     assert not torch.allclose(field.density(at), before, rtol=1e-4)
     again = MipMlp(MipMlpOptions(levels=6, blocks=1, width=16), seeded(1))
     again.load_state_dict(field.state_dict())  # its sharpness is part of its state
@@ -121,7 +123,7 @@ def both_fields():
 @pytest.mark.parametrize("field", both_fields(), ids=["grid", "mip_mlp"])
 def test_density_alone_agrees_with_matter_and_surface(field):
     at = points(40, 1.0)
-    matter, with_normals = field.matter(at), surface(field, at, create_graph=False)
+    matter, with_normals = field.evaluate(at), surface(field, at, create_graph=False)
     assert torch.allclose(field.density(at), matter.density)
     assert torch.allclose(with_normals.density, matter.density)
     assert torch.allclose(with_normals.albedo, matter.albedo)
@@ -130,7 +132,7 @@ def test_density_alone_agrees_with_matter_and_surface(field):
 @pytest.mark.parametrize("field", both_fields(), ids=["grid", "mip_mlp"])
 def test_first_picture_is_a_grey_blob(field):
     at = points(300, 1.0)
-    matter = field.matter(at)
+    matter = field.evaluate(at)
     assert (matter.albedo - 0.5).abs().max() < 0.15
     peak = field.density(Gaussians(mean=torch.zeros(1, 3), var=torch.zeros(1, 3)))
     assert peak > 20 * matter.density[at.mean.norm(dim=-1) > 0.9].max()
@@ -151,8 +153,8 @@ def test_first_weights_come_from_the_generator_alone(field):
     other = type(field)(field.options, seeded(1))
     at = points(5, 1.0)
     fresh = type(field)(field.options, seeded())
-    assert torch.equal(twin.matter(at).albedo, fresh.matter(at).albedo)
-    assert not torch.equal(twin.matter(at).albedo, other.matter(at).albedo)
+    assert torch.equal(twin.evaluate(at).albedo, fresh.evaluate(at).albedo)
+    assert not torch.equal(twin.evaluate(at).albedo, other.evaluate(at).albedo)
 
 
 def test_who_brings_its_own_normals():
@@ -175,7 +177,7 @@ def test_grid_field_is_the_sum_of_its_levels():
     features = torch.cat([trilinear(level.permute(3, 0, 1, 2), place) for level in field.features], dim=-1)
     hidden = torch.nn.functional.silu(features @ field.hide.weight.T + field.hide.bias)
     albedo = torch.sigmoid(hidden @ field.to_albedo.weight.T + field.to_albedo.bias)
-    assert torch.allclose(field.matter(at).albedo, albedo)
+    assert torch.allclose(field.evaluate(at).albedo, albedo)
 
 
 def test_grid_field_passes_gradcheck():
@@ -210,7 +212,7 @@ def test_colour_can_change_within_a_density_cell():
     optimiser = torch.optim.Adam(field.parameters(), 3e-2)
     for _ in range(60):
         optimiser.zero_grad()
-        error = (field.matter(at).albedo - band[:, None]).square().mean()
+        error = (field.evaluate(at).albedo - band[:, None]).square().mean()
         error.backward()
         optimiser.step()
     assert error < 0.03
@@ -238,7 +240,7 @@ def test_grid_normals_of_a_blob_are_radial():
 
 
 def test_grid_normals_are_differences_one_cell_apart():
-    field = rough(replace(SMALL, activation=Exp(limit=100.0)))
+    field = rough(replace(SMALL, activation=Exp(clamp=100.0)))
     cell = 2 * SMALL.radius / SMALL.cells[-1]
     at = points(20, SMALL.radius - 1.01 * cell, dtype=torch.float64)
 
@@ -315,12 +317,14 @@ def test_a_prepared_grid_answers_like_the_sum_of_its_levels_with_and_without_gra
     place = at.mean / SMALL.radius
     logit = sum(SMALL.detail**i * trilinear(level, place)[:, 0] for i, level in enumerate(field.logits))
     expected = SMALL.activation(logit)
-    merged = prepared(field)
+    merged = precomputed(field)
     with torch.no_grad():  # another path
         assert torch.allclose(merged.density(at), expected)
-    asked = merged.density(at).sum() + 2 * merged.matter(at).density.sum() + 3 * surface(merged, at, True).density.sum()
+    asked = (
+        merged.density(at).sum() + 2 * merged.evaluate(at).density.sum() + 3 * surface(merged, at, True).density.sum()
+    )
     ours = torch.autograd.grad(asked, list(field.logits))
     theirs = torch.autograd.grad(6 * expected.sum(), list(field.logits))
     assert all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))
     network = MipMlp(MipMlpOptions(levels=2, blocks=1, width=8), seeded())
-    assert prepared(network) is network
+    assert precomputed(network) is network

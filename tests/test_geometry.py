@@ -5,6 +5,8 @@ import torch
 
 from dreamfusion.geometry import angles_of, intersect_ball, intersect_box, look_at, normalise, spherical
 
+pytestmark = pytest.mark.processor
+
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -155,5 +157,6 @@ def test_points_between_near_and_far_are_the_points_in_the_box():
     points = origin[:, None] + t[..., None] * direction[:, None]
     inside = ((points >= low) & (points <= high)).all(-1)
     between = (t >= near[:, None]) & (t <= far[:, None])
-    assert torch.equal(inside, between)
-    assert inside.any()
+    on_a_face = torch.stack([points - low, points - high]).abs().amin((0, -1)) < 1e-5  # rounding decides there
+    assert (on_a_face | (inside == between)).all()
+    assert (inside & ~on_a_face).any()

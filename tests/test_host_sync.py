@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dreamfusion
+from dreamfusion.diffusion.priors import open_prior
 from dreamfusion.optimise import advance, prompt_table, start
-from dreamfusion.priors import open_prior
 
 PACKAGE = Path(dreamfusion.__file__).parent
 OUTSIDE = ("", "")
@@ -32,10 +32,10 @@ INDEXED = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_
 ALLOWED = {
     ("geometry.py", "look_at"): "cameras are drawn on the CPU and then moved",
     ("lights.py", "__call__"): "so are lights",
-    ("samples.py", "cut"): "packing: rays that pass by all matter cost nothing",
-    ("samples.py", "_child"): "a seed, drawn on the CPU",
-    ("samples.py", "occupied"): "packing: samples in empty space cost nothing",
-    ("samples.py", "__getitem__"): "packing: samples that nobody sees cost nothing (twice a step)",
+    ("sampling.py", "sample_rays"): "packing: rays that pass by all matter cost nothing",
+    ("sampling.py", "_child"): "a seed, drawn on the CPU",
+    ("sampling.py", "prune_empty"): "packing: samples in empty space cost nothing",
+    ("sampling.py", "__getitem__"): "packing: samples that nobody sees cost nothing (twice a step)",
     ("optimise.py", "advance"): "the step's numbers, read once, to stop before an infinity reaches the parameters",
 }
 
@@ -87,7 +87,7 @@ def test_a_step_waits_for_the_device_only_where_it_says_why(prior, tiny_config, 
             advance(run, judge, prompts)
     assert set(watch.waited) == set(ALLOWED)
     assert watch.waited.count(("optimise.py", "advance")) == config.steps
-    packing = sum(file == "samples.py" and name != "_child" for file, name in watch.waited)
+    packing = sum(file == "sampling.py" and name != "_child" for file, name in watch.waited)
     assert packing <= 4 * config.steps
 
 

@@ -2,13 +2,16 @@
 
 import ast
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from beartype import beartype
+from jaxtyping import jaxtyped
 
 from dreamfusion.geometry import normalise
-from dreamfusion.rays import Gaussians
+from dreamfusion.nerf.rays import Gaussians
 
 PACKAGE = Path(__file__).parents[1] / "src" / "dreamfusion"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -18,7 +21,7 @@ FILE_LINES, FUNCTION_LINES = 300, 60
 
 # Where a library that is not in `dependencies` may be imported, and only inside functions or optional modules.
 OPTIONAL = {
-    "embreex": ("embedded/",),
+    "embreex": (),
     "pxr": ("mesh/usdz.py",),
     "fastapi": (),
     "ray": (),
@@ -47,6 +50,46 @@ def test_a_wrong_shape_raises():
         Gaussians(mean=torch.zeros(5, 3), var=torch.zeros(4, 3))
     with pytest.raises(Exception, match=r"normalise|shape|type"):
         normalise("up")  # type: ignore[arg-type]  # the point of it
+
+
+WARNING = """
+import warnings
+def warn(level: int):
+    warnings.warn("mind this", DeprecationWarning, stacklevel=level)
+def use(function, level: int):
+    function(level)
+"""
+
+
+def module_that_warns(name: str) -> dict:
+    module = {"__name__": name}
+    exec(WARNING, module)
+    return module
+
+
+OURS = ["dreamfusion", "dreamfusion.mesh.texture", *sorted(path.stem for path in Path(__file__).parent.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_warning_that_our_code_causes_is_an_error(name):
+    ours, theirs = module_that_warns(name), module_that_warns("skimage.measure")
+    for cause in (
+        lambda: ours["warn"](1),
+        lambda: ours["use"](ours["warn"], 2),
+        lambda: ours["use"](theirs["warn"], 2),  # as libraries do with what their callers should mend
+        lambda: jaxtyped(typechecker=beartype)(ours["warn"])(2),
+    ):
+        with pytest.raises(DeprecationWarning, match="mind this"):
+            cause()
+
+
+@pytest.mark.parametrize("name", ["skimage.measure", "torch.nn", "importlib._bootstrap"])
+def test_a_warning_between_other_people_s_modules_is_shown(name):
+    theirs = module_that_warns(name)
+    with warnings.catch_warnings(record=True) as caught:
+        theirs["warn"](1)
+        theirs["use"](theirs["warn"], 2)
+    assert [str(warning.message) for warning in caught] == ["mind this"] * 2
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -7,7 +7,9 @@ import torch
 from dreamfusion.cameras import Cameras, orbit, turntable
 from dreamfusion.errors import UserError
 from dreamfusion.geometry import normalise
-from dreamfusion.lights import Light, LightSampler, albedo_only, headlight
+from dreamfusion.lights import Light, LightSampler, albedo_only, key_light
+
+pytestmark = pytest.mark.processor
 
 MANY = 20_000
 
@@ -25,7 +27,7 @@ def test_the_run_begins_with_albedo_only() -> None:
     early = draw(LightSampler(), 999 / 15000)
     assert early.ambient.eq(1).all()
     assert early.diffuse.eq(0).all()
-    assert not early.white.any()
+    assert not early.textureless.any()
     assert draw(LightSampler(), 1000 / 15000).diffuse.gt(0).any()
 
 
@@ -34,14 +36,14 @@ def test_later_the_three_kinds_of_picture_have_the_papers_shares() -> None:
     lit = light.diffuse > 0
     torch.testing.assert_close(light.ambient, torch.where(lit, 0.1, 1.0))
     torch.testing.assert_close(light.diffuse, torch.where(lit, 0.9, 0.0))
-    assert not (light.white & ~lit).any()
+    assert not (light.textureless & ~lit).any()
     assert lit.double().mean().item() == pytest.approx(0.75, abs=0.012)
-    assert light.white.double().mean().item() == pytest.approx(0.375, abs=0.012)
+    assert light.textureless.double().mean().item() == pytest.approx(0.375, abs=0.012)
 
 
 def test_every_number_is_a_field() -> None:
     light = draw(LightSampler(albedo_until=0.0, shaded=1.0, textureless=0.0, ambient=0.4, diffuse=0.6), 0.0, 100)
-    assert not light.white.any()
+    assert not light.textureless.any()
     torch.testing.assert_close(light.ambient, torch.full((100,), 0.4))
     torch.testing.assert_close(light.diffuse, torch.full((100,), 0.6))
 
@@ -51,7 +53,9 @@ def test_distances_are_uniform_and_independent_of_the_kind() -> None:
     distance = light.position.norm(dim=-1)
     place = (distance.sort().values - 0.8) / 0.7
     assert (place - torch.linspace(0, 1, MANY)).abs().max() < 1.95 / math.sqrt(MANY)
-    assert distance[light.white].mean().item() == pytest.approx(distance[~light.white].mean().item(), abs=0.02)
+    assert distance[light.textureless].mean().item() == pytest.approx(
+        distance[~light.textureless].mean().item(), abs=0.02
+    )
 
 
 def test_directions_are_normal_about_the_camera() -> None:
@@ -85,25 +89,25 @@ def test_albedo_only_leaves_the_albedo_as_it_is() -> None:
     cosine = torch.linspace(-1, 1, 3)
     shown = 0.37 * (light.ambient + light.diffuse * cosine.clamp_min(0))
     torch.testing.assert_close(shown, torch.full((3,), 0.37))
-    assert not light.white.any()
+    assert not light.textureless.any()
 
 
 @pytest.mark.parametrize("white", [False, True])
 def test_headlight_stands_above_and_to_the_right_of_each_camera_and_never_overexposes(white: bool) -> None:
     cameras = turntable(8, 0.4, 3.0, 0.7, 16)
-    light = headlight(cameras, white)
+    light = key_light(cameras, white)
     in_camera = torch.einsum("bji,bj->bi", cameras.pose[:, :3, :3], light.position - cameras.position)
     assert (in_camera[:, :2] > 0.5).all()
     assert in_camera[:, 2].abs().max() < 1e-5
     torch.testing.assert_close(light.ambient + light.diffuse, torch.ones(8))
-    assert light.white.tolist() == [white] * 8
+    assert light.textureless.tolist() == [white] * 8
 
 
 def test_a_sub_range_keeps_the_views() -> None:
     light = draw(LightSampler(), count=9)
     part = light[2:5].to("cpu")
     assert len(part) == 3
-    assert torch.equal(part.white, light.white[2:5])
+    assert torch.equal(part.textureless, light.textureless[2:5])
     assert torch.equal(part.position, light.position[2:5])
     assert torch.equal(part.ambient, light.ambient[2:5])
 
@@ -111,10 +115,10 @@ def test_a_sub_range_keeps_the_views() -> None:
 def test_lights_all_around_turn_with_the_cameras():
     """A turned camera sees its light where the first one sees its own."""
     cameras = orbit(torch.tensor([0.3, 2.0]), torch.tensor([0.2, 0.6]), torch.full((2,), 3.0), torch.full((2,), 0.7), 8)
-    light = headlight(cameras, white=True)
+    light = key_light(cameras, textureless=True)
     around, turned = light.around(4), cameras.around(4)
     inside = (around.position[:, None] @ turned.pose[:, :3, :3])[:, 0]
     torch.testing.assert_close(inside, inside[::4].repeat_interleave(4, 0))
     assert torch.equal(around.position[::4], light.position)
     assert len(around) == 8
-    assert bool(around.white.all())
+    assert bool(around.textureless.all())

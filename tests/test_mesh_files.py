@@ -21,9 +21,9 @@ from dreamfusion.errors import UserError
 from dreamfusion.mesh import (
     TextureOptions,
     bake,
+    density_grid,
     export,
     glb_bytes,
-    lattice,
     linear_from_srgb,
     paint,
     simplified,
@@ -150,7 +150,7 @@ def test_glb_passes_the_khronos_validator(change: dict[str, Any], tmp_path: Path
 
 def test_a_baked_mesh_and_a_composed_scene_pass_the_khronos_validator(tmp_path: Path) -> None:
     scene = scene_of(soft_ball(0.6))
-    body = simplified(surface(lattice(scene, 32), 50.0), 600)
+    body = simplified(surface(density_grid(scene, 32), 50.0), 600)
     export(bake(paint(body, scene), scene, TextureOptions(64, normal_map=True)), tmp_path / "ball.glb", EXTRAS)
     export(lopsided(), tmp_path / "thing.glb", EXTRAS)
     assets = [{"file": "ball.glb"}, {"file": "thing.glb", "height": 2}, {"file": "ball.glb", "position": [1, 0, 0]}]

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 import trimesh
 from torch import Generator
@@ -12,7 +13,9 @@ from dreamfusion.geometry import intersect_ball
 from dreamfusion.mesh import Mesh
 from dreamfusion.mesh.agreement import overlap, psnr, silhouettes
 from dreamfusion.mesh.rasterise import cover, first_hits
-from dreamfusion.rays import cast
+from dreamfusion.nerf.rays import cast
+
+pytestmark = pytest.mark.processor
 
 
 def test_a_pixel_is_covered_by_the_triangles_that_its_centre_is_in() -> None:

@@ -13,7 +13,7 @@ from dreamfusion.mesh import (
     Mesh,
     TextureOptions,
     bake,
-    lattice,
+    density_grid,
     linear_from_srgb,
     paint,
     simplified,
@@ -21,16 +21,18 @@ from dreamfusion.mesh import (
     surface,
 )
 from dreamfusion.mesh.rasterise import cover
-from dreamfusion.mesh.texture import in_axes
+from dreamfusion.mesh.texture import to_tangent_space
 from dreamfusion.mesh.triangles import split, tangents, vertex_normals
-from dreamfusion.scene import Scene
+from dreamfusion.nerf.scene import Scene
 from mesh_scenes import ball, bell, by_place, scene_of, soft_ball
+
+pytestmark = pytest.mark.processor
 
 SIZE = 128
 
 
 def of(scene: Scene, level: float = 25.0, faces: int = 1200) -> Mesh:
-    return simplified(surface(lattice(scene, 40), level), faces)
+    return simplified(surface(density_grid(scene, 40), level), faces)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_what_lies_outside_and_deep_inside_does_not_colour_the_surface() -> None
         return torch.where(radius > 0.62, green, torch.where(radius > 0.5, red, blue))
 
     scene = scene_of(ball(0.6, (0.0, 0.0, 0.0), 300.0), red_skin)
-    mesh = paint(surface(lattice(scene, 40), 150.0), scene)
+    mesh = paint(surface(density_grid(scene, 40), 150.0), scene)
     assert mesh.colours is not None
     assert np.abs(mesh.colours - np.array([1, 0, 0])).max() < 0.01
 
@@ -79,7 +81,7 @@ def test_what_no_rendering_shows_does_not_colour_the_surface() -> None:
 
     scene = scene_of(lambda points: torch.full_like(points[:, 0], 300.0), hidden)
     scene.occupancy.occupied.view(8, 8, 8)[..., 6:] = False  # x above 0.5
-    mesh = paint(surface(lattice(scene, 40), 150.0), scene)
+    mesh = paint(surface(density_grid(scene, 40), 150.0), scene)
     assert mesh.colours is not None
     assert np.abs(mesh.colours - red.numpy()).max() < 0.01
 
@@ -167,19 +169,52 @@ def test_faces_that_cancel_leave_whole_frames() -> None:
     assert np.abs(frame[:, 1]).max() < 1e-6
 
 
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("turn", [0.1, 1.0, 2.5])
+def test_faces_that_cancel_but_for_rounding_leave_whole_frames(turn: float, size: float) -> None:
+    """Fans of triangles and their backs, whose sums round, in every size."""
+    angle = turn + np.arange(7) * 0.9
+    rim = np.stack([np.cos(angle), np.sin(angle), 0.3 * angle], 1)
+    vertices = (size * np.r_[[[0.1, 0.2, 0.3]], rim]).astype(np.float32)
+    fan = np.array([[0, i, i + 1] for i in range(1, 7)])
+    faces = np.r_[fan, fan[::-1, ::-1]]
+    mesh = Mesh(vertices, faces, uv=np.random.default_rng(0).random((len(faces), 3, 2)).astype(np.float32))
+    assert np.array_equal(vertex_normals(mesh), np.tile([0, 1, 0], (8, 1)))
+    frame = tangents(mesh, split(mesh))
+    assert np.linalg.norm(frame[:, :3], axis=1) == pytest.approx(1)
+    assert np.abs(frame[:, 1]).max() < 1e-6
+    one_sided = vertex_normals(Mesh(vertices, fan))
+    assert np.linalg.norm(one_sided, axis=1) == pytest.approx(1)
+    assert one_sided[0] == pytest.approx(vertex_normals(Mesh(vertices / size, fan))[0], abs=1e-4)
+
+
 def test_normals_in_axes_invert_their_sum_and_flat_is_what_has_none() -> None:
     axes = torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0))
     normal = torch.nn.functional.normalize(torch.randn(5, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
     axes[1, :, 2] = axes[1, :, 1]
     axes[2] = 0
     normal[3] = 0
-    found = in_axes(axes, normal)
+    found = to_tangent_space(axes, normal)
     assert torch.equal(found[1:4], torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3))
     for number in (0, 4):
         assert torch.allclose(
             torch.nn.functional.normalize(axes[number] @ found[number], dim=0), normal[number], atol=1e-4
         )
     assert torch.allclose(found.norm(dim=-1), torch.ones(5))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("lean", [0.0, 1e-7, 1e-5, 1e-3, 0.1])
+def test_axes_that_nearly_lie_in_a_plane_give_their_own_normal_or_the_flat_one(lean: float, scale: float) -> None:
+    """Whether axes span space depends on their directions alone; turned by rotations, all rounding differs."""
+    turns = torch.linalg.qr(torch.randn(200, 3, 3, generator=torch.Generator().manual_seed(0))).Q
+    frame = torch.tensor([[1.0, 0, 1], [0, 1, 0], [lean, 0, 0]]).expand(200, 3, 3)
+    normal = torch.tensor([0.6, 0.8, 0]) + 0.3 * torch.tensor([lean, 0, 0])
+    lengths = scale * torch.tensor([1.0, 0.01, 3.0])
+    found = to_tangent_space(turns @ frame * lengths, (turns @ normal[:, None])[..., 0])
+    expected = torch.tensor([0.0, 80.0, 0.2]) if lean > 1e-4 else torch.tensor([0.0, 0.0, 1.0])
+    expected = torch.nn.functional.normalize(expected, dim=0)
+    assert (found - expected).norm(dim=-1).max() < 0.01
 
 
 def test_baked_light_comes_from_above_and_is_said_to_be_there() -> None:
@@ -199,7 +234,7 @@ def test_baked_light_comes_from_above_and_is_said_to_be_there() -> None:
 
 def test_a_soft_body_is_painted_with_what_rays_see_in_it() -> None:
     scene = scene_of(bell(30.0, 0.3))
-    mesh = paint(surface(lattice(scene, 32), 3.0), scene)
+    mesh = paint(surface(density_grid(scene, 32), 3.0), scene)
     assert mesh.colours is not None
     inner = by_place(torch.from_numpy(mesh.vertices * 0.96)).numpy()  # some 0.025 below the surface
     assert np.abs(mesh.colours - inner).max() < 0.01

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from dreamfusion.priors import NoiseSchedule, Prediction
+from dreamfusion.diffusion.priors import NoiseSchedule, Prediction
 from gaussian_prior import cosine_schedule
+
+pytestmark = pytest.mark.processor
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_what_is_no_noise_is_refused(sigma):
 @pytest.fixture
 def straight() -> NoiseSchedule:
     """Ends in pure noise."""
-    return NoiseSchedule.straight(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    return NoiseSchedule.rectified_flow(torch.arange(1, 1001, dtype=torch.float64) / 1000)
 
 
 def test_straight_paths_share_the_sum(straight, triple):

@@ -1,8 +1,11 @@
+import pytest
 import torch
 
-from dreamfusion.fields import Gaussians
-from dreamfusion.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.fields import Gaussians
+from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
 from reference.analytic_fields import Shape, ball
+
+pytestmark = pytest.mark.processor
 
 
 def uniform(count, radius, seed=0):
@@ -45,13 +48,13 @@ def test_parts_reach_every_cell_once():
     asked = []
 
     class Recorder(torch.nn.Module):
-        sees_width = False
+        uses_covariance = False
 
         def density(self, at: Gaussians):
             asked.append(at.mean)
             return torch.zeros(len(at.mean))
 
-        matter = parameter_groups = density
+        evaluate = parameter_groups = density
 
     occupancy = Occupancy(OccupancyOptions(cells=5), radius=1.0)
     for _ in range(3):
@@ -71,10 +74,10 @@ def test_matter_that_went_is_forgotten_slowly_and_new_matter_is_seen_at_once():
     shares = []
     for _ in range(4):  # 3.5, 1.75, 0.875: under 1 at the third refresh
         occupancy.update(nowhere, generator)
-        shares.append(float(occupancy.share()))
+        shares.append(float(occupancy.occupied_fraction()))
     assert shares == [1.0, 1.0, 0.0, 0.0]
     occupancy.update(everywhere, generator)
-    assert occupancy.share() == 1.0
+    assert occupancy.occupied_fraction() == 1.0
 
 
 def test_state_is_in_the_checkpoint():

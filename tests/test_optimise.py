@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion import generate
+from conftest import disc
+from dreamfusion import checkpoint, generate
 from dreamfusion.cameras import orbit
 from dreamfusion.config import CameraConfig, Config, LightConfig, RegulariseConfig, SolidBackground
+from dreamfusion.diffusion.priors import Prior
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
+from dreamfusion.nerf.render import render_views
 from dreamfusion.optimise import Diverged, Metrics, Run, optimise, prompt_table, start
-from dreamfusion.priors import Prior
-from dreamfusion.render import render_views
 from dreamfusion.runs import RunFolder
 from dreamfusion.schedules import Constant, Ramp
 from gaussian_prior import GaussianPrior
@@ -46,7 +47,7 @@ def test_the_scene_becomes_what_the_prior_wants_to_see(long_config, disc_prior):
     wanted = 0.5 + 0.5 * disc_prior.means[""].permute(1, 2, 0)
 
     def error(run: Run) -> float:
-        seen = render_views(run.scene, front, albedo_only(1), run.recipe.look).rgb[0]
+        seen = render_views(run.scene, front, albedo_only(1), run.recipe.train_render).rgb[0]
         return float((seen - wanted).square().mean())
 
     before = error(start(config, CPU))
@@ -60,6 +61,23 @@ def test_one_seed_is_one_run(tiny_config, disc_prior):
     assert [metrics.record() for metrics in told] == [metrics.record() for metrics in told_again]
     other, _ = run_to_end(replace(tiny_config, seed=1), disc_prior)
     assert not same(state(first), state(other))
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("threads", [1, 2])
+def test_on_one_machine_with_as_many_threads_a_run_and_its_files_repeat_bit_for_bit(tiny_config, tmp_path, threads):
+    """Pictures so large that threads share the work; half of it is done after the run was saved and loaded."""
+    prior = disc(64)
+    config = replace(tiny_config, steps=2, size=64, render=replace(tiny_config.render, samples=16), threads=threads)
+    generate.prepare_process(threads, "cpu")
+    whole, told = run_to_end(config, prior)
+    first = start(config, CPU)
+    told_first = list(optimise(first, prior, prompt_table(config, prior), 1))
+    checkpoint.save(first, tmp_path)
+    second = checkpoint.load(tmp_path, CPU)
+    rest = list(optimise(second, prior, prompt_table(config, prior), 2))
+    assert same(state(second), state(whole))
+    assert [metrics.record() for metrics in told_first + rest] == [metrics.record() for metrics in told]
 
 
 def test_building_a_scene_does_not_touch_the_global_generator(tiny_config, disc_prior):
@@ -92,7 +110,9 @@ def test_a_number_that_is_none_stops_the_run_before_anything_is_updated(tiny_con
 
 
 def test_learning_rates_follow_their_schedule(tiny_config, disc_prior):
-    config = replace(tiny_config, optimise=replace(tiny_config.optimise, grid=0.5, network=0.25, rate=Ramp(0.0, 1.0)))
+    config = replace(
+        tiny_config, optimise=replace(tiny_config.optimise, grid=0.5, network=0.25, lr_schedule=Ramp(0.0, 1.0))
+    )
     run = start(config, CPU)
     seen = []
     for _ in optimise(run, disc_prior, prompt_table(config, disc_prior), config.steps):
@@ -103,7 +123,7 @@ def test_learning_rates_follow_their_schedule(tiny_config, disc_prior):
 
 
 def test_a_rate_of_zero_changes_no_parameter(tiny_config, disc_prior):
-    config = replace(tiny_config, optimise=replace(tiny_config.optimise, rate=Constant(0.0)))
+    config = replace(tiny_config, optimise=replace(tiny_config.optimise, lr_schedule=Constant(0.0)))
     run, _ = run_to_end(config, disc_prior)
     fresh = start(config, CPU)
     assert all(torch.equal(a, b) for a, b in zip(run.scene.parameters(), fresh.scene.parameters(), strict=True))
@@ -166,9 +186,9 @@ def test_previews_take_little_of_the_time(tiny_config, disc_prior, tmp_path, mon
     monkeypatch.setattr(generate.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(generate.video, "preview", preview)
     monkeypatch.setattr(generate.video, "write_png", lambda picture, path: pictures.append(path))
-    config = replace(tiny_config, preview_every=35.0)
+    config = replace(tiny_config, preview_seconds=35.0)
     run = start(config, CPU)
     folder = RunFolder.create(tmp_path / "run", {})
-    for _ in generate.work(generate.Job(run, disc_prior, prompt_table(config, disc_prior), folder), lambda _: None):
+    for _ in generate.train(generate.Job(run, disc_prior, prompt_table(config, disc_prior), folder), lambda _: None):
         now[0] += 10.0
     assert len(pictures) == shown

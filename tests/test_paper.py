@@ -14,20 +14,20 @@ import torch
 from dreamfusion import checkpoint
 from dreamfusion import optimise as optimise_module
 from dreamfusion.cameras import OrbitSampler
-from dreamfusion.config_check import validate
-from dreamfusion.config_text import schedule_from_text
-from dreamfusion.fields.density import DensityLaw, Exp, GaussianBlob
-from dreamfusion.fields.encoding import encoded_size
+from dreamfusion.config.check import validate
+from dreamfusion.config.presets import PAPER
+from dreamfusion.config.serialise import schedule_from_text
 from dreamfusion.generate import export_mesh
 from dreamfusion.lights import LightSampler
 from dreamfusion.mesh import MeshOptions
+from dreamfusion.nerf.fields.density import DensityActivation, Exp, GaussianBlob
+from dreamfusion.nerf.fields.encoding import encoded_size
+from dreamfusion.nerf.proposals import Proposal, ProposalOptions
+from dreamfusion.nerf.render import render
 from dreamfusion.optimise import optimise, prompt_table, start
-from dreamfusion.presets import PAPER
-from dreamfusion.proposals import Proposal, ProposalOptions
-from dreamfusion.render import render
 from dreamfusion.schedules import Constant, Schedule
 from dreamfusion.shampoo import Shampoo, ShampooOptions
-from dreamfusion.video import Shot, contact_sheet
+from dreamfusion.video import PreviewCamera, contact_sheet
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +152,7 @@ def test_schedules_follow_the_progress_of_the_run(tiny_paper, disc_prior):
 def test_what_runs_has_the_numbers_of_the_preset():
     """The proofs of the page use these classes' defaults: what is built of the preset must have them too."""
     run = start(replace(PAPER, prompt="a ball", device="cpu"), CPU)
-    law = DensityLaw(Exp(shift=-1.0, limit=15.0), GaussianBlob(5.0, 0.2))
+    law = DensityActivation(Exp(bias=-1.0, clamp=15.0), GaussianBlob(5.0, 0.2))
     assert isinstance(run.optimiser, Shampoo)
     assert isinstance(run.scene.proposal, Proposal)
     assert run.optimiser.options == ShampooOptions()
@@ -174,7 +174,7 @@ def test_the_run_is_15000_iterations_long():
 
 def test_proposals_see_what_the_field_sees():
     scene = start(replace(PAPER, prompt="a ball", device="cpu"), CPU).scene
-    scene.focus(0.01, 0.5)
+    scene.set_variance(0.01, 0.5)
     assert scene.field.enter.in_features == scene.proposal.hidden[0].in_features == encoded_size(8)
     assert scene.field.variance == scene.proposal.variance == torch.tensor(0.01)
 
@@ -195,7 +195,7 @@ def test_a_step_renders_four_views_of_64_by_64_pixels(tiny_paper, monkeypatch):
 
 
 def test_no_space_is_skipped_unless_asked_for(tiny_paper, disc_prior):
-    empty = replace(tiny_paper.scene, shift=-20.0, blob=replace(tiny_paper.scene.blob, height=0.0))
+    empty = replace(tiny_paper.scene, density_bias=-20.0, blob=replace(tiny_paper.scene.blob, height=0.0))
     skipping = replace(empty, occupancy=replace(empty.occupancy, every=1))
     occupied = [go(replace(tiny_paper, scene=scene), disc_prior, 3)[1][-1]["occupied"] for scene in (empty, skipping)]
     assert occupied[0] == 1.0
@@ -203,7 +203,7 @@ def test_no_space_is_skipped_unless_asked_for(tiny_paper, disc_prior):
 
 
 def test_the_learning_rate_is_the_papers_at_its_landmarks():
-    rate = PAPER.optimise.rate
+    rate = PAPER.optimise.lr_schedule
     at = {step: PAPER.optimise.network * rate(step / 15000) for step in (0, 1500, 3000, 9000, 15000)}
     assert at[0] == pytest.approx(1e-9)
     assert at[1500] == pytest.approx(0.5e-4, rel=1e-4)
@@ -213,7 +213,7 @@ def test_the_learning_rate_is_the_papers_at_its_landmarks():
 
 
 def test_a_run_trains_field_proposals_and_surroundings_and_continues_exactly(tiny_paper, disc_prior, tmp_path):
-    config = replace(tiny_paper, optimise=replace(tiny_paper.optimise, rate=Constant(10.0)))
+    config = replace(tiny_paper, optimise=replace(tiny_paper.optimise, lr_schedule=Constant(10.0)))
     whole, told = go(config, disc_prior, 4)
     fresh = start(config, CPU).scene.state_dict()
     for part in ("field.enter", "proposal.hidden.0", "background.to_colour"):
@@ -231,7 +231,7 @@ def test_a_run_trains_field_proposals_and_surroundings_and_continues_exactly(tin
 def test_losses_are_those_of_the_paper_over_all_pixels(tiny_paper, disc_prior):
     _, (told,) = go(replace(tiny_paper, steps=1), disc_prior, 1)
     assert set(told["losses"]) == {"distillation", "opacity", "orientation", "interlevel"}
-    mean = replace(tiny_paper, steps=1, regularise=replace(tiny_paper.regularise, over_pixels="mean"))
+    mean = replace(tiny_paper, steps=1, regularise=replace(tiny_paper.regularise, reduction="mean"))
     _, (other,) = go(mean, disc_prior, 1)
     for name in ("opacity", "orientation"):
         assert told["losses"][name] == pytest.approx(tiny_paper.size**2 * other["losses"][name], rel=1e-4)
@@ -239,9 +239,9 @@ def test_losses_are_those_of_the_paper_over_all_pixels(tiny_paper, disc_prior):
 
 
 def test_pictures_and_mesh_come_of_it(tiny_paper, disc_prior, tmp_path):
-    dense = replace(tiny_paper.scene, shift=-3.0, blob=replace(tiny_paper.scene.blob, height=8.0))
+    dense = replace(tiny_paper.scene, density_bias=-3.0, blob=replace(tiny_paper.scene.blob, height=8.0))
     run, _ = go(replace(tiny_paper, scene=dense), disc_prior, 1)
-    sheet = contact_sheet(run.scene, run.recipe.show, Shot(size=16))
+    sheet = contact_sheet(run.scene, run.recipe.eval_render, PreviewCamera(size=16))
     assert sheet[:16, :16].std() > 5  # a blob, not plain
     export_mesh(run, [tmp_path / "mesh.glb"], MeshOptions(24, 16))
     assert (tmp_path / "mesh.glb").stat().st_size > 1000

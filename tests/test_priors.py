@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dreamfusion.errors import UserError
-from dreamfusion.lights import albedo_only
-from dreamfusion.priors import (
-    Known,
+from dreamfusion.diffusion.priors import (
     Prediction,
     Prior,
     PriorOptions,
+    ViewCondition,
     open_prior,
     require_known,
     unknown_words,
     words_of,
 )
-from dreamfusion.priors.card import Card
-from dreamfusion.priors.denoisers import TextUNet
-from dreamfusion.views import ViewWords
+from dreamfusion.diffusion.priors.card import Card
+from dreamfusion.diffusion.priors.denoisers import TextUNet
+from dreamfusion.diffusion.view_words import ViewWords
+from dreamfusion.errors import UserError
+from dreamfusion.lights import albedo_only
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE, WORDS = 8, ["a", "red", "chair", "hamburger", "front", "side", "back", "view"]
@@ -103,7 +103,7 @@ def test_noise_equals_what_diffusers_makes_of_the_network(copy, prediction):
     prior = open_prior(str(copy))
     noisy, t = batch()
     text = prior.embed(["a red chair"] * 3)
-    x0 = prior.schedule.x0_from_eps(prior.predict_noise(noisy, t, text, Known()), noisy, t)
+    x0 = prior.schedule.x0_from_eps(prior.predict_noise(noisy, t, text, ViewCondition()), noisy, t)
     scheduler = DDPMScheduler.from_pretrained(copy, subfolder="scheduler")
     for picture in range(3):
         one = slice(picture, picture + 1)
@@ -166,7 +166,7 @@ def test_pictures_that_are_not_square_are_refused(prior):
 def test_the_prior_is_frozen(prior):
     noisy, t = batch()
     text = prior.embed(["a chair"] * 3)
-    predicted = prior.predict_noise(noisy, t, text, Known())
+    predicted = prior.predict_noise(noisy, t, text, ViewCondition())
     network = prior.denoiser.network
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not network.training
@@ -178,7 +178,7 @@ def test_half_precision_networks_leave_the_pictures_in_their_dtype(pipeline):
     """The conversion to epsilon happens in the pictures' precision."""
     noisy, t = batch()
     full, half = open_prior(str(pipeline)), open_prior(str(pipeline), PriorOptions(dtype=torch.bfloat16))
-    said = [prior.predict_noise(noisy, t, prior.embed(["a chair"] * 3), Known()) for prior in (full, half)]
+    said = [prior.predict_noise(noisy, t, prior.embed(["a chair"] * 3), ViewCondition()) for prior in (full, half)]
     assert said[1].dtype == torch.float32
     assert next(half.denoiser.network.parameters()).dtype == torch.bfloat16
     assert not torch.equal(*said)
@@ -254,7 +254,7 @@ def test_network_hears_the_conditions_of_the_card_and_no_others(prior):
     listening = replace(prior, card=Card("listening", SIZE, conditions=told), denoiser=TextUNet(Listening(), told))
     assert prior.prediction is Prediction.EPSILON
     noisy, t = batch()
-    known = Known(torch.eye(4).expand(3, 4, 4), torch.ones(3, 3), albedo_only(3))
+    known = ViewCondition(torch.eye(4).expand(3, 4, 4), torch.ones(3, 3), albedo_only(3))
     assert torch.equal(listening.predict_noise(noisy, t, prior.embed(["a"] * 3), known), noisy)
     assert heard == {"pose": known.pose, "light": known.light}
 
@@ -295,7 +295,7 @@ def refuses(folder: Path | str, match: str) -> None:
 def test_folders_that_are_no_pipeline(copy, tmp_path):
     refuses(tmp_path / "absent", "there is no prior")
     refuses(tmp_path, r"no diffusers pipeline.*model_index\.json")
-    refuses(copy / "model_index.json", "there is no prior")
+    refuses(copy / "model_index.json", "one file of a pipeline: give its folder")
     (copy / "model_index.json").write_text("{")
     refuses(copy, r"model_index\.json cannot be read as JSON")
     (copy / "model_index.json").write_text("[]")
@@ -384,7 +384,7 @@ def test_hub_ids_without_a_hub(monkeypatch):
 def test_importing_priors_is_light():
     """Model libraries take seconds to import; nothing that only speaks of priors waits for them."""
     heavy = ("diffusers", "transformers", "safetensors")
-    code = f"import sys, dreamfusion.priors; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, dreamfusion.diffusion.priors; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

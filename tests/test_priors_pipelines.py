@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import miniatures
-from dreamfusion.guidance import guided_noise
-from dreamfusion.priors import Known, Prior, PriorOptions, RoughPrior, open_prior
-from dreamfusion.priors.denoisers import blocks, places, unblocked
-from dreamfusion.priors.kinds import KINDS
-from dreamfusion.priors.multiview import VIEWS, camera_numbers
-from dreamfusion.priors.pipeline import PipelinePrior
-from dreamfusion.priors.sampling import caption_conditioning
-from dreamfusion.priors.text import packed, packed_shape, unpacked
+from dreamfusion.diffusion.ddim import caption_conditioning
+from dreamfusion.diffusion.guidance import guided_noise
+from dreamfusion.diffusion.priors import LinearEncodingPrior, Prior, PriorOptions, ViewCondition, open_prior
+from dreamfusion.diffusion.priors.denoisers import blocks, places, unblocked
+from dreamfusion.diffusion.priors.kinds import KINDS
+from dreamfusion.diffusion.priors.multiview import VIEWS, camera_numbers
+from dreamfusion.diffusion.priors.pipeline import PipelinePrior
+from dreamfusion.diffusion.priors.text_encoders import packed, packed_shape, unpacked
 
 CELLS, SIZE = miniatures.CELLS, miniatures.CELLS * miniatures.FACTOR
 PROMPTS = ["a red chair", "a blue frog, side view"]
@@ -139,7 +139,7 @@ def test_a_step_is_the_pipelines_own(opened, miniature_folders, kind):
         index = int(time)
     t = torch.tensor([index] * 2)
     expected = schedule.epsilon(prior.prediction, output[:, : sample.shape[1]], sample, t)
-    given = caption_conditioning(prior, PROMPTS, Known())
+    given = caption_conditioning(prior, PROMPTS, ViewCondition())
     eps = guided_noise(prior, sample, t, given, SCALE)
     torch.testing.assert_close(eps, expected, atol=2e-5, rtol=2e-4)
     if kind == "IFPipeline":
@@ -177,7 +177,7 @@ def test_latents_are_the_auto_encoders(opened, miniature_folders, kind):
 def test_gradients_reach_the_picture_and_never_the_prior(opened, kind):
     prior = opened(kind)
     assert isinstance(prior, Prior)
-    assert isinstance(prior, RoughPrior)
+    assert isinstance(prior, LinearEncodingPrior)
     image = pictures(VIEWS, 3 * SIZE).requires_grad_()
     x = prior.encode(image)
     x.square().sum().backward()
@@ -185,7 +185,7 @@ def test_gradients_reach_the_picture_and_never_the_prior(opened, kind):
     assert bool(image.grad.isfinite().all())
     assert float(image.grad.abs().min()) > 0
     text = prior.embed(PROMPTS[:1]).expand(VIEWS, -1, -1)
-    eps = prior.predict_noise(x.detach(), torch.tensor([500] * VIEWS), text, Known(pose=poses(VIEWS)))
+    eps = prior.predict_noise(x.detach(), torch.tensor([500] * VIEWS), text, ViewCondition(pose=poses(VIEWS)))
     assert not eps.requires_grad
     assert eps.shape == x.shape
     networks = [prior.denoiser.network, *([prior.space.vae] if KINDS[kind].latent else [])]
@@ -202,7 +202,7 @@ def test_gradients_reach_the_picture_and_never_the_prior(opened, kind):
 def test_other_precisions_say_the_same(opened, kind, dtype, tolerance):
     """Each picture's answer, in the dtype of the pictures, whatever the networks compute in."""
     x = torch.randn(VIEWS, 3 if kind == "IFPipeline" else 4, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
-    t, known, said = torch.tensor([50, 300, 600, 900]), Known(pose=poses(VIEWS)), []
+    t, known, said = torch.tensor([50, 300, 600, 900]), ViewCondition(pose=poses(VIEWS)), []
     for prior in (opened(kind), opened(kind, dtype=dtype)):
         text = prior.embed(PROMPTS[:1]).expand(VIEWS, -1, -1)
         said.append(prior.predict_noise(x, t, text, known))
@@ -216,10 +216,10 @@ def test_pictures_of_a_batch_do_not_mix(opened, kind):
     """A batch of eight answers as two batches of four; where views belong together, a group answers for itself."""
     prior, generator = opened(kind), torch.Generator().manual_seed(0)
     x = torch.randn(8, 3 if kind == "IFPipeline" else 4, CELLS, CELLS, generator=generator)
-    t, known = torch.randint(0, 1000, (8,), generator=generator), Known(pose=poses(8))
+    t, known = torch.randint(0, 1000, (8,), generator=generator), ViewCondition(pose=poses(8))
     text = prior.embed(PROMPTS * 4)
     whole = prior.predict_noise(x, t, text, known)
-    half = prior.predict_noise(x[4:], t[4:], text[4:], Known(pose=known.pose[4:]))
+    half = prior.predict_noise(x[4:], t[4:], text[4:], ViewCondition(pose=known.pose[4:]))
     torch.testing.assert_close(whole[4:], half, atol=1e-5, rtol=1e-4)
 
 
@@ -228,7 +228,7 @@ def test_a_text_encoder_leaves_before_the_next_one_comes(opened, monkeypatch):
     import gc
     import weakref
 
-    from dreamfusion.priors import text
+    from dreamfusion.diffusion.priors import text_encoders as text
 
     alive: list[Any] = []
     load = text.load_network
@@ -307,14 +307,14 @@ def test_the_short_cut_is_exact_for_a_linear_encoder(opened):
     space = replace(opened("StableDiffusionPipeline").space, vae=Linear())
     flat = pictures(2, CELLS).repeat_interleave(2, 1).repeat_interleave(2, 2)
     at_cells = flat[:, ::2, ::2]
-    torch.testing.assert_close(space.encode_roughly(at_cells), space.encode(flat), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(space.encode_linear(at_cells), space.encode(flat), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_short_cut_leads_to_the_same_place(opened, kind):
     """Of the same shape as the encoder's answer, in the pictures' dtype, and with a gradient to every pixel."""
     prior, image = opened(kind), pictures(2, 3 * SIZE).requires_grad_()
-    rough = prior.encode_roughly(image)
+    rough = prior.encode_linear(image)
     assert rough.shape == prior.encode(image).shape
     assert rough.dtype == image.dtype
     (rough * torch.randn(rough.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
@@ -336,7 +336,7 @@ def test_equal_views_are_seen_as_one(opened, miniature_folders):
     x = torch.randn(1, 4, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
     text, pose = prior.embed(PROMPTS[:1]), poses(4)[:1]
     many = prior.predict_noise(
-        x.repeat(4, 1, 1, 1), torch.tensor([300] * 4), text.repeat(4, 1, 1), Known(pose=pose.repeat(4, 1, 1))
+        x.repeat(4, 1, 1, 1), torch.tensor([300] * 4), text.repeat(4, 1, 1), ViewCondition(pose=pose.repeat(4, 1, 1))
     )
     with torch.no_grad():
         one = plain(x, 300, encoder_hidden_states=text, class_labels=camera_numbers(pose)).sample
@@ -347,12 +347,12 @@ def test_views_of_an_object_hear_of_each_other_in_any_order(opened):
     prior, generator = opened("MultiViewDiffusionPipeline"), torch.Generator().manual_seed(0)
     x = torch.randn(8, 4, CELLS, CELLS, generator=generator)
     t, text, pose = torch.tensor([300] * 8), prior.embed(PROMPTS[:1]).expand(8, -1, -1), poses(8)
-    before = prior.predict_noise(x, t, text, Known(pose=pose))
+    before = prior.predict_noise(x, t, text, ViewCondition(pose=pose))
     order = torch.tensor([2, 0, 3, 1, 4, 5, 6, 7])
-    shuffled = prior.predict_noise(x[order], t, text, Known(pose=pose[order]))
+    shuffled = prior.predict_noise(x[order], t, text, ViewCondition(pose=pose[order]))
     torch.testing.assert_close(shuffled, before[order], atol=1e-5, rtol=1e-4)
     x[0] += 1.0
-    change = (prior.predict_noise(x, t, text, Known(pose=pose)) - before).abs().amax((1, 2, 3))
+    change = (prior.predict_noise(x, t, text, ViewCondition(pose=pose)) - before).abs().amax((1, 2, 3))
     assert bool((change[1:4] > 1e-4).all())
     assert float(change[4:].max()) < 1e-5
 
@@ -368,5 +368,5 @@ def test_cameras_are_told_with_z_up_at_distance_one(opened):
     assert bool((position[:, 2] > 0.2).all())  # above the horizon
     prior = opened("MultiViewDiffusionPipeline")
     x, t, text = torch.zeros(4, 4, CELLS, CELLS), torch.tensor([300] * 4), prior.embed(PROMPTS[:1]).expand(4, -1, -1)
-    said = [prior.predict_noise(x, t, text, Known(pose=pose)) for pose in (poses(4), poses(4).flip(0))]
+    said = [prior.predict_noise(x, t, text, ViewCondition(pose=pose)) for pose in (poses(4), poses(4).flip(0))]
     assert not torch.allclose(*said)

@@ -15,21 +15,22 @@ import torch
 from safetensors.torch import save_file
 
 import miniatures
-from dreamfusion import __version__, build, cli, generate
-from dreamfusion.config import Config, LargeConfig
-from dreamfusion.config_distill import CsdLaw, DistillConfig, IsmLaw, NfsdLaw, VsdLaw
-from dreamfusion.config_text import to_json
-from dreamfusion.distill import Distillation
+from dreamfusion import __version__, build, generate
+from dreamfusion.cli import main as cli
+from dreamfusion.cli.memory import estimated
+from dreamfusion.config import Config, MemoryConfig
+from dreamfusion.config.distill import CsdLaw, DistillConfig, IsmLaw, NfsdLaw, VsdLaw
+from dreamfusion.config.presets import PRESETS, preset
+from dreamfusion.config.serialise import to_json
+from dreamfusion.diffusion.distill import Distillation
+from dreamfusion.diffusion.priors import Conditioning, PriorOptions, ViewCondition, open_prior, open_prompt_encoder
+from dreamfusion.diffusion.priors.kinds import KINDS
+from dreamfusion.diffusion.priors.locate import locate
+from dreamfusion.diffusion.priors.memory_plan import LiveBytes, plan
+from dreamfusion.diffusion.priors.pipeline import PipelineEncoder
+from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.errors import UserError
-from dreamfusion.memory import estimated
 from dreamfusion.optimise import Metrics, advance, prompt_table, start
-from dreamfusion.presets import PRESETS, preset
-from dreamfusion.priors import Conditioning, Known, PriorOptions, open_prior, open_reader
-from dreamfusion.priors.kinds import KINDS
-from dreamfusion.priors.locate import locate
-from dreamfusion.priors.memory import LiveBytes, plan
-from dreamfusion.priors.pipeline import PipelineReader
-from dreamfusion.prompts import PromptTable
 from dreamfusion.provenance import prior_digest
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
@@ -46,14 +47,14 @@ def offline(monkeypatch):
 
 def config_for(config: Config, folder: Path, kind: str, **large: Any) -> Config:
     size = SIZE if KINDS[kind].latent else 0
-    views = KINDS[kind].together if KINDS[kind].together > 1 else 2
+    views = KINDS[kind].views_per_object if KINDS[kind].views_per_object > 1 else 2
     config = replace(config, prompt="a red ball", prior=str(folder), steps=4, views=views)
-    return replace(config, large=LargeConfig(**{"size": size, "latent_until": 0.5, **large}))
+    return replace(config, memory=MemoryConfig(**{"size": size, "latent_until": 0.5, **large}))
 
 
 def done(config: Config, path: Path) -> list[Metrics]:
-    job = generate.begin(config, path)
-    with closing(generate.work(job, lambda _: None)) as steps:
+    job = generate.create_run(config, path)
+    with closing(generate.train(job, lambda _: None)) as steps:
         return list(steps)
 
 
@@ -86,9 +87,9 @@ def test_a_law_that_learns_adapts_any_network(miniature_folders, tiny_config, tm
     """Variational distillation: after a step its adapter says something else than the prior, which stays as it was."""
     config = replace(config_for(tiny_config, miniature_folders[kind], kind), steps=2)
     config = replace(config, distill=replace(config.distill, law=VsdLaw(rank=2)))
-    job = generate.begin(config, tmp_path / "run")
+    job = generate.create_run(config, tmp_path / "run")
     before = [p.clone() for p in job.prior.denoiser.network.parameters()]
-    with closing(generate.work(job, lambda _: None)) as steps:
+    with closing(generate.train(job, lambda _: None)) as steps:
         assert all(metrics.losses["adapter"] > 0 for metrics in steps)
     law = job.run.distillation.law
     assert any(float(p.detach().abs().max()) > 0 for name, p in law.named_parameters() if "up" in name)
@@ -99,7 +100,7 @@ LAWS = {
     "ism": DistillConfig(IsmLaw(inversions=2)),
     "csd": DistillConfig(CsdLaw()),
     "nfsd": DistillConfig(NfsdLaw()),
-    "dreamtime": DistillConfig(timesteps="dreamtime", t_max=Constant(1.0), rescale=0.5),
+    "dreamtime": DistillConfig(timesteps="dreamtime", t_max=Constant(1.0), guidance_rescale=0.5),
 }
 
 
@@ -125,8 +126,10 @@ def test_views_that_belong_together_share_their_noise_level():
 
     prior = Listening({"": torch.zeros(3, 2, 2)}, 0.5, cosine_schedule(dtype=torch.float32), 2)
     text = prior.embed([""]).expand(8, -1, -1)
-    given = Conditioning(text, text, Known(), text.new_zeros(8, 0, *text.shape[1:]), text.new_zeros(8, 0), together=4)
-    Distillation(draws=3)(torch.zeros(8, 3, 2, 2), given, prior, 0.0, torch.Generator().manual_seed(0))
+    given = Conditioning(
+        text, text, ViewCondition(), text.new_zeros(8, 0, *text.shape[1:]), text.new_zeros(8, 0), views_per_object=4
+    )
+    Distillation(noise_samples=3)(torch.zeros(8, 3, 2, 2), given, prior, 0.0, torch.Generator().manual_seed(0))
     noisy, t = seen[0]
     groups = t.view(2, 3, 2, 4)  # captions, draws, objects, views
     assert torch.equal(groups, groups[..., :1].expand_as(groups))
@@ -147,19 +150,19 @@ def test_a_multi_view_prior_sees_one_object_from_all_around(miniature_folders, t
     monkeypatch.setattr(PromptTable, "__call__", note)
     advance(start(config, torch.device("cpu")), prior, prompts)
     cameras, light, background = given[0]
-    assert cameras.together == 4
+    assert cameras.views_per_object == 4
     turn = (cameras.azimuth.view(2, 4) - cameras.azimuth[::4, None]).rad2deg().remainder(360)
     torch.testing.assert_close(turn, torch.tensor([0.0, 90, 180, 270]).expand(2, 4), atol=1e-3, rtol=0)
     assert torch.equal(background[::4].repeat_interleave(4, 0), background)
     assert not torch.equal(background[0], background[4])
-    assert torch.equal(light.white[::4].repeat_interleave(4), light.white)
+    assert torch.equal(light.textureless[::4].repeat_interleave(4), light.textureless)
 
 
 @pytest.mark.parametrize("wrong", [{"views": 6}, {"conditions": "no-camera"}])
 def test_a_multi_view_prior_wants_groups_and_cameras(miniature_folders, tiny_config, tmp_path, wrong):
     config = replace(config_for(tiny_config, miniature_folders[MULTI_VIEW], MULTI_VIEW), **wrong)
     with pytest.raises(UserError, match=r"4 views of one object.*--views 4.*--preset mvdream"):
-        generate.begin(config, tmp_path / "run")
+        generate.create_run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -184,9 +187,9 @@ def test_captions_are_read_before_the_denoiser_comes(miniature_folders, tmp_path
     def fail(*given: Any) -> None:
         raise UserError("the denoiser came")
 
-    seen, read = [], PipelineReader.embed
-    monkeypatch.setattr(PipelineReader, "embed", lambda reader, words: (seen.append(words), read(reader, words))[1])
-    monkeypatch.setattr("dreamfusion.priors.open_prior", fail)
+    seen, read = [], PipelineEncoder.embed
+    monkeypatch.setattr(PipelineEncoder, "embed", lambda reader, words: (seen.append(words), read(reader, words))[1])
+    monkeypatch.setattr("dreamfusion.diffusion.priors.open_prior", fail)
     given = ["prior", "sample", "a red chair", "--prior", str(miniature_folders[SD]), "--device", "cpu"]
     with pytest.raises(SystemExit):
         cli.main([*given, "--out", str(tmp_path / "drawn.png")])
@@ -206,13 +209,13 @@ def test_nfsd_without_a_negative_prompt_is_said_to_be_csd(tmp_path, capsys):
 def test_the_main_job_runs_on_a_gpu_in_half_precision(miniature_folders, tiny_config, tmp_path, kind):
     """The 3D half stays in single precision; offloading gives the same run; the plan holds."""
     config = replace(config_for(tiny_config, miniature_folders[kind], kind), device="cuda", half=True)
-    job = generate.begin(config, tmp_path / "run")
-    with closing(generate.work(job, lambda _: None)) as steps:
+    job = generate.create_run(config, tmp_path / "run")
+    with closing(generate.train(job, lambda _: None)) as steps:
         metrics = list(steps)
     assert all(step.losses["distillation"] > 0 for step in metrics)
     assert {p.dtype for p in job.run.scene.parameters()} == {torch.float32}
     assert job.prior.denoiser.network.dtype in (torch.float16, torch.bfloat16)
-    offloaded = done(replace(config, large=replace(config.large, offload=True)), tmp_path / "offloaded")
+    offloaded = done(replace(config, memory=replace(config.memory, offload=True)), tmp_path / "offloaded")
     assert abs(offloaded[0].losses["distillation"] / metrics[0].losses["distillation"] - 1) < 0.05
 
 
@@ -233,11 +236,11 @@ def test_saved_embeddings_take_the_place_of_the_text_encoders(miniature_folders,
     assert re.search(r"peak memory: \d+\.\d\d GB", said)
     for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         shutil.rmtree(copy / part)
-    job = generate.begin(replace(config, large=replace(config.large, embeddings=str(saved))), tmp_path / "two")
-    with closing(generate.work(job, lambda _: None)) as steps:
+    job = generate.create_run(replace(config, memory=replace(config.memory, embeddings=str(saved))), tmp_path / "two")
+    with closing(generate.train(job, lambda _: None)) as steps:
         next(steps)
         next(steps)
-    list(generate.work(generate.reopen(tmp_path / "two", "cpu"), lambda _: None))
+    list(generate.train(generate.resume_run(tmp_path / "two", "cpu"), lambda _: None))
     one, two = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("one", "two"))
     assert one == two
     with pytest.raises(SystemExit):
@@ -248,27 +251,27 @@ def test_saved_embeddings_take_the_place_of_the_text_encoders(miniature_folders,
 def test_a_run_writes_down_its_priors_weights_and_insists_on_them(miniature_folders, tiny_config, tmp_path):
     folder = Path(shutil.copytree(miniature_folders[SD], tmp_path / "prior"))
     config = config_for(tiny_config, folder, SD)
-    run = generate.begin(config, tmp_path / "run").run
+    run = generate.create_run(config, tmp_path / "run").run
     found = run.config.prior_sha256
     assert found == prior_digest(config)
     assert re.fullmatch("[0-9a-f]{64}", found)
     assert found != prior_digest(config_for(tiny_config, miniature_folders[XL], XL))
     told = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (told["prior_sha256"], told["version"]) == (found, __version__)
-    generate.reopen(tmp_path / "run", "cpu")
+    generate.resume_run(tmp_path / "run", "cpu")
     weights = next((folder / "unet").glob("*.safetensors"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(UserError, match=r"other weights than asked for: SHA-256 .* start a new run"):
-        generate.reopen(tmp_path / "run", "cpu")
+        generate.resume_run(tmp_path / "run", "cpu")
     with pytest.raises(UserError, match="other weights"):
-        generate.begin(run.config, tmp_path / "again")
+        generate.create_run(run.config, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
 def save(config: Config, path: Path) -> None:
-    prompts = prompt_table(config, open_reader(config.prior, build.prior_options(config, torch.device("cpu"))))
+    prompts = prompt_table(config, open_prompt_encoder(config.prior, build.prior_options(config, torch.device("cpu"))))
     generate.save_embeddings(config, prompts, path)
 
 
@@ -278,9 +281,9 @@ def test_embeddings_of_something_else_are_refused(miniature_folders, tiny_config
     save(config, saved)
 
     def refuses(match: str, **changes: Any) -> None:
-        changed = replace(config, large=replace(config.large, embeddings=str(saved)), **changes)
+        changed = replace(config, memory=replace(config.memory, embeddings=str(saved)), **changes)
         with pytest.raises(UserError, match=match):
-            generate.begin(changed, tmp_path / "run")
+            generate.create_run(changed, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     refuses("no embedding of 'a blue ball.*--save-embeddings", prompt="a blue ball")
@@ -304,18 +307,18 @@ def test_embeddings_are_found_from_another_folder(miniature_folders, tiny_config
     config = config_for(tiny_config, miniature_folders[SD], SD)
     save(config, tmp_path / "text.safetensors")
     monkeypatch.chdir(tmp_path)
-    generate.begin(replace(config, large=replace(config.large, embeddings="text.safetensors")), tmp_path / "run")
+    generate.create_run(replace(config, memory=replace(config.memory, embeddings="text.safetensors")), tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
-    generate.reopen(tmp_path / "run", "cpu")
+    generate.resume_run(tmp_path / "run", "cpu")
 
 
 def test_embeddings_are_saved_again_without_the_encoders(miniature_folders, tiny_config, tmp_path, monkeypatch):
     config, asked = config_for(tiny_config, miniature_folders[SD], SD, embeddings=str(tmp_path / "one")), []
     save(config_for(tiny_config, miniature_folders[SD], SD), tmp_path / "one")
 
-    def note(name: str, texts: bool = True) -> Any:
+    def note(name: str, texts: bool = True, half: bool = False) -> Any:
         asked.append(texts)
-        return locate(name, texts)
+        return locate(name, texts, half)
 
     monkeypatch.setattr(generate, "locate", note)
     _, prompts = generate.open_parts(config, torch.device("cpu"))
@@ -330,7 +333,7 @@ def test_copies_of_a_model_share_embeddings(miniature_folders, tiny_config, tmp_
     copy = Path(shutil.copytree(miniature_folders[SD], tmp_path / "moved"))
     config = config_for(tiny_config, copy, SD, embeddings=str(saved))
     _, prompts = generate.open_parts(config, torch.device("cpu"))
-    expected = open_reader(str(copy)).embed(prompts.captions)
+    expected = open_prompt_encoder(str(copy)).embed(prompts.captions)
     assert torch.equal(prompts.embeddings, expected)
 
 
@@ -352,7 +355,7 @@ def test_the_plan_is_what_a_step_takes(miniature_folders, kind):
         x = prior.encode(image)
     noisy, time = x.detach().repeat(2, 1, 1, 1), torch.full((8,), 500.0)
     with LiveBytes() as denoising, torch.no_grad():
-        prior.denoiser(noisy, time, text, Known(pose=pose))
+        prior.denoiser(noisy, time, text, ViewCondition(pose=pose))
     weights = sum(p.nbytes for p in prior.denoiser.network.parameters())
     if KINDS[kind].latent:
         weights += sum(p.nbytes for p in prior.space.vae.parameters())
@@ -409,7 +412,7 @@ def answer(folder: Path, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
     image = torch.rand(2, 4 * SIZE, 4 * SIZE, 3, generator=torch.Generator().manual_seed(0))
     x = prior.encode(image).detach()
     text = prior.embed(["a red ball"]).expand(2, -1, -1)
-    return x, prior.predict_noise(x, torch.tensor([100, 700]), text, Known())
+    return x, prior.predict_noise(x, torch.tensor([100, 700]), text, ViewCondition())
 
 
 @pytest.mark.parametrize("option", ["attention_slicing", "vae_slicing", "offload"])
@@ -522,9 +525,9 @@ def test_a_folder_never_makes_the_hub_be_asked(miniature_folders, tmp_path, monk
     open_prior(str(miniature_folders[SD]))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(miniature_folders[SD], tmp_path / "owner" / "model@main")
-    open_reader("owner/model@main")
+    open_prompt_encoder("owner/model@main")
     with pytest.raises(UserError, match="there is no prior"):
-        open_reader("./owner/absent/model")
+        open_prompt_encoder("./owner/absent/model")
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -562,4 +565,4 @@ def test_the_memory_on_the_page_is_the_plans(priors_table):
 def test_every_kind_has_a_preset_and_a_miniature():
     assert {kind.preset for kind in KINDS.values()} <= set(PRESETS)
     assert set(miniatures.BUILDERS) == set(KINDS)
-    assert preset("mvdream").views % KINDS[MULTI_VIEW].together == 0
+    assert preset("mvdream").views % KINDS[MULTI_VIEW].views_per_object == 0

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from dreamfusion import generate
-from dreamfusion.config import LargeConfig
-from dreamfusion.config_distill import DistillConfig, VsdLaw
+from dreamfusion.config import MemoryConfig
+from dreamfusion.config.distill import DistillConfig, VsdLaw
+from dreamfusion.diffusion.priors import ViewCondition
+from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, ShardedPrior, init_process_group
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
 from dreamfusion.optimise import start
-from dreamfusion.priors import Known
-from dreamfusion.processes import ALONE, SharedPrior, Team, joined
 from team_runs import outcome
 
 HERE = Path(__file__).parent
@@ -29,7 +29,8 @@ def team_of(size: int, command: list[str]) -> list[subprocess.Popen]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    sizes = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    shared = sizes | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     shared["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
     ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size))
     return [subprocess.Popen([sys.executable, *command], env={**os.environ, **shared, **rank}) for rank in ranks]
@@ -38,14 +39,14 @@ def team_of(size: int, command: list[str]) -> list[subprocess.Popen]:
 @pytest.fixture(scope="module")
 def alone():
     """What one process with four views does."""
-    return outcome(ALONE)
+    return outcome(SINGLE_PROCESS)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_team_with_four_views_in_all_is_one_process_with_four(size, alone, tmp_path):
-    team = team_of(size, [str(HERE / "team_runs.py"), str(tmp_path)])
-    assert [process.wait(300) for process in team] == [0] * size
+    group = team_of(size, [str(HERE / "team_runs.py"), str(tmp_path)])
+    assert [process.wait(300) for process in group] == [0] * size
     first, *others = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(size)]
     assert first.keys() == alone.keys()
     for name, expected in alone.items():
@@ -60,29 +61,29 @@ def test_a_team_with_four_views_in_all_is_one_process_with_four(size, alone, tmp
 
 
 def test_shares_are_equal_parts_in_order():
-    assert [Team(rank, 2).share(4) for rank in range(2)] == [slice(0, 2), slice(2, 4)]
-    assert ALONE.share(4) is None
+    assert [ProcessGroup(rank, 2).shard(4) for rank in range(2)] == [slice(0, 2), slice(2, 4)]
+    assert SINGLE_PROCESS.shard(4) is None
 
 
 def test_views_that_cannot_be_shared_are_refused(tiny_paper):
     with pytest.raises(UserError, match="--views 4 cannot be shared equally by 3"):
-        start(tiny_paper, torch.device("cpu"), Team(0, 3))
+        start(tiny_paper, torch.device("cpu"), ProcessGroup(0, 3))
 
 
 @pytest.fixture
 def learning_folder(tiny_config, tmp_path):
     """Of a run of VSD that was begun in one process."""
     config = replace(tiny_config, prompt="a red chair", views=2, device="cpu", distill=DistillConfig(VsdLaw()))
-    generate.begin(config, tmp_path / "run")
+    generate.create_run(config, tmp_path / "run")
     return tmp_path / "run"
 
 
 def test_a_law_that_learns_is_refused_in_several_processes_also_when_resumed(learning_folder, tmp_path):
     config, path = generate.config_of(learning_folder), learning_folder
     for door in (
-        lambda: generate.begin(config, tmp_path / "other", Team(0, 2)),
-        lambda: generate.reopen(path, "cpu", team=Team(0, 2)),
-        lambda: generate.follow(replace(generate.open_run(path, "cpu")[1], team=Team(1, 2))),
+        lambda: generate.create_run(config, tmp_path / "other", ProcessGroup(0, 2)),
+        lambda: generate.resume_run(path, "cpu", group=ProcessGroup(0, 2)),
+        lambda: generate.run_worker(replace(generate.open_run(path, "cpu")[1], group=ProcessGroup(1, 2))),
     ):
         with pytest.raises(UserError, match="vsd learns from all views at once"):
             door()
@@ -91,38 +92,38 @@ def test_a_law_that_learns_is_refused_in_several_processes_also_when_resumed(lea
 
 def test_views_of_one_object_stay_in_one_process(miniature_folders, tiny_config):
     folder = miniature_folders["MultiViewDiffusionPipeline"]
-    config = replace(tiny_config, prompt="a red ball", prior=str(folder), views=4, large=LargeConfig(size=16))
+    config = replace(tiny_config, prompt="a red ball", prior=str(folder), views=4, memory=MemoryConfig(size=16))
     generate.open_parts(config, torch.device("cpu"))
     with pytest.raises(UserError, match="with 2 processes use --views 8"):
-        generate.open_parts(config, torch.device("cpu"), Team(0, 2))
-    generate.open_parts(replace(config, views=8), torch.device("cpu"), Team(0, 2))
+        generate.open_parts(config, torch.device("cpu"), ProcessGroup(0, 2))
+    generate.open_parts(replace(config, views=8), torch.device("cpu"), ProcessGroup(0, 2))
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    team = joined(torch.device("cpu"))
-    assert team is ALONE
-    assert team.leads
+    group = init_process_group(torch.device("cpu"))
+    assert group is SINGLE_PROCESS
+    assert group.is_main
     x = torch.arange(3.0)
-    assert team.gathered(x) is x
-    team.average([x])
-    team.wait()
-    team.part()
+    assert group.all_gather(x) is x
+    group.all_reduce_mean([x])
+    group.barrier()
+    group.close()
     assert torch.equal(x, torch.arange(3.0))
 
 
 def test_a_shared_prior_evaluates_its_rows_only(disc_prior):
     asked = []
 
-    class Half(Team):
+    class Half(ProcessGroup):
         def gathered(self, part):
             asked.append(part)
             return torch.cat([part, part])
 
-    prior = SharedPrior(disc_prior, Half(1, 2))
+    prior = ShardedPrior(disc_prior, Half(1, 2))
     noisy = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     text = disc_prior.embed(["a ball"] * 4)
-    known = Known(pose=torch.eye(4).expand(4, 4, 4), background=torch.zeros(4, 3), light=albedo_only(4))
+    known = ViewCondition(pose=torch.eye(4).expand(4, 4, 4), background=torch.zeros(4, 3), light=albedo_only(4))
     t = torch.tensor([10, 100, 500, 900])
     prior.predict_noise(noisy, t, text, known)
     assert torch.allclose(asked[0], disc_prior.predict_noise(noisy, t, text, known)[2:])

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from dreamfusion.cameras import Cameras, orbit
+from dreamfusion.diffusion.priors import NoiseSchedule, Prior, ViewCondition
+from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
+from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.errors import UserError
-from dreamfusion.lights import Light, albedo_only, headlight
-from dreamfusion.priors import Known, NoiseSchedule, Prior
-from dreamfusion.prompts import PromptTable, Wording
-from dreamfusion.views import ViewWords
+from dreamfusion.lights import Light, albedo_only, key_light
 
 
 @dataclass
@@ -37,7 +37,9 @@ class Parrot:
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         raise AssertionError("prompts do not encode pictures")
 
-    def predict_noise(self, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, known: Known) -> torch.Tensor:
+    def predict_noise(
+        self, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, known: ViewCondition
+    ) -> torch.Tensor:
         raise AssertionError("prompts do not run the network")
 
 
@@ -59,12 +61,12 @@ def five_views() -> Cameras:
 
 def mixed_light() -> Light:
     """White for every other view."""
-    light = headlight(five_views(), white=False)
+    light = key_light(five_views(), textureless=False)
     return Light(light.position, light.ambient, light.diffuse, torch.arange(5) % 2 == 1)
 
 
 def table(prior: Prior, **options: object) -> PromptTable:
-    return PromptTable(prior, "a chair", Wording(**options))  # pyright: ignore[reportArgumentType]
+    return PromptTable(prior, "a chair", PromptOptions(**options))  # pyright: ignore[reportArgumentType]
 
 
 def test_each_view_gets_its_caption() -> None:
@@ -115,12 +117,12 @@ def test_everything_is_embedded_in_one_call_without_gradient() -> None:
     assert len(prior.calls) == 1
     assert len(prior.calls[0]) == 11
     assert not given.text.requires_grad
-    assert not given.empty.requires_grad
+    assert not given.null_text.requires_grad
 
 
 def test_without_a_negative_prompt_there_is_none() -> None:
     given = table(Parrot(PLAIN_WORDS))(five_views(), mixed_light())
-    assert read(given.empty) == [""] * 5
+    assert read(given.null_text) == [""] * 5
     assert given.negative is None
 
 
@@ -129,8 +131,8 @@ def test_a_negative_prompt_comes_beside_the_empty_caption() -> None:
     given = table(Parrot(PLAIN_WORDS), negative=negative)(five_views(), mixed_light())
     assert given.negative is not None
     assert read(given.negative) == [negative] * 5
-    assert read(given.empty) == [""] * 5
-    assert given.negative.shape == given.empty.shape == given.text.shape
+    assert read(given.null_text) == [""] * 5
+    assert given.negative.shape == given.null_text.shape == given.text.shape
     assert read(given.text)[0] == "a chair, front view"
 
 
@@ -170,22 +172,24 @@ def test_the_text_only_way_tells_the_prior_nothing_else() -> None:
 
 def test_plain_guidance_steers_against_nothing() -> None:
     given = table(Parrot(PLAIN_WORDS))(five_views(), mixed_light())
-    assert given.against.shape == (5, 0, *given.text.shape[1:])
-    assert given.weight.shape == (5, 0)
+    assert given.perp_neg_text.shape == (5, 0, *given.text.shape[1:])
+    assert given.perp_neg_weight.shape == (5, 0)
 
 
 def test_perp_neg_steers_away_from_the_front_and_the_nearer_side_in_the_same_surface() -> None:
     given = table(Parrot(CLAY_WORDS), perp_neg=0.5)(five_views(), mixed_light())
-    assert read(given.against[:, 0]) == [f"a chair, front view{clay}" for clay in ("", ", clay", "", ", clay", "")]
-    front, left, _, right, _ = read(given.against[:, 1])  # from behind, both sides are as near
+    assert read(given.perp_neg_text[:, 0]) == [
+        f"a chair, front view{clay}" for clay in ("", ", clay", "", ", clay", "")
+    ]
+    front, left, _, right, _ = read(given.perp_neg_text[:, 1])  # from behind, both sides are as near
     assert (front, left, right) == (
         "a chair, left side view",
         "a chair, left side view, clay",
         "a chair, right side view, clay",
     )
     cameras = five_views()
-    torch.testing.assert_close(given.weight, 0.5 * CLAY_WORDS.against(cameras.azimuth, cameras.elevation)[1])
-    assert bool((given.weight[4] == 0).all())  # from overhead
+    torch.testing.assert_close(given.perp_neg_weight, 0.5 * CLAY_WORDS.perp_neg(cameras.azimuth, cameras.elevation)[1])
+    assert bool((given.perp_neg_weight[4] == 0).all())  # from overhead
 
 
 def test_views_can_be_blended_whatever_the_habit_of_the_prior() -> None:

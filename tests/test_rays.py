@@ -1,11 +1,14 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 
 from dreamfusion.cameras import Cameras, OrbitSampler, orbit
 from dreamfusion.geometry import look_at, normalise
-from dreamfusion.rays import Rays, cast, means, stratified, variances
+from dreamfusion.nerf.rays import Rays, cast, means, stratified, variances
+
+pytestmark = pytest.mark.processor
 
 
 def some_cameras(height: int = 6, width: int = 9) -> Cameras:

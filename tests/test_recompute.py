@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamfusion.recompute import recomputed
+from dreamfusion.nerf.checkpointing import checkpointed
+
+pytestmark = pytest.mark.processor
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def test_values_and_gradients_are_those_of_the_function_and_records_stay():
         return Pair(y, (y.argmax(-1), y.square())), y.sum()
 
     gradients = []
-    for wrap in (lambda f: f(), recomputed):
+    for wrap in (lambda f: f(), checkpointed):
         net = layer()
         pair, total = wrap(lambda net=net: compute(net))
         assert isinstance(pair, Pair)
@@ -50,7 +53,7 @@ def test_what_nobody_asks_gradients_of_is_not_made_again():
         calls.append(1)
         return (net(torch.ones(1, 3)),)
 
-    (result,) = recomputed(compute)
+    (result,) = checkpointed(compute)
     assert len(calls) == 1
     result.sum().backward()
     assert len(calls) == 2

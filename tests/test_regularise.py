@@ -3,8 +3,10 @@ import math
 import pytest
 import torch
 
-from dreamfusion import regularise
-from dreamfusion.render import RaySamples, Render
+from dreamfusion.nerf import regularise
+from dreamfusion.nerf.render import RaySamples, Render
+
+pytestmark = pytest.mark.processor
 
 
 def a_render(weights, t, normal=None, direction=None):

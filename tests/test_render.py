@@ -4,17 +4,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion.background import Solid
 from dreamfusion.cameras import Cameras, orbit
-from dreamfusion.fields.density import Exp, GaussianBlob
-from dreamfusion.fields.grid import GridField, GridFieldOptions
-from dreamfusion.lights import Light, albedo_only, headlight
-from dreamfusion.occupancy import Occupancy, OccupancyOptions
-from dreamfusion.rays import cast
-from dreamfusion.render import RenderOptions, render, render_views
-from dreamfusion.scene import Scene
+from dreamfusion.lights import Light, albedo_only, key_light
+from dreamfusion.nerf.background import Solid
+from dreamfusion.nerf.fields.density import Exp, GaussianBlob
+from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
+from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.rays import cast
+from dreamfusion.nerf.render import RenderOptions, render, render_views
+from dreamfusion.nerf.scene import Scene
 from reference.analytic_fields import SoftBall, ball, slab
 from reference.dense_render import dense_render
+
+pytestmark = pytest.mark.processor
 
 WHITE = (1.0, 1.0, 1.0)
 EXACT = RenderOptions(samples=32, weight_threshold=0.0)
@@ -41,7 +43,7 @@ def front(size, fov_deg):
 
 def blob_scene(dtype=torch.float32):
     """A ragged, coloured blob with a soft edge."""
-    options = GridFieldOptions(cells=(8, 32), colour_cells=(8, 16), activation=Exp(shift=-4.0, limit=5.0))
+    options = GridFieldOptions(cells=(8, 32), colour_cells=(8, 16), activation=Exp(bias=-4.0, clamp=5.0))
     field = GridField(replace(options, blob=GaussianBlob(height=9.0, width=0.35)), seeded())
     with torch.no_grad():
         field.logits[0].add_(0.7 * torch.randn(field.logits[0].shape, generator=seeded(1)))
@@ -100,8 +102,8 @@ def test_opaque_ball_is_lit_like_a_ball():
 def test_render_without_threshold_is_the_dense_render(lit):
     scene, cameras = blob_scene(torch.float64), views(2)
     cameras = Cameras(cameras.pose.double(), cameras.fov_y.double(), 8, 8)
-    light = headlight(cameras, white=False) if lit else albedo_only(2)
-    light = Light(light.position.double(), light.ambient.double(), light.diffuse.double(), light.white)
+    light = key_light(cameras, textureless=False) if lit else albedo_only(2)
+    light = Light(light.position.double(), light.ambient.double(), light.diffuse.double(), light.textureless)
     behind = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.5, 0.1]], dtype=torch.float64)
     towards = torch.randn(2, 8, 8, 3, generator=seeded(4), dtype=torch.float64)
     ours = render(scene, cameras, light, EXACT, background=behind)
@@ -118,7 +120,7 @@ def test_render_without_threshold_is_the_dense_render(lit):
 
 
 def flat_gradient(scene, cameras, options, towards):
-    picture = render(scene, cameras, headlight(cameras, white=False), options)
+    picture = render(scene, cameras, key_light(cameras, textureless=False), options)
     gradient = torch.autograd.grad((picture.rgb * towards).sum(), list(scene.parameters()))
     return picture, torch.cat([g.flatten() for g in gradient])
 
@@ -181,7 +183,7 @@ def test_a_tight_mask_shows_the_same_matter_more_finely():
 
 def test_pieces_without_gradients_make_the_same_picture():
     scene, cameras = blob_scene(), views(3, size=10)
-    light, options = headlight(cameras, white=False), replace(EXACT, weight_threshold=1e-3, chunk=70)
+    light, options = key_light(cameras, textureless=False), replace(EXACT, weight_threshold=1e-3, chunk=70)
     whole, pieces = render(scene, cameras, light, options), render_views(scene, cameras, light, options)
     for name in ("rgb", "opacity", "depth", "normal"):
         assert torch.allclose(getattr(whole, name), getattr(pieces, name), atol=1e-5)
@@ -191,7 +193,7 @@ def test_pieces_without_gradients_make_the_same_picture():
 def test_an_empty_scene_shows_the_background_with_finite_gradients():
     scene, cameras = scene_of(ball(0.0, 1.0), colour=(0.2, 0.4, 0.6)), views(1)
     for options in (EXACT, replace(EXACT, weight_threshold=1e-3)):
-        picture = render(scene, cameras, headlight(cameras, white=False), options)
+        picture = render(scene, cameras, key_light(cameras, textureless=False), options)
         assert torch.allclose(picture.rgb, torch.tensor([0.2, 0.4, 0.6]))
         assert torch.equal(picture.depth, torch.zeros_like(picture.depth))
         picture.rgb.sum().backward()
@@ -203,7 +205,7 @@ def test_huge_density_has_finite_gradients():
     with torch.no_grad():
         scene.field.logits[0].fill_(1e6)
     cameras = views(1)
-    picture = render(scene, cameras, headlight(cameras, white=False), RenderOptions(samples=16))
+    picture = render(scene, cameras, key_light(cameras, textureless=False), RenderOptions(samples=16))
     (picture.rgb.sum() + picture.depth.sum()).backward()
     assert picture.rgb.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in scene.parameters())
@@ -213,7 +215,7 @@ def test_normals_are_composed_only_if_asked_or_lit():
     scene, cameras = blob_scene(), views(1)
     assert render(scene, cameras, albedo_only(1), EXACT).normal is None
     assert render(scene, cameras, albedo_only(1), replace(EXACT, normals=True)).normal is not None
-    lit = render(scene, cameras, headlight(cameras, white=False), EXACT)
+    lit = render(scene, cameras, key_light(cameras, textureless=False), EXACT)
     assert (lit.normal.norm(dim=-1) <= lit.opacity + 1e-5).all()
 
 
@@ -234,7 +236,7 @@ def test_cuda_makes_the_same_picture_and_gradients(lit):
     results = []
     for device in ("cpu", "cuda"):
         scene, cameras = blob_scene().to(device), views(2).to(device)
-        light = (headlight(cameras, white=False) if lit else albedo_only(2)).to(device)
+        light = (key_light(cameras, textureless=False) if lit else albedo_only(2)).to(device)
         generator = seeded()
         scene.occupancy.update(scene.field, generator)
         picture = render(scene, cameras, light, EXACT, generator)
@@ -248,7 +250,7 @@ def test_scene_in_double_precision_stays_there():
     scene, cameras = blob_scene(torch.float64), views(1)
     scene.occupancy.update(scene.field, seeded())
     cameras = replace(cameras, pose=cameras.pose.double(), fov_y=cameras.fov_y.double())
-    light = headlight(cameras, white=False)
+    light = key_light(cameras, textureless=False)
     behind = torch.zeros(1, 3, dtype=torch.float64)
     assert render(scene, cameras, light, RenderOptions(), seeded(), behind).rgb.dtype == torch.float64
 

@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from dreamfusion.errors import UserError
-from dreamfusion.runs import RunFolder, default_folder, replacing, require_new_file, unused, write_json, write_text
+from dreamfusion.files import numbered, replacing, require_new_file, write_json, write_text
+from dreamfusion.runs import RunFolder, default_folder
 
 CONFIG = {"prompt": "a café", "seed": 3}
 
@@ -65,15 +67,6 @@ def test_a_damaged_config_is_named(tmp_path: Path, content: str) -> None:
     run.config.write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"config.json"):
         run.read_config()
-
-
-def test_default_folder_counts_up_instead_of_meeting_an_old_run(tmp_path: Path) -> None:
-    names = []
-    for _ in range(3):
-        folder = default_folder("A hamburger!", 0, tmp_path)
-        RunFolder.create(folder, CONFIG)
-        names.append(folder.name)
-    assert names == ["a-hamburger-0", "a-hamburger-0-1", "a-hamburger-0-2"]
 
 
 @pytest.mark.parametrize(
@@ -187,8 +180,9 @@ def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
 def test_new_files_replace_none(tmp_path: Path) -> None:
     taken = tmp_path / "a.b.png"
     taken.write_text("")
-    assert unused(taken) == tmp_path / "a.b-1.png"
-    require_new_file(unused(taken), [".png"])
+    assert list(islice(numbered(taken), 3)) == [taken, tmp_path / "a.b-1.png", tmp_path / "a.b-2.png"]
+    require_new_file(tmp_path / "a.b-1.png", [".png"])
+    require_new_file(taken, [".png"], or_next=True)
     for path, message in (
         (taken, "exists: choose another --out"),
         (tmp_path / "x.gif", r"one of the suffixes \.png, \.jpg"),

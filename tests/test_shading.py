@@ -1,8 +1,11 @@
+import pytest
 import torch
 
-from dreamfusion.fields import Matter
 from dreamfusion.lights import Light, albedo_only
-from dreamfusion.shading import lambert
+from dreamfusion.nerf.fields import FieldOutput
+from dreamfusion.nerf.shading import lambert
+
+pytestmark = pytest.mark.processor
 
 ALBEDO = torch.tensor([[0.2, 0.4, 0.8]])
 UP = torch.tensor([[0.0, 1.0, 0.0]])
@@ -10,11 +13,11 @@ UP = torch.tensor([[0.0, 1.0, 0.0]])
 
 def lit(position, white=False):
     one = torch.ones(1)
-    return Light(torch.tensor([position]), ambient=0.1 * one, diffuse=0.9 * one, white=torch.tensor([white]))
+    return Light(torch.tensor([position]), ambient=0.1 * one, diffuse=0.9 * one, textureless=torch.tensor([white]))
 
 
 def shade(light, normal=UP, place=(0.0, 0.0, 0.0), view=(0,)):
-    matter = Matter(density=torch.ones(1), albedo=ALBEDO, normal=normal)
+    matter = FieldOutput(density=torch.ones(1), albedo=ALBEDO, normal=normal)
     return lambert(matter, torch.tensor([place]), light, torch.tensor(view))
 
 
@@ -46,8 +49,8 @@ def test_every_sample_is_lit_by_the_light_of_its_view():
         position=torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]),
         ambient=torch.tensor([1.0, 0.1]),
         diffuse=torch.tensor([0.0, 0.9]),
-        white=torch.tensor([False, True]),
+        textureless=torch.tensor([False, True]),
     )
-    matter = Matter(density=torch.ones(3), albedo=ALBEDO.expand(3, 3), normal=-UP.expand(3, 3))
+    matter = FieldOutput(density=torch.ones(3), albedo=ALBEDO.expand(3, 3), normal=-UP.expand(3, 3))
     colour = lambert(matter, torch.zeros(3, 3), light, torch.tensor([1, 0, 1]))
     assert torch.allclose(colour, torch.stack([torch.full((3,), 0.1), ALBEDO[0], torch.full((3,), 0.1)]))

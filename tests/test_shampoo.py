@@ -10,6 +10,8 @@ from torch import nn
 from dreamfusion.shampoo import Shampoo, ShampooOptions, as_matrix, inverse_root
 from reference.dense_shampoo import DenseShampoo
 
+pytestmark = pytest.mark.processor
+
 PAPER = ShampooOptions()
 
 

@@ -7,9 +7,11 @@ import torch
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded.network import GROUPS, known_features
-from dreamfusion.embedded.sketch import MAPS, SKETCH, SUREST, Sketch, merge, surprise
+from dreamfusion.embedded.sketch import MAPS, SKETCH, SUREST, Sketch, gaussian_nll, merge
+from dreamfusion.embedded.unet import GROUPS, known_features
 from dreamfusion.lights import Light
+
+pytestmark = pytest.mark.processor
 
 TEXT = 8
 POSE = orbit(torch.tensor([0.5]), torch.tensor([0.2]), torch.tensor([3.0]), torch.tensor([0.7]), 64).pose
@@ -21,13 +23,13 @@ def drawing(
     rest: float = 0.0,
     normal: tuple[float, ...] = (0, 0, 1),
     coverage: float = 30.0,
-    doubt: float = -30.0,
+    log_sigma: float = -30.0,
 ):
     """A sketch that draws the same numbers everywhere, whatever it is told; its look still depends on all."""
     torch.manual_seed(0)
     sketch = Sketch(TEXT, GROUPS, 16)
     torch.nn.init.zeros_(sketch.draw.weight)
-    maps = [[brightness], [rest] * 3, list(normal), [coverage], [doubt]]
+    maps = [[brightness], [rest] * 3, list(normal), [coverage], [log_sigma]]
     numbers = torch.tensor([number for group in maps for number in group])
     sketch.draw.bias.data = numbers.repeat_interleave(SKETCH**2)
     assert len(numbers) == sum(MAPS)
@@ -81,7 +83,7 @@ def test_what_is_told_overrules_the_guess():
 
 @pytest.mark.parametrize(("coverage", "expected"), [(-30.0, 0.3), (30.0, 0.2), (0.0, math.hypot(0.15, 0.1))])
 def test_doubts_of_object_and_background_add_up_where_each_is_seen(coverage, expected):
-    sketch = drawing(coverage=coverage, doubt=math.log(0.4))
+    sketch = drawing(coverage=coverage, log_sigma=math.log(0.4))
     torch.nn.init.zeros_(sketch.look[-1].weight)
     sketch.look[-1].bias.data[-2:] = torch.tensor([0.2, 0.3]).log()
     spread = sketch(torch.zeros(1, TEXT), torch.zeros(1, sum(GROUPS)))[1]
@@ -91,7 +93,7 @@ def test_doubts_of_object_and_background_add_up_where_each_is_seen(coverage, exp
 def test_the_least_surprising_spread_is_the_root_mean_square_of_the_errors():
     errors = 0.3 * torch.randn(1000, 1, 4, 4, generator=Generator().manual_seed(0))
     spreads = torch.linspace(0.1, 0.5, 81)
-    surprises = torch.stack([surprise(errors.square(), spread.expand_as(errors)) for spread in spreads])
+    surprises = torch.stack([gaussian_nll(errors.square(), spread.expand_as(errors)) for spread in spreads])
     assert spreads[surprises.argmin()].item() == pytest.approx(errors.square().mean().sqrt().item(), abs=0.005)
 
 

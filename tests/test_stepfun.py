@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from dreamfusion.stepfun import Histogram, dilated, inverse_cdf, outer, resampled
+from dreamfusion.nerf.stepfun import Histogram, inverse_cdf, max_dilate, outer_measure, sample_intervals
 from reference import histograms
+
+pytestmark = pytest.mark.processor
 
 RAYS, BINS = 5, 9
 
@@ -50,7 +52,7 @@ def _bins(t):
 @pytest.mark.parametrize("offset", [0.0, 0.5, 0.9])
 def test_resampled_edges_are_the_loops_and_stay_on_the_ray(offset):
     t, mass = histogram()
-    edges = resampled(t, mass, 16, torch.full((RAYS,), offset, dtype=torch.float64))
+    edges = sample_intervals(t, mass, 16, torch.full((RAYS,), offset, dtype=torch.float64))
     expected = [histograms.resampled(a, b, 16, offset) for a, b in zip(t.tolist(), mass.tolist(), strict=True)]
     assert torch.allclose(edges, torch.tensor(expected, dtype=torch.float64))
     assert (edges.diff(dim=-1) >= 0).all()
@@ -60,21 +62,21 @@ def test_resampled_edges_are_the_loops_and_stay_on_the_ray(offset):
 
 def test_even_mass_gives_even_bins_over_the_whole_ray():
     t = torch.tensor([[2.0, 6.0]])
-    edges = resampled(t, torch.ones(1, 1), 8, torch.full((1,), 0.5))
+    edges = sample_intervals(t, torch.ones(1, 1), 8, torch.full((1,), 0.5))
     assert torch.allclose(edges, torch.linspace(2, 6, 9)[None])
 
 
 def test_bins_gather_where_the_mass_is():
     t, mass = torch.linspace(0, 1, 11)[None], torch.full((1, 10), 1e-3)
     mass[:, 6] = 1.0
-    edges = resampled(t, mass, 32, torch.full((1,), 0.5))
+    edges = sample_intervals(t, mass, 32, torch.full((1,), 0.5))
     inside = ((edges > 0.6) & (edges < 0.7)).sum()
     assert inside >= 30
 
 
 def test_a_ray_without_mass_is_cut_all_the_same():
     t = torch.linspace(0, 1, 5)[None]
-    edges = resampled(t, torch.zeros(1, 4), 4, torch.full((1,), 0.5))
+    edges = sample_intervals(t, torch.zeros(1, 4), 4, torch.full((1,), 0.5))
     assert torch.allclose(edges, t)
     assert inverse_cdf(torch.zeros(1, 5), torch.zeros(1, 4), torch.rand(1, 3, generator=seeded())).isfinite().all()
 
@@ -82,7 +84,7 @@ def test_a_ray_without_mass_is_cut_all_the_same():
 def test_dilated_density_is_the_greatest_nearby():
     t, weights = histogram()
     by = torch.full((RAYS,), 0.07, dtype=torch.float64)
-    wide, mass = dilated(t, weights, by)
+    wide, mass = max_dilate(t, weights, by)
     assert torch.equal(wide[:, [0, -1]], t[:, [0, -1]])
     for ray in range(RAYS):
         old, new = (t[ray].tolist(), weights[ray].tolist()), (wide[ray].tolist(), mass[ray].tolist())
@@ -95,20 +97,20 @@ def test_dilated_density_is_the_greatest_nearby():
 
 def test_no_dilation_changes_no_density():
     t, weights = histogram()
-    wide, mass = dilated(t, weights, torch.zeros(RAYS, dtype=torch.float64))
-    back = outer(t, Histogram(wide, mass))
+    wide, mass = max_dilate(t, weights, torch.zeros(RAYS, dtype=torch.float64))
+    back = outer_measure(t, Histogram(wide, mass))
     assert torch.allclose(back, weights)
 
 
 def test_outer_is_the_loops_and_never_less_than_what_is_inside():
     (t, _), (other, weights) = histogram(0, 12), histogram(5, 7)
-    bound = outer(t, Histogram(other, weights))
+    bound = outer_measure(t, Histogram(other, weights))
     rows = zip(t.tolist(), other.tolist(), weights.tolist(), strict=True)
     assert torch.allclose(bound, torch.tensor([histograms.outer(*row) for row in rows], dtype=torch.float64))
-    coarse = outer(other, Histogram(other, weights))
+    coarse = outer_measure(other, Histogram(other, weights))
     assert torch.allclose(coarse, weights)  # its own bins touch their neighbours in points only
 
 
 def test_outer_passes_gradients_to_the_weights_alone():
     (t, _), (other, weights) = histogram(0, 4), histogram(5, 5)
-    assert torch.autograd.gradcheck(lambda w: outer(t, Histogram(other, w)), (weights.requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda w: outer_measure(t, Histogram(other, w)), (weights.requires_grad_(),))

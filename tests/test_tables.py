@@ -8,15 +8,15 @@ import pytest
 import torch
 import trimesh
 
-from dreamfusion.embedded.meshes import MeshRenderer, load
-from dreamfusion.embedded.table import Noun, learned, nouns
+from dreamfusion.diffusion.priors import NoiseSchedule, Prior, ViewCondition
 from dreamfusion.lights import albedo_only
-from dreamfusion.priors import Known, NoiseSchedule, Prior
-from dreamfusion.rays import cast
-from table_error import luma_of, unseen, whole
-from table_prior import Bank, Spread, TablesPrior, bank
-from table_training import Plan, Rows, Trainer, gathered
-from table_views import (
+from dreamfusion.nerf.rays import cast
+from training.meshes import MeshRenderer, load
+from training.nouns import Noun, learned, nouns
+from training.table_error import luma_of, unseen, whole
+from training.table_prior import Bank, Spread, TablesPrior, bank
+from training.table_training import Plan, Rows, Trainer, gathered
+from training.table_views import (
     CELLS,
     LEARNED,
     UNSEEN,
@@ -26,7 +26,7 @@ from table_views import (
     premultiplied,
     rendered,
 )
-from tables import Angles, Shape, between, decoder, draw, look_up, new_things, told
+from training.tables import Angles, Shape, between, decoder, draw, look_up, new_things, told
 
 SMALL = Shape(nodes=4, azimuths=6, elevations=3, channels=2, embedding=4, width=16)
 
@@ -176,7 +176,7 @@ def prior_of(seen: Bank, weighted: bool = True, spread: float = 0.1) -> TablesPr
 
 def estimate(prior: TablesPrior, picture: float, t: int, caption: str) -> torch.Tensor:
     """Of x0, in [0, 1], from a plain picture with noise on it."""
-    known = Known(background=torch.zeros(1, 3), light=albedo_only(1))
+    known = ViewCondition(background=torch.zeros(1, 3), light=albedo_only(1))
     eps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     level = torch.tensor([t])
     noisy = prior.schedule.add_noise(torch.full_like(eps, 2 * picture - 1), eps, level)
@@ -200,7 +200,7 @@ def test_the_estimate_is_the_posterior_mean():
     """Two plain greys and a spread in every pixel by itself: against the formula of Bayes, written out."""
     spread, t, means = 0.3, 990, torch.tensor([-0.2, 0.0])
     prior = prior_of(plain_bank(0.4, 0.5), spread=spread)
-    alpha, sigma = float(prior.schedule.signal[t]), float(prior.schedule.noise[t])
+    alpha, sigma = float(prior.schedule.alphas[t]), float(prior.schedule.sigmas[t])
     eps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     noisy = alpha * (2 * 0.45 - 1) + sigma * eps
     variance = sigma**2 + (alpha * spread) ** 2

@@ -25,10 +25,10 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from dreamfusion.cameras import orbit
-from dreamfusion.fields import Matter
-from dreamfusion.lights import Light, albedo_only, headlight
+from dreamfusion.lights import Light, albedo_only, key_light
 from dreamfusion.mesh import Mesh, glb_bytes
-from dreamfusion.shading import lambert
+from dreamfusion.nerf.fields import FieldOutput
+from dreamfusion.nerf.shading import lambert
 from dreamfusion.video import soft_light
 from dreamfusion.viewer import Page, render_page
 
@@ -202,7 +202,7 @@ def test_albedo_is_the_colour_of_the_mesh(quiet: Visit) -> None:
 
 def expected_shade(hit: Float[np.ndarray, "m 3"], light: Light) -> Float[np.ndarray, "m 3"]:
     normal = torch.from_numpy(hit).float()
-    matter = Matter(torch.ones(len(hit)), torch.from_numpy(COLOUR).expand(len(hit), 3), normal)
+    matter = FieldOutput(torch.ones(len(hit)), torch.from_numpy(COLOUR).expand(len(hit), 3), normal)
     return lambert(matter, RADIUS * normal, light, torch.zeros(len(hit), dtype=torch.long)).clamp(max=1).numpy()
 
 
@@ -211,7 +211,9 @@ def test_page_and_renderer_agree_on_light(quiet: Visit, mode: str) -> None:
     """The camera is on +z here, so that its axes are the world's; a ball looks the same from everywhere."""
     view = torch.zeros(1), torch.zeros(1), torch.tensor([DISTANCE]).float(), torch.tensor([0.7])
     cameras = orbit(*view, size=8)
-    light = {"Lit": soft_light(cameras), "Albedo": albedo_only(1), "Textureless": headlight(cameras, white=True)}[mode]
+    light = {"Lit": soft_light(cameras), "Albedo": albedo_only(1), "Textureless": key_light(cameras, textureless=True)}[
+        mode
+    ]
     hit, inside = quiet.ball()
     shown = quiet.show(mode)[inside]
     assert np.abs(shown - expected_shade(hit[inside], light)).max() < 3 / 255

@@ -10,13 +10,14 @@ import torch
 from torch import Generator
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded import dataset, views
-from dreamfusion.embedded.card import describe
-from dreamfusion.embedded.pipeline import END, PAD, UNKNOWN
+from dreamfusion.diffusion.ddim import caption_conditioning, ddim
+from dreamfusion.diffusion.priors import ViewCondition, open_prior, require_known
+from dreamfusion.embedded import world
+from dreamfusion.embedded.model_card import describe
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
-from dreamfusion.priors import Known, open_prior, require_known
-from dreamfusion.priors.sampling import caption_conditioning, ddim
+from training import prior_data as dataset
+from training.prior_parts import END, PAD, UNKNOWN
 
 FOLDER = Path(str(resources.files("dreamfusion.embedded").joinpath("weights")))
 
@@ -30,8 +31,12 @@ def drawn(prior, captions, azimuth_deg=0.0, background=(0.8, 0.8, 0.8), told=Tru
     """Pictures "b h w 3" in [0, 1], from 20 degrees above, in albedo."""
     count = len(captions)
     angles = torch.full((count,), math.radians(azimuth_deg)), torch.full((count,), math.radians(20))
-    pose = orbit(*angles, torch.full((count,), views.DISTANCE), torch.full((count,), math.radians(40)), 64).pose
-    known = Known(pose, torch.tensor([background]).expand(count, 3), albedo_only(count)) if told else Known()
+    pose = orbit(*angles, torch.full((count,), world.DISTANCE), torch.full((count,), math.radians(40)), 64).pose
+    known = (
+        ViewCondition(pose, torch.tensor([background]).expand(count, 3), albedo_only(count))
+        if told
+        else ViewCondition()
+    )
     pictures = ddim(prior, caption_conditioning(prior, captions, known), 8, 3.0, Generator().manual_seed(0))
     return (pictures.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
 

@@ -8,11 +8,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from dreamfusion.embedded.dataset import COLOURS, held_out, random_backgrounds, random_lights
-from dreamfusion.embedded.table import Noun
+from dreamfusion.embedded.world import COLOURS
 from dreamfusion.lights import Light
-from table_views import CELL, CELLS, LEARNED, MAPS, UNSEEN, MeshViews, cameras_of, premultiplied
-from tables import shown
+from training.nouns import Noun
+from training.prior_data import held_out, random_backgrounds, random_lights
+from training.table_views import CELL, CELLS, LEARNED, MAPS, UNSEEN, MeshViews, cameras_of, premultiplied
+from training.tables import shown
 
 LUMA_VIEWS = 100
 PAINTED = 8

@@ -15,13 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded.dataset import VIEW_WORDS
-from dreamfusion.embedded.views import DISTANCE, ELEVATION_DEG, FOV_DEG, SIZE
+from dreamfusion.diffusion.priors import NoiseSchedule, ViewCondition
+from dreamfusion.diffusion.priors.spaces import PixelSpace
+from dreamfusion.diffusion.view_words import ViewWords
+from dreamfusion.embedded.world import DISTANCE, ELEVATION_DEG, FOV_DEG, SIZE
 from dreamfusion.lights import Light
-from dreamfusion.priors import Known, NoiseSchedule
-from dreamfusion.priors.spaces import PixelSpace
-from dreamfusion.views import ViewWords
-from tables import Shape, draw, shown
+from training.prior_data import VIEW_WORDS
+from training.tables import Shape, draw, shown
 
 AZIMUTHS, ELEVATIONS = 36, 9
 """of the cameras that may be meant: every 10 degrees, by the area"""
@@ -45,7 +45,7 @@ class Bank:
     """What a thing looks like from all cameras of a grid."""
 
     pose: Float[Tensor, "k 4 4"]
-    words: Float[Tensor, "k w"]
+    words: Float[Tensor, "k n"]
     """which word each view has"""
     maps: Float[Tensor, "k h w 10"]
 
@@ -77,7 +77,7 @@ class TablesPrior:
         return PixelSpace(SIZE).encode(image)
 
     def predict_noise(
-        self, noisy: Float[Tensor, "b 3 s s"], t: Int[Tensor, " b"], text: Float[Tensor, "b 1 w"], known: Known
+        self, noisy: Float[Tensor, "b 3 s s"], t: Int[Tensor, " b"], text: Float[Tensor, "b 1 w"], known: ViewCondition
     ) -> Float[Tensor, "b 3 s s"]:
         """See `Prior.predict_noise`."""
         x0 = [self._estimate(noisy[i : i + 1], t[i : i + 1], text[i, 0], one(known, i)) for i in range(len(noisy))]
@@ -85,7 +85,7 @@ class TablesPrior:
 
     @torch.no_grad()
     def _estimate(
-        self, noisy: Float[Tensor, "1 3 s s"], t: Int[Tensor, " 1"], word: Float[Tensor, " w"], known: Known
+        self, noisy: Float[Tensor, "1 3 s s"], t: Int[Tensor, " 1"], word: Float[Tensor, " w"], known: ViewCondition
     ) -> Float[Tensor, "1 3 s s"]:
         """The posterior mean of one picture."""
         alpha, sigma = float(self.schedule.alpha(t)), float(self.schedule.sigma(t))
@@ -100,7 +100,7 @@ class TablesPrior:
         each = wiener(noisy, means, alpha, sigma, self.spread.guessed) if self.weighted else means
         return (weight[:, None, None, None] * each).sum(0, keepdim=True)
 
-    def _shown(self, maps: Float[Tensor, "k h w 10"], known: Known) -> Float[Tensor, "k 3 s s"]:
+    def _shown(self, maps: Float[Tensor, "k h w 10"], known: ViewCondition) -> Float[Tensor, "k 3 s s"]:
         """Pictures in the light and before the background that were told."""
         assert known.light is not None
         assert known.background is not None
@@ -125,10 +125,10 @@ def bank(thing: Float[Tensor, " n"], decode: nn.Module, shape: Shape) -> Bank:
     return Bank(pose, WORDS.weights(azimuth, elevation), maps)
 
 
-def one(known: Known, i: int) -> Known:
+def one(known: ViewCondition, i: int) -> ViewCondition:
     """What is known of one of the pictures."""
     piece = slice(i, i + 1)
-    return Known(
+    return ViewCondition(
         pose=None if known.pose is None else known.pose[piece],
         background=None if known.background is None else known.background[piece],
         light=None if known.light is None else known.light[piece],
@@ -139,5 +139,5 @@ def repeated(light: Light, count: int) -> Light:
     """One light on several pictures."""
     return Light(
         light.position.expand(count, 3), light.ambient.expand(count), light.diffuse.expand(count),
-        light.white.expand(count),
+        light.textureless.expand(count),
     )  # fmt: skip

@@ -1,10 +1,10 @@
 """Buffers of 840 views of every mesh that the prior learns from, kept compactly: what `tables.py` trains on.
 
-`table_training` makes them before it learns; `python -m table_views --assets DIR --work DIR` makes them alone. Only
-cells of 2 x 2 pixels within one cell of the silhouette are kept, as bytes: everywhere else all maps are zero. 15 MB a
-mesh. The meshes are those of `learned(nouns())`, so that what is held out from the prior stays held out. The last 40
-views of a mesh are for measuring: nothing learns from them. Mesh by mesh, on one core; the same call goes on where it
-was stopped.
+`table_training` makes them before it learns; `python -m training.table_views --assets DIR --work DIR` makes them
+alone. Only cells of 2 x 2 pixels within one cell of the silhouette are kept, as bytes: everywhere else all maps are
+zero. 15 MB a mesh. The meshes are those of `learned(nouns())`, so that what is held out from the prior stays held out.
+The last 40 views of a mesh are for measuring: nothing learns from them. Mesh by mesh, on one core; the same call goes
+on where it was stopped.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamfusion.cameras import Cameras
-from dreamfusion.embedded.meshes import Buffers, MeshRenderer, load
-from dreamfusion.embedded.table import Noun, learned, nouns
-from dreamfusion.embedded.views import SIZE, SUPERSAMPLE, random_cameras
-from dreamfusion.rays import cast
+from dreamfusion.embedded.world import SIZE
+from dreamfusion.nerf.rays import cast
+from training.meshes import Buffers, MeshRenderer, load
+from training.nouns import Noun, learned, nouns
+from training.prior_views import SUPERSAMPLE, random_cameras
 
 LEARNED, UNSEEN = 800, 40
 CELL = 2
@@ -39,7 +40,7 @@ SEED = 1_000_000
 class MeshViews:
     """All views of one mesh, sorted by view; the arrays are mapped, not read."""
 
-    cells: NDArray[np.void]
+    cells: np.ndarray
     """of `KIND`: the view, the cell (row * CELLS + column) and its bytes, "row column map" """
     first: NDArray[np.int64]
     """of each view, and the end: "views+1" """
@@ -87,7 +88,7 @@ def build(assets: Path, work: Path, meshes: Sequence[int]) -> None:
             print(f"rendered {table[mesh].file} ({count}/{len(meshes)})", flush=True)
 
 
-def rendered(renderer: MeshRenderer, cameras: Cameras) -> NDArray[np.void]:
+def rendered(renderer: MeshRenderer, cameras: Cameras) -> np.ndarray:
     """The cells near the mesh in all views, of `KIND`."""
     views = []
     for view in range(len(cameras)):

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dreamfusion.embedded.dataset import shade
-from dreamfusion.embedded.views import ELEVATION_DEG
+from dreamfusion.embedded.world import ELEVATION_DEG
 from dreamfusion.lights import Light
-from table_views import CELL, CELLS, MAPS
+from training.prior_data import shade
+from training.table_views import CELL, CELLS, MAPS
 
 LOW, HIGH = (math.radians(degrees) for degrees in ELEVATION_DEG)
 

@@ -7,7 +7,7 @@ config = replace(preset("fast"), prompt="a red chair")
 run, prior = start(config, torch.device("cpu")), open_prior(config.prior)
 for metrics in optimise(run, prior, prompt_table(config, prior), config.steps):
     print(metrics.step, metrics.opacity)
-mesh, report = make_mesh(run.scene, run.recipe.show)
+mesh, report = make_mesh(run.scene, run.recipe.eval_render)
 export(mesh, Path("chair.glb"), {"prompt": config.prompt})
 """
 
@@ -18,18 +18,18 @@ from dreamfusion.version import VERSION
 
 __version__ = VERSION
 
-# No name here may be that of a module: `dreamfusion.optimise` and `dreamfusion.render` are modules.
+# No name here may be that of a module: `dreamfusion.optimise` and `dreamfusion.nerf.render` are modules.
 _HOMES = {
     "config": ("Config",),
-    "presets": ("preset",),
+    "config.presets": ("preset",),
     "errors": ("UserError",),
     "cameras": ("Cameras", "OrbitSampler", "orbit", "turntable"),
-    "lights": ("Light", "LightSampler", "albedo_only", "headlight"),
-    "scene": ("Scene",),
-    "render": ("RenderOptions", "render_views"),
-    "priors": ("Conditioning", "Known", "NoiseSchedule", "Prior", "open_prior"),
-    "distill": ("Csd", "Distillation", "Ism", "Nfsd", "Sds", "Vsd", "surrogate"),
-    "prompts": ("PromptTable", "Wording"),
+    "lights": ("Light", "LightSampler", "albedo_only", "key_light"),
+    "nerf.scene": ("Scene",),
+    "nerf.render": ("RenderOptions", "render_views"),
+    "diffusion.priors": ("Conditioning", "ViewCondition", "NoiseSchedule", "Prior", "open_prior"),
+    "diffusion.distill": ("Csd", "Distillation", "Ism", "Nfsd", "Sds", "Vsd", "surrogate"),
+    "diffusion.prompts": ("PromptTable", "PromptOptions"),
     "optimise": ("Diverged", "Metrics", "Run", "advance", "prompt_table", "start"),
     "mesh": ("Mesh", "MeshOptions", "export", "make_mesh"),
 }

@@ -1,30 +1,31 @@
 """From a configuration to the parts of a run. Degrees become radians here, names become types; nothing is decided."""
 
 import math
-import os
 from dataclasses import dataclass
 
 import torch
 from torch import Generator
 
 from dreamfusion import config as c
-from dreamfusion import distill
-from dreamfusion.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
+from dreamfusion import runtime
 from dreamfusion.cameras import OrbitSampler
-from dreamfusion.config_check import require_device_name
-from dreamfusion.config_distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
+from dreamfusion.config.check import require_device_name
+from dreamfusion.config.distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
+from dreamfusion.diffusion import distill
+from dreamfusion.diffusion.guidance import Guidance
+from dreamfusion.diffusion.priors import PriorOptions
+from dreamfusion.distributed import launched
 from dreamfusion.errors import UserError
-from dreamfusion.fields import Field
-from dreamfusion.fields.density import Activation, DensityLaw, Exp, GaussianBlob, Softplus
-from dreamfusion.fields.grid import GridField, GridFieldOptions
-from dreamfusion.fields.mip_mlp import MipMlp, MipMlpOptions
-from dreamfusion.guidance import Guidance
 from dreamfusion.lights import LightSampler
-from dreamfusion.occupancy import Occupancy, OccupancyOptions
-from dreamfusion.priors import PriorOptions
-from dreamfusion.proposals import Proposal, ProposalOptions
-from dreamfusion.render import RenderOptions
-from dreamfusion.scene import Scene
+from dreamfusion.nerf.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
+from dreamfusion.nerf.fields import Field
+from dreamfusion.nerf.fields.density import Activation, DensityActivation, Exp, GaussianBlob, Softplus
+from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
+from dreamfusion.nerf.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.proposals import Proposal, ProposalOptions
+from dreamfusion.nerf.render import RenderOptions
+from dreamfusion.nerf.scene import Scene
 from dreamfusion.shampoo import Shampoo, ShampooOptions
 
 
@@ -34,9 +35,9 @@ class Recipe:
 
     cameras: OrbitSampler
     lights: LightSampler
-    look: RenderOptions
+    train_render: RenderOptions
     """of the steps"""
-    show: RenderOptions
+    eval_render: RenderOptions
     """of pictures for people"""
     weights: c.RegulariseConfig
 
@@ -82,18 +83,43 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
 
 
+@dataclass(frozen=True)
+class Threads:
+    """How a run's cores are used."""
+
+    each: int
+    """threads that share an operator"""
+    side: int
+    """evaluations of the prior's network at the same time, each of them in so many threads"""
+
+
+def threads(config: c.Config, device: torch.device) -> Threads:
+    """For `config.threads`, or if that is 0 for all cores, shared evenly with what torchrun started on this machine.
+
+    The grid field and the embedded prior have operators too short to be shared (see `runtime`).
+    """
+    launch = launched()
+    beside = 1 if launch is None else launch.local_size
+    count = config.threads or max(1, runtime.available_cores() // beside)
+    short = config.prior == "embedded" and isinstance(config.scene.field, c.GridFieldConfig)
+    if not short or device.type != "cpu":
+        return Threads(count, 1)
+    return Threads(1, min(count, 2))
+
+
 def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
     """How the prior is put into memory."""
-    large = config.large
+    memory = config.memory
     return PriorOptions(
         device=device,
         dtype=None if config.half else torch.float32,
-        size=large.size,
-        attention_slicing=large.attention_slicing,
-        vae_slicing=large.vae_slicing,
-        vae_tiling=large.vae_tiling,
-        offload=large.offload,
-        texts=not large.embeddings,
+        size=memory.size,
+        attention_slicing=memory.attention_slicing,
+        vae_slicing=memory.vae_slicing,
+        vae_tiling=memory.vae_tiling,
+        offload=memory.offload,
+        texts=not memory.embeddings,
+        side=threads(config, device).side,
     )
 
 
@@ -109,28 +135,31 @@ def distillation(config: c.DistillConfig) -> distill.Distillation:
         "uniform": distill.Uniform(),
         "alpha-sigma": distill.AlphaSigma(),
     }
-    kinds: dict[str, type[distill.Levels]] = {"uniform": distill.UniformLevels, "dreamtime": distill.DreamTime}
+    kinds: dict[str, type[distill.TimestepSampler]] = {
+        "uniform": distill.UniformTimesteps,
+        "dreamtime": distill.DreamTime,
+    }
     return distill.Distillation(
         law=_law(config.law),
-        guidance=Guidance(config.guidance_scale, config.rescale or None),
-        levels=kinds[config.timesteps](config.t_min, config.t_max),
+        guidance=Guidance(config.guidance_scale, config.guidance_rescale or None),
+        timesteps=kinds[config.timesteps](config.t_min, config.t_max),
         weighting=weightings[config.weighting],
-        draws=config.draws,
-        max_norm=config.max_norm or None,
+        noise_samples=config.noise_samples,
+        grad_clip=config.grad_clip or None,
     )
 
 
 def device_of(name: str) -> torch.device:
     """The device that `--device` means; "auto" is CUDA where there is one, else the CPU.
 
-    Under torchrun a GPU without a number is the process's own. Raises UserError if it is not there, or if the name
-    means none.
+    Under torchrun a GPU without a number is the process's own. Raises UserError if it is not there, if the name
+    means none, or as `launched` does.
     """
     require_device_name(name)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    own = os.environ.get("LOCAL_RANK")  # torchrun's number of the process on this machine
-    if device == torch.device("cuda") and own is not None:
-        device = torch.device("cuda", int(own))
+    launch = launched()
+    if device == torch.device("cuda") and launch is not None:
+        device = torch.device("cuda", launch.local_rank)
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
@@ -177,7 +206,7 @@ def _look(config: c.RenderConfig) -> RenderOptions:
         weight_threshold=config.weight_threshold,
         colour_threshold=config.colour_threshold,
         normals=config.normals,
-        recompute=config.recompute,
+        checkpoint_rays=config.checkpoint_rays,
     )
 
 
@@ -195,16 +224,19 @@ def _law(config: LawConfig) -> distill.Law:
             return distill.Vsd(rank, rate)
 
 
-def _density_law(config: c.SceneConfig) -> DensityLaw:
-    activations: dict[str, Activation] = {"exp": Exp(config.shift, config.limit), "softplus": Softplus(config.shift)}
+def _density_law(config: c.SceneConfig) -> DensityActivation:
+    activations: dict[str, Activation] = {
+        "exp": Exp(config.density_bias, config.exp_clamp),
+        "softplus": Softplus(config.density_bias),
+    }
     blob = GaussianBlob(config.blob.height, config.blob.width)
-    return DensityLaw(activations[config.activation], blob, config.blob.on)
+    return DensityActivation(activations[config.activation], blob, config.blob.on)
 
 
 def _field(config: c.SceneConfig, generator: Generator) -> Field:
     law = _density_law(config)
     match config.field:
-        case c.GridField() as grid:
+        case c.GridFieldConfig() as grid:
             sizes = GridFieldOptions(
                 radius=config.radius,
                 cells=grid.cells,
@@ -216,7 +248,7 @@ def _field(config: c.SceneConfig, generator: Generator) -> Field:
                 blob=law.blob,
             )
             return GridField(sizes, generator)
-        case c.MlpField(levels, blocks, width, order):
+        case c.MlpFieldConfig(levels, blocks, width, order):
             options = MipMlpOptions(levels=levels, blocks=blocks, width=width, order=order, law=law)
             return MipMlp(options, generator)
 

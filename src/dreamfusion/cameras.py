@@ -21,7 +21,7 @@ class Cameras:
     """full vertical field of view, between 0 and pi"""
     height: int
     width: int
-    together: int = 1
+    views_per_object: int = 1
     """views in a row that show one object from all around, for priors that look at several views at once"""
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Cameras:
         """Each view, and after it the same one from `views` - 1 more sides, at equal turns about the y axis."""
         pose = self.pose.repeat_interleave(views, 0)
         turned = torch.cat([all_round(len(self), views).to(pose) @ pose[:, :3], pose[:, 3:]], dim=1)
-        return replace(self, pose=turned, fov_y=self.fov_y.repeat_interleave(views), together=views)
+        return replace(self, pose=turned, fov_y=self.fov_y.repeat_interleave(views), views_per_object=views)
 
     def resized(self, size: int) -> "Cameras":
         """The same views in pictures of height `size`; the width keeps its ratio to the height."""

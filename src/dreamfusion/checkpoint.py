@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,18 @@ from torch import Tensor
 
 from dreamfusion import build
 from dreamfusion.config import Config
-from dreamfusion.config_text import from_json, to_json
-from dreamfusion.distill import Vsd
+from dreamfusion.config.serialise import KIND, from_file, to_json
+from dreamfusion.diffusion.distill import Vsd
 from dreamfusion.errors import UserError
+from dreamfusion.files import denial, permitted, read_json
 from dreamfusion.optimise import Run, start
+from dreamfusion.shampoo import Shampoo
+from dreamfusion.version import VERSION
 
-FORMAT = 3
+FORMAT = 4
 HEAD = "checkpoint.json"
+OBEYED = ("steps", "prior", "device", "threads", "checkpoint_steps", "preview_seconds", "output")
+"""What may be edited in a run's `config.json` later, beside `memory.embeddings`: where, how long, and which files"""
 
 
 def save(run: Run, folder: Path) -> None:
@@ -51,20 +57,47 @@ def save(run: Run, folder: Path) -> None:
                 path.unlink()
 
 
-def load(folder: Path, device: torch.device) -> Run:
-    """The run as it was saved, on any device.
+def load(folder: Path, device: torch.device, told: Config | None = None) -> Run:
+    """The run as it was saved, on any device, with what the configuration `told` may change (`agreed`).
 
-    Raises UserError if the checkpoint is missing, damaged or of another version.
+    Raises UserError if the checkpoint is missing, damaged or of another version, or if `told` is another run's.
     """
-    head = _read_head(folder)
-    run = start(from_json(Config, head["config"]), device)
-    tensors = _read_tensors(folder / head["tensors"], head["sha256"])
+    head, tensors = _read(folder)
+    config = from_file(Config, head["config"], folder / HEAD)
+    run = start(config if told is None else agreed(told, config), device)
     try:
         _restore(run, tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
         raise UserError(f"the checkpoint in {folder} does not fit its configuration: start a new run") from error
+    if not 0 <= head["step"] <= config.steps:
+        raise UserError(f"{folder / HEAD} is damaged (step {head['step']}): restore it, or start a new run")
     run.step = head["step"]
     return run
+
+
+def agreed(told: Config, saved: Config) -> Config:
+    """A run's configuration from its `config.json` and its checkpoint: the first counts in the fields of `OBEYED`.
+
+    Raises UserError, naming the field, if they differ in another one: what was done so far was done with that.
+    """
+    memory = replace(saved.memory, embeddings=told.memory.embeddings)
+    expected = replace(saved, memory=memory, **{name: getattr(told, name) for name in OBEYED})
+    if expected != told:
+        field, edited, old = next(_differences("", to_json(told), to_json(expected)))
+        raise UserError(
+            f"{field} is {edited} in config.json, but the run was made with {old}: put that back, or begin a new run"
+            " from the file with `dreamfusion generate --config`"
+        )
+    return expected
+
+
+def _differences(where: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Names and values of the fields in which two configurations differ, as they are in the file."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.get(KIND) == other.get(KIND):
+        for name in one:
+            yield from _differences(f"{where}.{name}".lstrip("."), one[name], other[name])
+    elif one != other:
+        yield where, one, other
 
 
 def _tensors(run: Run) -> dict[str, Tensor]:
@@ -94,35 +127,66 @@ def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in _under("optimiser.", tensors).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
+    require_fit(run.optimiser, state)
     run.optimiser.load_state_dict({"state": state, "param_groups": run.optimiser.state_dict()["param_groups"]})
     run.generator.set_state(tensors["generator"])
+
+
+def require_fit(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Raise ValueError or IndexError unless the state is of these parameters.
+
+    Optimisers trust it, and write where it says: a memory of another shape overwrites what is not theirs.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for index, found in state.items():
+        parameter = parameters[index]
+        moments = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        wanted = optimiser.state_shapes(parameter) if isinstance(optimiser, Shampoo) else moments
+        if wanted != {name: tensor.shape for name, tensor in found.items()}:
+            raise ValueError(f"the optimiser's memory of parameter {index} has another shape")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The head and its tensors, which its owner may replace meanwhile: then those that came instead."""
+    while True:
+        head = _read_head(folder)
+        try:
+            return head, _read_tensors(folder / head["tensors"], head["sha256"])
+        except UserError:
+            if _read_head(folder) == head:
+                raise
+
+
+@permitted()
 def _read_head(folder: Path) -> dict[str, Any]:
     path = folder / HEAD
-    try:
-        head = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no checkpoint in {folder}: give the folder of a run that was saved") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or start a new run") from error
+    if not path.exists():
+        raise UserError(f"there is no checkpoint in {folder}: give the folder of a run that was saved")
+    head = read_json(path, "restore it, or start a new run")
     wanted = {"format": int, "step": int, "tensors": str, "sha256": str, "config": dict}
+    if isinstance(head, dict) and head.get("format", FORMAT) != FORMAT:
+        config = head.get("config")
+        version = config.get("version") if isinstance(config, dict) else None
+        by = f"dreamfusion {version}" if version else "another version of dreamfusion"
+        raise UserError(
+            f"{path} was written by {by} in format {head['format']}, and this is {VERSION}, which reads {FORMAT}: use"
+            " that version, or start a new run"
+        )
     if not isinstance(head, dict) or any(not isinstance(head.get(key), kind) for key, kind in wanted.items()):
         raise UserError(f"{path} is damaged (it lacks one of {', '.join(wanted)}): restore it, or start a new run")
     if Path(head["tensors"]).name != head["tensors"]:
         raise UserError(f"{path} names tensors in another folder, {head['tensors']}: restore it, or start a new run")
-    if head["format"] != FORMAT:
-        raise UserError(f"{path} has format {head['format']}, not {FORMAT}: use the version that wrote it")
     return head
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
-        content = path.read_bytes()
+        with permitted(path):
+            content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it, or start a new run") from error
     if hashlib.sha256(content).hexdigest() != sha256:
@@ -147,6 +211,8 @@ def _write(path: Path, content: bytes) -> None:
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError as error:
+        raise UserError(f"no checkpoint written: {denial(folder)}; what was saved before is intact") from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full, free some space" if full else f"{error.strerror}, check the folder's permissions"

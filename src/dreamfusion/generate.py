@@ -1,6 +1,5 @@
 """One run in its folder, from the first step to the last file. Doors drive it; it prints nothing."""
 
-import ctypes
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -9,35 +8,26 @@ from pathlib import Path
 
 import torch
 
-from dreamfusion import build, checkpoint, provenance, video, viewer
+from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
 from dreamfusion.config import Config, OutputConfig
-from dreamfusion.config_check import validate
-from dreamfusion.config_text import from_json, to_json
+from dreamfusion.config.check import validate
+from dreamfusion.config.serialise import from_file, to_json
+from dreamfusion.diffusion.priors import Prior, embeddings, open_prior, open_prompt_encoder
+from dreamfusion.diffusion.priors.locate import locate
+from dreamfusion.diffusion.prompts import PromptTable
+from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import NoSurface, UserError
+from dreamfusion.files import permitted, replacing, require_reachable, write_json
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
-from dreamfusion.priors import Prior, embeddings, open_prior, open_reader
-from dreamfusion.priors.locate import locate
-from dreamfusion.processes import ALONE, Team, require_shareable
-from dreamfusion.prompts import PromptTable
-from dreamfusion.runs import RunFolder, replacing, write_json
-
-# Numbers from glibc's malloc.h, see mallopt(3).
-_GLIBC = {
-    -8: 1,  # M_ARENA_MAX: one heap for all threads
-    -3: 2**25,  # M_MMAP_THRESHOLD: the most that it takes
-    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: never shrink
-    -2: 2**26,  # M_TOP_PAD: grow in such steps
-}
+from dreamfusion.progress import ProgressCallback, silent
+from dreamfusion.runs import RunFolder
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 
 PATIENCE = 10
 """times the time that a preview takes pass before the next one, however often they are asked for"""
-
-Say = Callable[[str], None]
-"""Told in a few words what is being done"""
 
 
 @dataclass(frozen=True)
@@ -50,109 +40,96 @@ class Job:
     folder: RunFolder
 
 
-def settle(threads: int, device: str = "auto") -> None:
-    """Make this process ready for a run: `threads`, and repeatable arithmetic. Changes all of torch.
-
-    0 threads are all cores, shared evenly with the other processes that torchrun started on this machine.
+def prepare_process(config: Config, device: str = "") -> None:
+    """Make this process ready for a run, by default on the configuration's device. Changes all of torch.
 
     Raises UserError for a device that is not there.
     """
-    _keep_memory()
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(threads or max(1, available_cores() // beside))
-    torch.set_flush_denormal(True)
-    # On a GPU sums are scattered in any order; there a seed repeats a run only up to rounding.
-    torch.use_deterministic_algorithms(device_of(device).type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # missing in torch's stubs
+    where = device_of(device or config.device)
+    runtime.configure_torch(build.threads(config, where).each, repeatable=where.type == "cpu")
 
 
-def _keep_memory() -> None:
-    """Keep freed memory for the next tensor: a step makes hundreds of megabytes of them, of the same sizes every time.
-
-    Otherwise glibc gives each back to the kernel, which clears every page anew: a fifth of the time on a CPU.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # no glibc: another allocator, with its own ways
-    for parameter, value in _GLIBC.items():
-        mallopt(parameter, value)
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def begin(config: Config, path: Path, team: Team = ALONE) -> Job:
+def create_run(config: Config, path: Path, group: ProcessGroup = SINGLE_PROCESS) -> Job:
     """A new run in a new folder. Everything that can be wrong with the configuration is said before the folder is made.
 
     Raises UserError.
     """
     validate(config)
-    require_shareable(config, team)
-    if config.large.embeddings:  # to be found again from any folder
-        large = replace(config.large, embeddings=str(Path(config.large.embeddings).expanduser().absolute()))
-        config = replace(config, large=large)
+    require_divisible(config, group)
+    if config.memory.embeddings:  # to be found again from any folder
+        memory = replace(config.memory, embeddings=os.path.abspath(os.path.expanduser(config.memory.embeddings)))
+        config = replace(config, memory=memory)
     device = device_of(config.device)
-    prior, prompts = open_parts(config, device, team)
-    config = provenance.signed(config)
-    run = start(config, device, team)
+    prior, prompts = open_parts(config, device, group)
+    config = provenance.with_provenance(config)
+    run = start(config, device, group)
     folder = RunFolder.create(path, to_json(config))
     checkpoint.save(run, folder.checkpoint)
     return Job(run, prior, prompts, folder)
 
 
-def reopen(path: Path, device: str, steps: int | None = None, team: Team = ALONE) -> Job:
-    """An interrupted run, at its last checkpoint; `steps` is a new total.
+def resume_run(
+    path: Path,
+    device: str,
+    steps: int | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+    prior_now: str | None = None,
+) -> Job:
+    """An interrupted run, at its last checkpoint; `steps` is a new total, `prior_now` where its prior is now.
 
     Raises UserError, and then nothing is changed.
     """
     folder, run = open_run(path, device)
-    require_shareable(run.config, team)
-    run.team = team
+    require_divisible(run.config, group)
+    run.group = group
     if steps is not None:
-        if steps < run.step:
-            raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
         run.config = replace(run.config, steps=steps)
         validate(run.config)
-    prior, prompts = open_parts(run.config, run.device, team)
+    if run.config.steps < run.step:
+        raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
+    if prior_now is not None:
+        run.config = provenance.moved(run.config, prior_now)
+    prior, prompts = open_parts(run.config, run.device, group)
     folder.rewind_metrics(run.step)
-    if steps is not None:
-        checkpoint.save(run, folder.checkpoint)  # before the config: it is what counts, and what may not fit on a disk
+    if steps is not None or prior_now is not None:
+        checkpoint.save(run, folder.checkpoint)  # before the config, which counts for both: this may not fit on a disk
         write_json(folder.config, to_json(run.config))
     return Job(run, prior, prompts, folder)
 
 
-def follow(run: Run) -> None:
+def run_worker(run: Run) -> None:
     """Do all steps of a run whose files another process writes. Raises UserError and Diverged, like that one."""
-    require_shareable(run.config, run.team)
-    for _ in optimise(run, *open_parts(run.config, run.device, run.team), run.config.steps):
+    require_divisible(run.config, run.group)
+    for _ in optimise(run, *open_parts(run.config, run.device, run.group), run.config.steps):
         pass
 
 
 def config_of(path: Path) -> Config:
     """What the run in a folder was told. Raises UserError."""
-    return from_json(Config, RunFolder.open(path).read_config())
+    folder = RunFolder.open(path)
+    config = from_file(Config, folder.read_config(), folder.config)
+    validate(config)
+    return config
 
 
+@permitted()
 def open_run(path: Path, device: str) -> tuple[RunFolder, Run]:
     """The folder and the last checkpoint of a run, without its prior. Raises UserError."""
-    folder = RunFolder.open(path)
-    config = from_json(Config, folder.read_config())
+    folder, config = RunFolder.open(path), config_of(path)
+    require_reachable(folder.checkpoint / checkpoint.HEAD)
     if not (folder.checkpoint / checkpoint.HEAD).exists() and not folder.read_metrics():
         return folder, start(config, device_of(device))  # killed before the first checkpoint was whole
-    return folder, checkpoint.load(folder.checkpoint, device_of(device))
+    return folder, checkpoint.load(folder.checkpoint, device_of(device), config)
 
 
-def work(job: Job, say: Say) -> Generator[Metrics, None, None]:
+def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
     """Do the steps that are left: log each, save checkpoints and previews on the way, and the state at the end.
 
     Close the iterator to stop early; that saves too. An error does not: the last good checkpoint stays. Raises
     Diverged.
     """
-    run, every = job.run, job.run.config.checkpoint_every
-    next_preview = time.monotonic() + run.config.preview_every
+    run, every = job.run, job.run.config.checkpoint_steps
+    next_preview = time.monotonic() + run.config.preview_seconds
     try:
         for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
             say("optimising")
@@ -160,11 +137,11 @@ def work(job: Job, say: Say) -> Generator[Metrics, None, None]:
             if run.step % every == 0:
                 checkpoint.save(run, job.folder.checkpoint)
             begun = time.monotonic()
-            if run.config.preview_every > 0 and begun > next_preview:
+            if run.config.preview_seconds > 0 and begun > next_preview:
                 say("preview")
-                video.write_png(video.preview(run.scene, run.recipe.show), job.folder.preview)
+                video.write_png(video.preview(run.scene, run.recipe.eval_render), job.folder.preview)
                 taken = time.monotonic() - begun
-                next_preview = begun + taken + max(run.config.preview_every, PATIENCE * taken)
+                next_preview = begun + taken + max(run.config.preview_seconds, PATIENCE * taken)
             yield metrics
     except GeneratorExit:
         checkpoint.save(run, job.folder.checkpoint)
@@ -172,7 +149,9 @@ def work(job: Job, say: Say) -> Generator[Metrics, None, None]:
     checkpoint.save(run, job.folder.checkpoint)
 
 
-def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = lambda: False) -> list[Path]:
+def finish(
+    run: Run, folder: RunFolder, say: ProgressCallback, stopped: Callable[[], bool] = lambda: False
+) -> list[Path]:
     """Write the files that a run is for, and return them, the page last.
 
     `stopped` is asked before each product; if it says yes, the files so far are returned. Raises UserError for an
@@ -180,8 +159,8 @@ def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = 
     """
     output, made = run.config.output, list[Path]()
     products: dict[str, Callable[[], list[Path]]] = {
-        "turntable": lambda: write_video(run, folder, output),
-        "mesh": lambda: _own_mesh(run, folder),
+        "turntable": lambda: write_video(run, folder, output, say),
+        "mesh": lambda: _own_mesh(run, folder, say),
         "page": lambda: write_page(run, folder),
     }
     for name, make in products.items():
@@ -192,12 +171,12 @@ def finish(run: Run, folder: RunFolder, say: Say, stopped: Callable[[], bool] = 
     return made
 
 
-def _own_mesh(run: Run, folder: RunFolder) -> list[Path]:
+def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback) -> list[Path]:
     output = run.config.output
     texture = TextureOptions(output.texture_size)
     options = MeshOptions(output.mesh_resolution, run.config.size, faces=_OWN_FACES, texture=texture)
     try:
-        return write_mesh(run, folder, options)[0]
+        return write_mesh(run, folder, options, say=say)[0]
     except UserError as error:
         if isinstance(error, NoSurface):  # what an earlier state of the run left shows something that is no more
             for path in (folder.index, folder.mesh_report, folder.mesh, *folder.mesh_copies):
@@ -210,30 +189,38 @@ def write_page(run: Run, folder: RunFolder) -> list[Path]:
     pictures = folder.turntable_webp.exists() and folder.sheet.exists()
     if not folder.mesh.exists() or not (pictures or folder.index.exists()):
         return []
-    viewer.write_page(folder, run.config.prompt, provenance.facts(run.config, run.step))
+    viewer.write_page(folder, run.config.prompt, provenance.metadata(run.config, run.step))
     return [folder.index]
 
 
-def write_video(run: Run, folder: RunFolder, output: OutputConfig) -> list[Path]:
+def write_video(run: Run, folder: RunFolder, output: OutputConfig, say: ProgressCallback = silent) -> list[Path]:
     """The turntable as mp4 and webp, the contact sheet, and the last preview; returns the first three."""
-    look, scene = run.recipe.show, run.scene
-    frames = video.turntable_frames(scene, look, output.frames, video.Shot(size=output.frame_size))
+    look, scene = run.recipe.eval_render, run.scene
+    say(f"{output.frames} frames of the turntable")
+    frames = video.turntable_frames(scene, look, output.frames, video.PreviewCamera(size=output.frame_size))
+    say("turntable.mp4 and turntable.webp")
     video.write_mp4(frames, folder.turntable_mp4)
     video.write_webp(frames, folder.turntable_webp)
-    video.write_png(video.contact_sheet(scene, look, video.Shot(size=output.sheet_size)), folder.sheet)
+    say("contact sheet")
+    video.write_png(video.contact_sheet(scene, look, video.PreviewCamera(size=output.sheet_size)), folder.sheet)
     video.write_png(video.preview(scene, look), folder.preview)
     return [folder.turntable_mp4, folder.turntable_webp, folder.sheet]
 
 
 def write_mesh(
-    run: Run, folder: RunFolder, options: MeshOptions, formats: Iterable[str] = (), height_mm: float = 100.0
+    run: Run,
+    folder: RunFolder,
+    options: MeshOptions,
+    formats: Iterable[str] = (),
+    height_mm: float = 100.0,
+    say: ProgressCallback = silent,
 ) -> tuple[list[Path], Report]:
     """The run's mesh with its report, and beside it the same in other formats; returns the files written.
 
     Other formats of an earlier mesh are removed once the new one is there.
     """
     others = [folder.mesh.with_suffix(f".{name}") for name in formats if name != "glb"]
-    files, report = export_mesh(run, [folder.mesh, *others], options, height_mm)
+    files, report = export_mesh(run, [folder.mesh, *others], options, height_mm, say)
     write_json(folder.mesh_report, report.record())
     for path in set(folder.mesh_copies) - set(files):
         path.unlink(missing_ok=True)
@@ -241,45 +228,46 @@ def write_mesh(
 
 
 def export_mesh(
-    run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0
+    run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0, say: ProgressCallback = silent
 ) -> tuple[list[Path], Report]:
     """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is."""
     require_formats(paths)
-    mesh, report = make_mesh(run.scene, run.recipe.show, options)
+    mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
+    say(f"writing {', '.join(path.name for path in paths)}")
     return [
-        file for path in paths for file in export(mesh, path, provenance.facts(run.config, run.step), height_mm)
+        file for path in paths for file in export(mesh, path, provenance.metadata(run.config, run.step), height_mm)
     ], report
 
 
-def open_parts(config: Config, device: torch.device, team: Team = ALONE) -> tuple[Prior, PromptTable]:
+def open_parts(config: Config, device: torch.device, group: ProcessGroup = SINGLE_PROCESS) -> tuple[Prior, PromptTable]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
     Raises UserError, also for a prior that does not go with the rest of the configuration.
     """
-    options, saved = build.prior_options(config, device), config.large.embeddings
-    prompts = prompt_table(config, open_reader(config.prior, options, Path(saved) if saved else None))
+    options, saved = build.prior_options(config, device), config.memory.embeddings
+    prompts = prompt_table(config, open_prompt_encoder(config.prior, options, Path(saved) if saved else None))
     prior = open_prior(config.prior, options)
-    if prior.together > 1:
-        _require_groups(config, prior.together, team)
+    if prior.views_per_object > 1:
+        _require_groups(config, prior.views_per_object, group)
     provenance.require_prior(config)
     return prior, prompts
 
 
 def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
-    """Write what the prior's text encoders made of the prompt, for `LargeConfig.embeddings`. Raises UserError."""
-    folder = locate(config.prior, texts=not config.large.embeddings)
+    """Write what the prior's text encoders made of the prompt, for `MemoryConfig.embeddings`. Raises UserError."""
+    folder = locate(config.prior, texts=not config.memory.embeddings, half=config.half)
     with replacing(path) as part:
         embeddings.save(prompts.captions, prompts.embeddings, folder, part)
 
 
-def _require_groups(config: Config, together: int, team: Team) -> None:
+def _require_groups(config: Config, together: int, group: ProcessGroup) -> None:
     if config.views % together or config.conditions != "all":
         raise UserError(
             f"{config.prior} draws {together} views of one object at once and is told their cameras: use --views"
             f" {together} (or a multiple of it) and --conditions all, as --preset mvdream does"
         )
-    if config.views % (together * team.size):
+    if config.views % (together * group.size):
         raise UserError(
-            f"{config.prior} draws {together} views of one object at once, which one process must do: with {team.size}"
-            f" processes use --views {together * team.size} (or a multiple of it)"
+            f"{config.prior} draws {together} views of one object at once, which one process must do: with {group.size}"
+            f" processes use --views {together * group.size} (or a multiple of it)"
         )

@@ -24,7 +24,7 @@ class Light:
     """of the point light, in the world"""
     ambient: Float[Tensor, " b"]
     diffuse: Float[Tensor, " b"]
-    white: Bool[Tensor, " b"]
+    textureless: Bool[Tensor, " b"]
     """whether the albedo is replaced by 1, so that only the shape is seen (textureless)"""
     lit: bool = True
     """False promises that all diffuse parts are 0: nobody has to ask the device whether normals are needed"""
@@ -39,7 +39,7 @@ class Light:
             position=self.position[views],
             ambient=self.ambient[views],
             diffuse=self.diffuse[views],
-            white=self.white[views],
+            textureless=self.textureless[views],
         )
 
     def around(self, views: int) -> "Light":
@@ -50,7 +50,7 @@ class Light:
             position=(all_round(len(self), views).to(position) @ position)[..., 0],
             ambient=self.ambient.repeat_interleave(views),
             diffuse=self.diffuse.repeat_interleave(views),
-            white=self.white.repeat_interleave(views),
+            textureless=self.textureless.repeat_interleave(views),
         )
 
     def to(self, device: torch.device | str) -> "Light":
@@ -59,7 +59,7 @@ class Light:
             position=self.position.to(device),
             ambient=self.ambient.to(device),
             diffuse=self.diffuse.to(device),
-            white=self.white.to(device),
+            textureless=self.textureless.to(device),
         )
 
 
@@ -103,7 +103,7 @@ class LightSampler:
             position=(low + (high - low) * u[2])[:, None] * normalise(eye + self.spread * bell),
             ambient=torch.where(lit, self.ambient, 1.0).to(eye),
             diffuse=torch.where(lit, self.diffuse, 0.0).to(eye),
-            white=lit & (u[1] < self.textureless),
+            textureless=lit & (u[1] < self.textureless),
             lit=progress >= self.albedo_until and bool((drawn[0] < self.shaded).any()),
         )
 
@@ -115,7 +115,7 @@ def albedo_only(count: int, device: torch.device | str = "cpu") -> Light:
     return Light(torch.zeros(count, 3, device=device), one, dark, coloured, lit=False)
 
 
-def headlight(cameras: Cameras, white: bool) -> Light:
+def key_light(cameras: Cameras, textureless: bool) -> Light:
     """A steady light above and to the right of each camera, for evaluation and media; `white` shows the shape without
     its colours.
     """
@@ -124,4 +124,4 @@ def headlight(cameras: Cameras, white: bool) -> Light:
     # Some 36 degrees off the view: enough for shadows that tell the shape, too little to leave what is seen in the
     # dark.
     position = eye + eye.norm(dim=-1, keepdim=True) * (0.4 * right + 0.6 * up)
-    return Light(position, 0.3 * one, 0.7 * one, torch.full_like(one, white, dtype=torch.bool))
+    return Light(position, 0.3 * one, 0.7 * one, torch.full_like(one, textureless, dtype=torch.bool))

@@ -9,19 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from dreamfusion import build, regularise
+from dreamfusion import build
 from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
-from dreamfusion.config_check import validate
-from dreamfusion.distill import Distillation, Vsd, surrogate
+from dreamfusion.config.check import validate
+from dreamfusion.diffusion.distill import Distillation, Vsd, surrogate
+from dreamfusion.diffusion.priors import LinearEncodingPrior, MultiViewPrior, Prior, PromptEncoder, require_known
+from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
+from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import UserError
-from dreamfusion.fields.grid import GridField
 from dreamfusion.lights import Light
-from dreamfusion.priors import MultiViewPrior, Prior, Reader, RoughPrior, require_known
-from dreamfusion.processes import ALONE, Team, require_shareable
-from dreamfusion.prompts import PromptTable, Wording
-from dreamfusion.render import Render, render
-from dreamfusion.scene import Scene
+from dreamfusion.nerf import regularise
+from dreamfusion.nerf.fields.grid import GridField
+from dreamfusion.nerf.render import Render, render
+from dreamfusion.nerf.scene import Scene
 from dreamfusion.schedules import Schedule
 
 
@@ -43,7 +44,7 @@ class Run:
     """on the CPU, on every machine: draws are moved to the device"""
     step: int = 0
     """steps done"""
-    team: Team = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     """the processes that share the steps"""
 
     @property
@@ -79,24 +80,24 @@ class Metrics:
         return {"step": self.step, "losses": self.losses, **numbers}
 
 
-def start(config: Config, device: torch.device, team: Team = ALONE) -> Run:
+def start(config: Config, device: torch.device, group: ProcessGroup = SINGLE_PROCESS) -> Run:
     """A run before its first step. Raises UserError for a configuration with which none can be."""
     validate(config)
-    require_shareable(config, team)
+    require_divisible(config, group)
     generator = Generator().manual_seed(config.seed)
     scene = build.scene(config.scene, generator).to(device)
-    scene.focus(config.scene.variance(0.0), 0.0)
+    scene.set_variance(config.scene.variance(0.0), 0.0)
     if config.scene.occupancy.every:
         scene.occupancy.update(scene.field, generator)
     distillation, optimiser = build.distillation(config.distill), build.optimiser(config.optimise, scene)
-    return Run(config, build.recipe(config), scene, distillation, optimiser, generator, team=team)
+    return Run(config, build.recipe(config), scene, distillation, optimiser, generator, group=group)
 
 
-def prompt_table(config: Config, reader: Reader) -> PromptTable:
+def prompt_table(config: Config, reader: PromptEncoder) -> PromptTable:
     """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
     require_known(reader, config.prompt)
     require_known(reader, config.negative)
-    wording = Wording(
+    wording = PromptOptions(
         negative=config.negative,
         view_dependent=config.view_words,
         conditions=config.conditions,
@@ -116,34 +117,40 @@ def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterat
 def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     """One step of score distillation. Raises Diverged, before anything is updated, if a number is not finite."""
     config, recipe, scene, generator, progress = run.config, run.recipe, run.scene, run.generator, run.progress
-    team, own, watch = run.team, run.team.share(config.views), _Stopwatch()
-    scene.focus(config.scene.variance(progress), progress)
-    if isinstance(run.distillation.law, Vsd) and run.distillation.law.meet(prior, generator):
+    group, own, watch = run.group, run.group.shard(config.views), _Stopwatch()
+    scene.set_variance(config.scene.variance(progress), progress)
+    if isinstance(run.distillation.law, Vsd) and run.distillation.law.attach(prior, generator):
         build.learn(run.optimiser, run.distillation.law)
 
-    cameras, light, background = _views(run, prior.together if isinstance(prior, MultiViewPrior) else 1)
-    picture = render(scene, cameras, light, replace(recipe.look, views=own), generator, background)
+    cameras, light, background = _views(run, prior.views_per_object if isinstance(prior, MultiViewPrior) else 1)
+    picture = render(scene, cameras, light, replace(recipe.train_render, views=own), generator, background)
     watch.lap("render")
 
-    x = _encoded(prior, picture.rgb, rough=progress < config.large.latent_until)
+    x = _encoded(prior, picture.rgb, rough=progress < config.memory.latent_until)
     given = prompts(cameras, light, background)
-    gradient = run.distillation(team.gathered(x), given, team.sharing(prior), progress, generator)
-    lessons = run.distillation.lessons(x, given, prior, progress, generator)
+    gradient = run.distillation(group.all_gather(x), given, group.sharded(prior), progress, generator)
+    lessons = run.distillation.auxiliary_losses(x, given, prior, progress, generator)
     watch.lap("prior")
 
     penalties = _penalties(run, picture, progress) | lessons
     loss = torch.stack([surrogate(x, gradient if own is None else gradient[own]), *penalties.values()]).sum()
     run.optimiser.zero_grad()
     loss.backward()
-    team.average([parameter.grad for parameter in scene.parameters() if parameter.grad is not None])
+    group.all_reduce_mean([parameter.grad for parameter in scene.parameters() if parameter.grad is not None])
     watch.lap("backward")
 
     pull = gradient.flatten(1).norm(dim=1).mean()
-    watched = [_gradient_norm(scene), pull, picture.opacity.mean(), scene.occupancy.share(), *penalties.values()]
+    watched = [
+        _gradient_norm(scene),
+        pull,
+        picture.opacity.mean(),
+        scene.occupancy.occupied_fraction(),
+        *penalties.values(),
+    ]
     if isinstance(run.distillation.law, Vsd):
         watched.append(_gradient_norm(run.distillation.law))
     numbers = torch.stack(watched)
-    team.average([numbers])
+    group.all_reduce_mean([numbers])
     numbers = numbers.tolist()
     _require_finite(run, numbers)
     _update(run, progress)
@@ -170,13 +177,13 @@ def _views(run: Run, together: int) -> tuple[Cameras, Light, Float[Tensor, "b 3"
 
 
 def _encoded(prior: Prior, image: Float[Tensor, "b h w 3"], rough: bool) -> Float[Tensor, "b c u v"]:
-    return prior.encode_roughly(image) if rough and isinstance(prior, RoughPrior) else prior.encode(image)
+    return prior.encode_linear(image) if rough and isinstance(prior, LinearEncodingPrior) else prior.encode(image)
 
 
 def _penalties(run: Run, picture: Render, progress: float) -> dict[str, Float[Tensor, ""]]:
     """The weighted regularisers whose weight is not zero now. Orientation waits for views with normals."""
     weights, field = run.recipe.weights, run.scene.field
-    pixels = run.config.size**2 if weights.over_pixels == "sum" else 1
+    pixels = run.config.size**2 if weights.reduction == "sum" else 1
     terms: dict[str, tuple[Schedule, Callable[[], Tensor]]] = {
         "opacity": (weights.opacity, lambda: pixels * regularise.opacity(picture)),
         "entropy": (weights.entropy, lambda: pixels * regularise.entropy(picture)),
@@ -194,7 +201,7 @@ def _penalties(run: Run, picture: Render, progress: float) -> dict[str, Float[Te
 
 def _update(run: Run, progress: float) -> None:
     """Move the parameters, then look again where matter is."""
-    rate, occupancy = run.config.optimise.rate(progress), run.config.scene.occupancy
+    rate, occupancy = run.config.optimise.lr_schedule(progress), run.config.scene.occupancy
     for group in run.optimiser.param_groups:
         group["lr"] = group["base"] * rate
     run.optimiser.step()

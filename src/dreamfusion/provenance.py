@@ -3,22 +3,31 @@
 from dataclasses import replace
 
 from dreamfusion.config import Config
+from dreamfusion.diffusion.priors.folder import digest
+from dreamfusion.diffusion.priors.kinds import kind_of
+from dreamfusion.diffusion.priors.locate import locate, rooted
 from dreamfusion.errors import UserError
-from dreamfusion.priors.folder import digest
-from dreamfusion.priors.kinds import kind_of
-from dreamfusion.priors.locate import locate
 from dreamfusion.version import VERSION
 
 
-def signed(config: Config) -> Config:
+def with_provenance(config: Config) -> Config:
     """The configuration with what a run writes down when it begins. Raises UserError as `prior_digest` does."""
-    return replace(config, prior_sha256=prior_digest(config), version=VERSION)
+    return replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config), version=VERSION)
 
 
 def prior_digest(config: Config) -> str:
     """SHA-256 of the denoiser of a configuration's prior. Raises UserError if there is no such prior."""
-    folder = locate(config.prior, texts=not config.large.embeddings)
+    folder = locate(config.prior, texts=not config.memory.embeddings, half=config.half)
     return digest(folder, kind_of(folder).network)
+
+
+def moved(config: Config, prior: str) -> Config:
+    """The configuration of a run whose prior is now called `prior`. Raises UserError unless it is the same one."""
+    if not config.prior_sha256:
+        raise UserError("the run does not say which weights its prior had: resume it with the prior that it names")
+    there = replace(config, prior=rooted(prior))
+    require_prior(there)
+    return there
 
 
 def require_prior(config: Config) -> None:
@@ -32,7 +41,7 @@ def require_prior(config: Config) -> None:
     )
 
 
-def facts(config: Config, steps: int) -> dict[str, object]:
+def metadata(config: Config, steps: int) -> dict[str, object]:
     """What made the object, after so many steps, for its files."""
     return {
         "prompt": config.prompt,

@@ -3,21 +3,29 @@
 Users and scripts may rely on this layout; `docs/run-folder.md` describes every file and field of it.
 """
 
-import errno
 import json
-import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
+from dreamfusion.files import (
+    explain_unwritable,
+    permitted,
+    read_json,
+    require_reachable,
+    visible,
+    write_json,
+    write_text,
+)
 
+LOCK = ".lock"
+"""Name of the file that says which process writes into a folder (`claims`)"""
 _NAME_LENGTH = 60  # characters of the prompt in a default folder name; file systems allow 255 bytes
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -95,16 +103,19 @@ class RunFolder:
         run = cls(path)
         try:
             refuse_occupied(path)
-            run.media.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             write_json(run.config, config)
+            run.media.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
         return run
 
     @classmethod
+    @permitted()
     def open(cls, path: Path) -> "RunFolder":
         """An existing run folder. Raises UserError if `path` is none."""
         run = cls(path)
+        require_reachable(run.config)
         if not path.is_dir():
             raise UserError(f"{path} is no folder: give the folder of a run, such as runs/a-hamburger-0")
         if not run.config.is_file():
@@ -115,10 +126,7 @@ class RunFolder:
 
     def read_config(self) -> dict[str, object]:
         """The content of `config.json`. Raises UserError if it is damaged."""
-        try:
-            config = json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.config} cannot be read ({error}): restore it or start a new run") from error
+        config = read_json(self.config, "restore it or start a new run")
         if not isinstance(config, dict):
             raise UserError(f"{self.config} holds no configuration: restore it or start a new run")
         return config
@@ -142,29 +150,35 @@ class RunFolder:
             kept = [line for line, record in self._metric_lines() if record["step"] <= step]
             write_text(self.metrics, "".join(kept))
 
+    @permitted()
     def _metric_lines(self) -> list[tuple[str, dict[str, Any]]]:
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]
-        pairs = [(line, _record(line)) for line in whole]
+        try:
+            lines = self.metrics.read_bytes().splitlines(keepends=True)
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise UserError(f"{self.metrics} cannot be read ({error.strerror}): repair it, then resume") from error
+        whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+        pairs = [(line.decode("utf-8", "replace"), _record(line)) for line in whole]
         if any(record is None for _, record in pairs):
             raise UserError(f"{self.metrics} is damaged: repair or delete it, then resume")
         return [(line, record) for line, record in pairs if record is not None]
 
 
-def _record(line: str) -> dict[str, Any] | None:
+def _record(line: bytes) -> dict[str, Any] | None:
     """A line of `metrics.jsonl`, or None if it is none."""
     try:
-        record = json.loads(line)
+        record = json_text.parse(line)
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 def default_folder(prompt: str, seed: int, root: Path = Path("runs")) -> Path:
-    """`root/<prompt>-<seed>`, with `-1`, `-2`, ... appended while the name is taken."""
-    return unused(root / folder_name(prompt, seed))
+    """`root/<prompt>-<seed>`."""
+    return root / folder_name(prompt, seed)
 
 
 def folder_name(prompt: str, seed: int) -> str:
@@ -174,89 +188,10 @@ def folder_name(prompt: str, seed: int) -> str:
     return f"{words}-{seed}"
 
 
-def unused(path: Path) -> Path:
-    """`path`, with `-1`, `-2`, ... before its suffix while the name is taken."""
-    free, copies = path, 0
-    while free.exists():
-        copies += 1
-        free = path.with_name(f"{path.stem}-{copies}{path.suffix}")
-    return free
-
-
-def require_new_file(path: Path, suffixes: Collection[str], option: str = "--out") -> None:
-    """Raise UserError unless a file can be made at `path` that replaces none and whose suffix is one of these."""
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f"cannot write {path}: use one of the suffixes {', '.join(suffixes)}")
-    if path.exists():
-        raise UserError(f"{path} exists: choose another {option}, or move it away")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}: make it, or choose another {option}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"cannot write to {path.parent}: choose another {option}")
-
-
 def refuse_occupied(path: Path) -> None:
-    """Raise UserError unless `path` is free for a new folder, or an empty one."""
+    """Raise UserError unless `path` is free for a new folder, or an empty one (but for a lock)."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: choose another --out")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and visible(path):
         resume = f", or continue that run with `dreamfusion resume {path}`" if RunFolder(path).config.exists() else ""
         raise UserError(f"{path} exists and is not empty: choose another --out{resume}")
-
-
-@contextmanager
-def explain_unwritable(path: Path) -> Iterator[None]:
-    """Turn what the system has against writing `path` into a UserError; every other error passes unchanged."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise  # a library's own complaint, not the system's
-        if error.errno in _DISK_FULL:
-            reason, advice = "the disk is full", "free some space"
-        else:
-            reason, advice = error.strerror, "check the folder and its permissions"
-        raise UserError(f"{reason}, {path} was not written: {advice}; what was saved before is intact") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, of the same suffix; when the block ends well, that file becomes `path`.
-
-    A kill or an error at any moment leaves the old file as it was. A place where nothing can be written raises
-    UserError.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    with explain_unwritable(path):
-        try:
-            yield part
-            with part.open("r+b") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file, or nothing."""
-    with replacing(path) as part:
-        part.write_bytes(content)
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a whole UTF-8 file, or nothing; line ends stay as they are."""
-    write_bytes(path, content.encode("utf-8"))
-
-
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a whole JSON file, indented, keys in their order; NaN and infinity raise ValueError."""
-    write_text(path, json.dumps(dict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def listed(files: Sequence[Path]) -> str:
-    """Paths and sizes for people, one file a line."""
-    return "\n".join(f"{path}  ({_size_text(path.stat().st_size)})" for path in files)
-
-
-def _size_text(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -45,6 +45,9 @@ class ShampooOptions:
         return 1.0 - self.betas[0] if self.averaged else 1.0
 
 
+SIDES = ("left", "right")
+
+
 class Shampoo(torch.optim.Optimizer):
     """See the module's docstring. All state is in tensors; a parameter without a gradient stays as it is."""
 
@@ -61,6 +64,14 @@ class Shampoo(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, parameter.grad, group["lr"])
+
+    def state_shapes(self, parameter: Tensor) -> dict[str, torch.Size]:
+        """What is remembered of a parameter after its first update, by name."""
+        size, matrix = self.options.block, as_matrix(parameter)
+        blocks = [block for rows in matrix.split(size) for block in rows.split(size, dim=1)]
+        sides = {f"{side}.{n}": len(b if side == "left" else b.T) for n, b in enumerate(blocks) for side in SIDES}
+        roots = {f"{name}{end}": torch.Size((k, k)) for name, k in sides.items() if k > 1 for end in ("", ".root")}
+        return {"step": torch.Size(), "momentum": parameter.shape, **roots}
 
     def _update(self, parameter: nn.Parameter, gradient: Tensor, rate: float) -> None:
         options, state = self.options, self.state[parameter]

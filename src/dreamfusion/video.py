@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -14,16 +13,16 @@ from torch import Tensor
 
 from dreamfusion.cameras import Cameras, turntable
 from dreamfusion.errors import UserError
-from dreamfusion.lights import Light, headlight
-from dreamfusion.render import Picture, RenderOptions, render_views
-from dreamfusion.runs import replacing
-from dreamfusion.scene import Scene
+from dreamfusion.files import replacing
+from dreamfusion.lights import Light, key_light
+from dreamfusion.nerf.render import Picture, RenderOptions, render_views
+from dreamfusion.nerf.scene import Scene
 
 SHEET_SIDES = 8
 
 
 @dataclass(frozen=True)
-class Shot:
+class PreviewCamera:
     """How the scene is looked at: square pictures, from where the bounding ball just fills them."""
 
     size: int = 192
@@ -51,12 +50,12 @@ class Shot:
 
 def soft_light(cameras: Cameras) -> Light:
     """Mostly ambient: the colours stay nearly as they are, with enough shading to see the shape."""
-    light = headlight(cameras, white=False)
+    light = key_light(cameras, textureless=False)
     return replace(light, ambient=torch.full_like(light.ambient, 0.6), diffuse=torch.full_like(light.diffuse, 0.45))
 
 
 def turntable_frames(
-    scene: Scene, options: RenderOptions, frames: int = 40, shot: Shot = Shot()
+    scene: Scene, options: RenderOptions, frames: int = 40, shot: PreviewCamera = PreviewCamera()
 ) -> UInt8[np.ndarray, "{frames} h w 3"]:
     """One round about the scene in soft light."""
     cameras = shot.cameras(scene, frames)
@@ -64,22 +63,24 @@ def turntable_frames(
 
 
 def contact_sheet(
-    scene: Scene, options: RenderOptions, shot: Shot = Shot(size=144), sides: int = SHEET_SIDES
+    scene: Scene, options: RenderOptions, shot: PreviewCamera = PreviewCamera(size=144), sides: int = SHEET_SIDES
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Rows: colour, geometry (textureless), normals. Columns: azimuth 0 (the front), 45, ... 315 degrees."""
     return to_bytes(_rows(scene, options, shot, shot.cameras(scene, sides)))
 
 
-def preview(scene: Scene, options: RenderOptions, shot: Shot = Shot(size=128)) -> UInt8[np.ndarray, "h w 3"]:
+def preview(
+    scene: Scene, options: RenderOptions, shot: PreviewCamera = PreviewCamera(size=128)
+) -> UInt8[np.ndarray, "h w 3"]:
     """Colour, geometry and normals of one view, a little from the side, next to each other."""
     column = _rows(scene, options, shot, shot.cameras(scene, 12)[1:2])
     return to_bytes(torch.cat(column.chunk(3, dim=0), dim=1))
 
 
-def _rows(scene: Scene, options: RenderOptions, shot: Shot, cameras: Cameras) -> Float[Tensor, "h w 3"]:
+def _rows(scene: Scene, options: RenderOptions, shot: PreviewCamera, cameras: Cameras) -> Float[Tensor, "h w 3"]:
     """Three rows of pictures (colour, geometry, normals), a column per camera."""
     colour = shot.render(scene, cameras, soft_light(cameras), options)
-    shape = shot.render(scene, cameras, headlight(cameras, white=True), replace(options, normals=True))
+    shape = shot.render(scene, cameras, key_light(cameras, textureless=True), replace(options, normals=True))
     assert shape.normal is not None  # because they were asked for
     rows = (colour.rgb, shape.rgb, normal_picture(shape.normal, shape.opacity, cameras, shot.backdrop))
     return torch.cat([torch.cat(list(row), dim=1) for row in rows], dim=0)
@@ -124,12 +125,18 @@ def write_webp(frames: UInt8[np.ndarray, "f h w 3"], path: Path, seconds: float 
         )
 
 
+# Macroblock-tree rate control of x264 reads memory that nobody wrote: equal frames gave up to eight different files.
+_H264 = {"crf": "18", "preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
+
+
 def write_mp4(frames: UInt8[np.ndarray, "f h w 3"], path: Path, seconds: float = 4.0) -> None:
     """Write an H.264 video that every browser plays; height and width must be even."""
+    import av  # here, as a run needs it only at its end
+
     path.parent.mkdir(parents=True, exist_ok=True)
     rate = Fraction(len(frames) / seconds).limit_denominator(1000)
     with replacing(path) as part, av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as file:
-        stream = file.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "medium", "threads": "1"})
+        stream = file.add_stream("libx264", rate=rate, options=_H264)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

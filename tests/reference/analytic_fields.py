@@ -5,13 +5,13 @@ import itertools
 import torch
 from torch import nn
 
-from dreamfusion.fields import Matter
+from dreamfusion.nerf.fields import FieldOutput
 
 
 class Shape(nn.Module):
     """Constant density and albedo where `inside(mean)` says so, nothing elsewhere."""
 
-    sees_width = False
+    uses_covariance = False
 
     def __init__(self, inside, density, albedo=(0.2, 0.5, 0.8)):
         super().__init__()
@@ -23,8 +23,8 @@ class Shape(nn.Module):
         # Its slope is zero wherever it has one, which autograd only knows of something that depends on the place.
         return torch.where(self.inside(at.mean), self.strength + 0 * at.mean[:, 0], 0.0)
 
-    def matter(self, at):
-        return Matter(density=self.density(at), albedo=self.albedo.expand(len(at.mean), 3))
+    def evaluate(self, at):
+        return FieldOutput(density=self.density(at), albedo=self.albedo.expand(len(at.mean), 3))
 
     def parameter_groups(self):
         return {"network": list(self.parameters())}
@@ -42,7 +42,7 @@ def slab(low, high, density):
 class SoftBall(nn.Module):
     """density = sharpness * sigmoid((radius - |x|) * sharpness): its normals point away from the centre."""
 
-    sees_width = True  # for no reason but to be told
+    uses_covariance = True  # for no reason but to be told
 
     def __init__(self, radius=0.5, sharpness=20.0):
         super().__init__()
@@ -52,8 +52,8 @@ class SoftBall(nn.Module):
     def density(self, at):
         return self.sharpness * torch.sigmoid((self.radius - at.mean.norm(dim=-1)) * self.sharpness)
 
-    def matter(self, at):
-        return Matter(density=self.density(at), albedo=0.5 + 0.5 * torch.sin(5 * at.mean))
+    def evaluate(self, at):
+        return FieldOutput(density=self.density(at), albedo=0.5 + 0.5 * torch.sin(5 * at.mean))
 
     def parameter_groups(self):
         return {"network": [self.radius]}

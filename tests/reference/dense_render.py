@@ -2,9 +2,9 @@
 
 import torch
 
-from dreamfusion.fields import Gaussians, surface
 from dreamfusion.geometry import intersect_ball
-from dreamfusion.rays import cast, means, variances
+from dreamfusion.nerf.fields import Gaussians, surface
+from dreamfusion.nerf.rays import cast, means, variances
 
 
 def dense_render(scene, cameras, light, samples, background):
@@ -21,7 +21,7 @@ def dense_render(scene, cameras, light, samples, background):
         to_light = light.position[view] - mean[:, i]
         to_light = to_light / to_light.norm(dim=-1, keepdim=True)
         facing = (matter.normal * to_light).sum(-1).clamp(min=0)
-        albedo = torch.where(light.white[view][:, None], 1.0, matter.albedo)
+        albedo = torch.where(light.textureless[view][:, None], 1.0, matter.albedo)
         colour = albedo * (light.ambient[view] + light.diffuse[view] * facing)[:, None]
         alpha = 1 - torch.exp(-matter.density * (t[:, i + 1] - t[:, i]))
         rgb = rgb + (passed * alpha)[:, None] * colour

@@ -10,18 +10,22 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded.views import DISTANCE, FOV_DEG
+from dreamfusion.diffusion.ddim import caption_conditioning, ddim
+from dreamfusion.diffusion.priors import Conditioning, ConditionSet, PromptEncoder, ViewCondition, allowed_conditions
+from dreamfusion.diffusion.priors.pipeline import PipelinePrior
+from dreamfusion.embedded.world import DISTANCE, FOV_DEG
 from dreamfusion.lights import albedo_only
-from dreamfusion.priors import Conditioning, Known, Reader, Told, told
-from dreamfusion.priors.pipeline import PipelinePrior
-from dreamfusion.priors.sampling import caption_conditioning, ddim
 
 AZIMUTHS_DEG, ELEVATION_DEG = (0.0, 90.0, 180.0, 270.0), 20.0
 BACKGROUND = 0.8
 
 
 def sides(
-    reader: Reader, captions: Sequence[str], device: torch.device, conditions: Told = "all", variety: int = 0
+    reader: PromptEncoder,
+    captions: Sequence[str],
+    device: torch.device,
+    conditions: ConditionSet = "all",
+    variety: int = 0,
 ) -> Conditioning:
     """What a prior is told to draw each caption from the front, left, back and right. Needs no denoiser.
 
@@ -34,8 +38,10 @@ def sides(
     words = reader.view_words
     texts = [f"{c}, {word}" for c in captions for word in (words.front, words.left, words.back, words.right)]
     cameras, behind = cameras.to(device), torch.full((count, 3), BACKGROUND, device=device)
-    known = Known(cameras.pose, behind, albedo_only(count, device), torch.full((count,), variety, device=device))
-    return caption_conditioning(reader, texts, known.only(told(reader.conditions, conditions)))
+    known = ViewCondition(
+        cameras.pose, behind, albedo_only(count, device), torch.full((count,), variety, device=device)
+    )
+    return caption_conditioning(reader, texts, known.only(allowed_conditions(reader.conditions, conditions)))
 
 
 def samples(

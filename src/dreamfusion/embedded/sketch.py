@@ -41,7 +41,7 @@ class Sketch(nn.Module):
         """From the pooled text and the numbers of `network.known_features`."""
         pose, background, light, variety = known.split(self.sizes, dim=1)
         drawn = self.draw(self.merge(torch.cat([text, pose, variety], dim=1))).unflatten(1, (-1, SKETCH, SKETCH))
-        brightness, rest, normal, coverage, doubt = drawn.split(MAPS, dim=1)
+        brightness, rest, normal, coverage, log_sigma = drawn.split(MAPS, dim=1)
         paint, behind, ambient, lamp, white, unsure = self.look(torch.cat([text, known], dim=1)).split(LOOK, dim=1)
 
         behind = _told_or(behind.sigmoid(), (background[:, 1:] + 1) / 2, background[:, :1])
@@ -56,11 +56,11 @@ class Sketch(nn.Module):
         covered = coverage.sigmoid()
         picture = torch.lerp(_everywhere(behind), shaded, covered) * 2 - 1
         inside, outside = _everywhere(unsure).exp().chunk(2, dim=1)
-        doubts = [doubt.exp(), covered * inside, (1 - covered) * outside]
+        doubts = [log_sigma.exp(), covered * inside, (1 - covered) * outside]
         return picture, torch.cat(doubts, dim=1).square().sum(1, keepdim=True).add(SUREST**2).sqrt()
 
 
-def surprise(squared_error: Float[Tensor, "b 1 h w"], spread: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+def gaussian_nll(squared_error: Float[Tensor, "b 1 h w"], spread: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
     """How unlikely the errors are under a Gaussian of that spread, up to a constant: least at the root mean square."""
     return (squared_error / (2 * spread.square()) + spread.log()).mean()
 

@@ -8,14 +8,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from dreamfusion.config import Config
+from dreamfusion.evaluate.evaluation_views import KINDS
 from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.measure import Verdict, captions_of, figures, verdicts
 from dreamfusion.evaluate.page import grid, titled
 from dreamfusion.evaluate.report import UNITS, listed_facts, share_text, table, without_nan
-from dreamfusion.evaluate.session import Say, Session, Stopped, facts_of, made
+from dreamfusion.evaluate.session import Session, Stopped, facts_of, made
 from dreamfusion.evaluate.suites import pool, suite
-from dreamfusion.evaluate.views import KINDS
-from dreamfusion.runs import replacing, write_json, write_text
+from dreamfusion.files import replacing, write_json, write_text
+from dreamfusion.progress import ProgressCallback
 
 NARROW_AZIMUTH_DEG, NARROW_ELEVATION_DEG = (-45.0, 45.0), (0.0, 30.0)
 
@@ -39,7 +40,7 @@ def variants(config: Config) -> dict[str, Config]:
     }
 
 
-def run_ablation(session: Session, say: Say, stopped: Stopped) -> list[Path]:
+def run_ablation(session: Session, say: ProgressCallback, stopped: Stopped) -> list[Path]:
     """Make and judge every variant on the ten prompts; returns the files written, or none if it was stopped."""
     judge, found = open_judge(), dict[str, list[Verdict]]()
     captions = captions_of([*pool(), *suite("ablation")], bare=True)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dreamfusion.embedded.dataset import COLOURS
+from dreamfusion.diffusion.priors import words_of
+from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
-from dreamfusion.priors import words_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """CLIP and SigLIP as scorers, through `transformers`: the paper's B/32, B/16 and L/14, or any other of their kind."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +9,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreamfusion.diffusion.priors.locate import HubId, find
+from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.errors import UserError
-from dreamfusion.priors.locate import HUB_ID
+from dreamfusion.files import permitted
 from dreamfusion.video import to_bytes
 
 CHUNK = 64
@@ -46,6 +47,7 @@ class Clip:
         return _unit(self.model.get_text_features(**{name: tokens[name].to(self.model.device) for name in names}))
 
 
+@permitted()
 def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:
     """A folder that `transformers` wrote, or a hub id such as openai/clip-vit-large-patch14, which is then fetched.
 
@@ -53,20 +55,23 @@ def open_clip(name: str, device: torch.device | str = "cpu") -> Clip:
     """
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    path = Path(name).expanduser()
-    local = path.is_dir()
-    asked = HUB_ID.fullmatch(name)
-    if not local and (path.exists() or asked is None):
-        raise UserError(f'there is no scorer {name!r}: give "judge", a CLIP or SigLIP folder, or a hub id (owner/name)')
-    where: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
-    if local or asked is None:
-        where["pretrained_model_name_or_path"] = str(path)
-    else:
-        where |= {"pretrained_model_name_or_path": asked["id"], "revision": asked["revision"] or "main"}
+    match find(name):
+        case None:
+            raise UserError(
+                f'there is no scorer {name!r}: give "judge", a CLIP or SigLIP folder, or a hub id (owner/name)'
+            )
+        case HubId(name=repository, revision=revision):
+            where: dict[str, Any] = {"pretrained_model_name_or_path": repository, "revision": revision or "main"}
+        case path:
+            where = {"pretrained_model_name_or_path": str(path), "local_files_only": True}
+    where["trust_remote_code"] = False
     try:
-        model = AutoModel.from_pretrained(**where)
-        tokenizer, pictures = AutoTokenizer.from_pretrained(**where), AutoImageProcessor.from_pretrained(**where)
-    except (OSError, ValueError, KeyError) as error:
+        with quiet():
+            model = AutoModel.from_pretrained(**where)
+            tokenizer, pictures = AutoTokenizer.from_pretrained(**where), AutoImageProcessor.from_pretrained(**where)
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged files raise anything there
         raise UserError(f"{name} is no scorer that opens ({type(error).__name__}): check the name or folder") from error
     if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
         raise UserError(f"{name} is a {type(model).__name__}, no CLIP or SigLIP: it cannot score pictures")

@@ -3,9 +3,9 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dreamfusion.evaluate.evaluation_views import VIEWS
 from dreamfusion.evaluate.judge.judge import Judge
-from dreamfusion.evaluate.judge.views import SIDES
-from dreamfusion.evaluate.views import VIEWS
+from dreamfusion.evaluate.judge.sides import SIDES
 
 AWAY = slice(2, VIEWS - 1)
 """of the evaluation views, azimuths 90 to 270 degrees: no front is there (45 and 315 lie on the border)"""

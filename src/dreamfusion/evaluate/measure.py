@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dreamfusion.embedded.dataset import COLOURS
+from dreamfusion.embedded.world import COLOURS
 from dreamfusion.evaluate.captions import meaning, without_colour
+from dreamfusion.evaluate.evaluation_views import KINDS
 from dreamfusion.evaluate.janus import fronts
 from dreamfusion.evaluate.judge.judge import Judge
 from dreamfusion.evaluate.r_precision import Share, retrieved, wilson
 from dreamfusion.evaluate.scorer import Scorer
-from dreamfusion.evaluate.views import KINDS
 
 
 @dataclass(frozen=True)

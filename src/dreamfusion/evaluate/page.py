@@ -11,9 +11,9 @@ from string import Template
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS
 from dreamfusion.evaluate.making import pictures_of
 from dreamfusion.evaluate.measure import Verdict
-from dreamfusion.evaluate.views import KINDS, SIZE, VIEWS
 from dreamfusion.viewer import data_address
 
 TILE, LABEL, COLUMNS = 64, 14, 5

@@ -12,7 +12,7 @@ from pathlib import Path
 from dreamfusion.evaluate.measure import Figures, Verdict, figures
 from dreamfusion.evaluate.page import as_page, grid, percent
 from dreamfusion.evaluate.r_precision import Share
-from dreamfusion.runs import replacing, write_json, write_text
+from dreamfusion.files import replacing, write_json, write_text
 
 NOTE = (
     "The paper reports 79.7 % (colour) and 58.5 % (geometry) for 153 captions of its own world, judged by CLIP L/14. "

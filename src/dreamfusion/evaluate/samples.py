@@ -10,21 +10,20 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded.dataset import COLOURS
+from dreamfusion.config.presets import FAST
+from dreamfusion.diffusion.ddim import caption_conditioning, ddim
+from dreamfusion.diffusion.priors import ConditionSet, ViewCondition, allowed_conditions, require_known
+from dreamfusion.diffusion.priors.pipeline import PipelinePrior
 from dreamfusion.embedded.sheet import save_sheet
-from dreamfusion.embedded.views import DISTANCE, FOV_DEG, SIZE
+from dreamfusion.embedded.world import COLOURS, DISTANCE, FOV_DEG, SIZE
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.judge import Judge
-from dreamfusion.evaluate.judge.views import SIDES
+from dreamfusion.evaluate.judge.sides import SIDES
 from dreamfusion.evaluate.page import percent
 from dreamfusion.evaluate.r_precision import Share, wilson
 from dreamfusion.evaluate.report import listed_facts, share_text, table, without_nan
+from dreamfusion.files import replacing, write_json, write_text
 from dreamfusion.lights import albedo_only
-from dreamfusion.presets import FAST
-from dreamfusion.priors import Known, Told, require_known, told
-from dreamfusion.priors.pipeline import PipelinePrior
-from dreamfusion.priors.sampling import caption_conditioning, ddim
-from dreamfusion.runs import replacing, write_json, write_text
 
 VIEWS = {
     "front": (0.0, 20.0),
@@ -52,7 +51,9 @@ class Sampling:
     """of captions with a colour word: pictures in which it sees that colour"""
 
 
-def draw(prior: PipelinePrior, captions: Sequence[str], conditions: Told, seed: int) -> Float[Tensor, "c v h w 3"]:
+def draw(
+    prior: PipelinePrior, captions: Sequence[str], conditions: ConditionSet, seed: int
+) -> Float[Tensor, "c v h w 3"]:
     """Pictures in [0, 1] of every caption with each view word. `conditions` says what it is told besides.
 
     Raises UserError for words that the prior does not know.
@@ -70,14 +71,14 @@ def draw(prior: PipelinePrior, captions: Sequence[str], conditions: Told, seed: 
 
 
 def _drawn(
-    prior: PipelinePrior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: Told, generator: Generator
+    prior: PipelinePrior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: ConditionSet, generator: Generator
 ) -> Float[Tensor, "b h w 3"]:
-    full, device = torch.ones(len(texts)), prior.schedule.signal.device
+    full, device = torch.ones(len(texts)), prior.schedule.alphas.device
     ring = orbit(angle[:, 0], angle[:, 1], full * DISTANCE, full * math.radians(FOV_DEG), SIZE).to(device)
     behind = torch.full((len(texts), 3), BACKGROUND, device=device)
     variety = torch.zeros(len(texts), dtype=torch.long, device=device)
-    known = Known(ring.pose, behind, albedo_only(len(texts), device), variety)
-    given = caption_conditioning(prior, texts, known.only(told(prior.conditions, conditions)))
+    known = ViewCondition(ring.pose, behind, albedo_only(len(texts), device), variety)
+    given = caption_conditioning(prior, texts, known.only(allowed_conditions(prior.conditions, conditions)))
     return prior.decode(ddim(prior, given, STEPS, GUIDANCE, generator, prior.space.limit)).cpu()
 
 
@@ -110,7 +111,7 @@ def _by_view(right: Tensor) -> dict[str, Share]:
 
 
 def report_samples(
-    prior: PipelinePrior, judge: Judge, captions: Sequence[str], conditions: Told, out: Path
+    prior: PipelinePrior, judge: Judge, captions: Sequence[str], conditions: ConditionSet, out: Path
 ) -> list[Path]:
     """Draw, judge, and write the sheet and the figures into the folder `out`; returns the files."""
     pictures = draw(prior, captions, conditions, SEED)

@@ -1,13 +1,18 @@
 """Evaluations from beginning to end: make the runs that are missing, look at them, report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamfusion import generate
 from dreamfusion.build import device_of
+from dreamfusion.claims import owned
 from dreamfusion.config import Config
+from dreamfusion.config.presets import preset
+from dreamfusion.diffusion.priors import ConditionSet, PriorOptions, open_prior
+from dreamfusion.diffusion.priors.locate import rooted
 from dreamfusion.evaluate.captions import meaning
+from dreamfusion.evaluate.evaluation_views import evaluation_views, read_views, save_views
 from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.making import Task, make_all, pictures_of
 from dreamfusion.evaluate.measure import Captions, Result, captions_of, verdicts
@@ -16,13 +21,12 @@ from dreamfusion.evaluate.report import Report, write_report
 from dreamfusion.evaluate.samples import report_samples
 from dreamfusion.evaluate.scorer import Scorer, open_scorer
 from dreamfusion.evaluate.suites import SUITES, pool, suite
-from dreamfusion.evaluate.views import evaluation_views, read_views, save_views
-from dreamfusion.presets import preset
-from dreamfusion.priors import PriorOptions, Told, open_prior
+from dreamfusion.files import numbered
+from dreamfusion.progress import ProgressCallback
 from dreamfusion.provenance import prior_digest
 from dreamfusion.runs import RunFolder, folder_name
+from dreamfusion.runtime import available_cores
 
-Say = Callable[[str], None]
 Stopped = Callable[[], bool]
 
 
@@ -45,14 +49,14 @@ def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int
 
     Raises UserError for a scorer that cannot be opened.
     """
-    cores = generate.available_cores()
+    cores = available_cores()
     jobs = jobs or cores
-    config = replace(preset("fast"), preview_every=0.0, threads=max(1, cores // jobs), **changes)
-    config = replace(config, prior_sha256=prior_digest(config))
+    config = replace(preset("fast"), preview_seconds=0.0, threads=max(1, cores // jobs), **changes)
+    config = replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config))
     return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs, files)
 
 
-def run_suites(session: Session, names: Sequence[str], say: Say, stopped: Stopped) -> list[Path]:
+def run_suites(session: Session, names: Sequence[str], say: ProgressCallback, stopped: Stopped) -> list[Path]:
     """Make and judge the runs of suites; returns the report's files, or none if it was stopped.
 
     Captions compete with all 80 prompts, whichever suites are made.
@@ -63,13 +67,15 @@ def run_suites(session: Session, names: Sequence[str], say: Say, stopped: Stoppe
     return [] if results is None else _reported(session, results, captions_of(pool(), bare=True), say)
 
 
-def run_prompts(session: Session, prompts: Sequence[str], say: Say, stopped: Stopped) -> list[Path]:
+def run_prompts(session: Session, prompts: Sequence[str], say: ProgressCallback, stopped: Stopped) -> list[Path]:
     """The same with prompts of the user's, which compete with each other, as they are."""
     results = made(session, dict.fromkeys(prompts, ""), session.out / "runs", say, stopped)
     return [] if results is None else _reported(session, results, captions_of(prompts, bare=False), say)
 
 
-def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[str], say: Say) -> list[Path]:
+def judge_folders(
+    session: Session, folders: Sequence[Path], prompts: Sequence[str], say: ProgressCallback
+) -> list[Path]:
     """Judge runs that are there, without making any: their prompts compete with `prompts`, or the suites' if none.
 
     Raises UserError if one of the folders is no run.
@@ -80,31 +86,41 @@ def judge_folders(session: Session, folders: Sequence[Path], prompts: Sequence[s
         config = generate.config_of(folder)
         if not pictures_of(folder).exists():
             say(f"pictures of {folder}")
-            generate.settle(config.threads, session.config.device)
-            _, run = generate.open_run(folder, session.config.device)
-            save_views(evaluation_views(run.scene, run.recipe.show), pictures_of(folder))
+            generate.prepare_process(config, session.config.device)
+            with owned(folder):
+                _, run = generate.open_run(folder, session.config.device)
+                save_views(evaluation_views(run.scene, run.recipe.eval_render), pictures_of(folder))
         results.append(_result(Task(config, folder), suite_of.get(config.prompt, ""), ""))
     captions = captions_of([*(prompts or pool()), *(result.prompt for result in results)], bare=not prompts)
     return _reported(session, results, captions, say)
 
 
-def judge_samples(out: Path, prior: str, conditions: Told, device: str) -> list[Path]:
+def judge_samples(out: Path, prior: str, conditions: ConditionSet, device: str) -> list[Path]:
     """Judge what the prior draws of the 60 captions; returns the files of the report."""
-    generate.settle(0, device)
+    generate.prepare_process(replace(preset("fast"), prior=prior, device=device))
     opened = open_prior(prior, PriorOptions(device=device_of(device)))
     return report_samples(opened, open_judge(), suite("samples"), conditions, out)
 
 
-def made(session: Session, suite_of: Mapping[str, str], runs: Path, say: Say, stopped: Stopped) -> list[Result] | None:
+def made(
+    session: Session, suite_of: Mapping[str, str], runs: Path, say: ProgressCallback, stopped: Stopped
+) -> list[Result] | None:
     """The runs of all prompts in the folder `runs`, made where they are missing; None if it was stopped before."""
-    tasks = [
-        Task(replace(session.config, prompt=prompt), runs / folder_name(prompt, session.config.seed), session.files)
-        for prompt in suite_of
-    ]
+    folders = _folders(suite_of, session.config.seed, runs)
+    tasks = [Task(replace(session.config, prompt=prompt), folder, session.files) for prompt, folder in folders.items()]
     problems = make_all(tasks, session.jobs, say, stopped)
     if stopped():
         return None
     return [_result(task, suite_of[task.config.prompt], problems.get(task.folder, "")) for task in tasks]
+
+
+def _folders(prompts: Iterable[str], seed: int, runs: Path) -> dict[str, Path]:
+    """A folder for each prompt, also for those whose letters make one name."""
+    folders = dict[str, Path]()
+    for prompt in prompts:
+        free = (path for path in numbered(runs / folder_name(prompt, seed)) if path not in folders.values())
+        folders[prompt] = next(free)
+    return folders
 
 
 def _result(task: Task, name: str, problem: str) -> Result:
@@ -112,7 +128,7 @@ def _result(task: Task, name: str, problem: str) -> Result:
     return Result(task.config.prompt, name, task.folder, problem, read_views(path) if path.exists() else None)
 
 
-def _reported(session: Session, results: Sequence[Result], captions: Captions, say: Say) -> list[Path]:
+def _reported(session: Session, results: Sequence[Result], captions: Captions, say: ProgressCallback) -> list[Path]:
     say(f"judging {len(results)} runs among {len(captions.coloured)} captions")
     judge = open_judge()
     found = verdicts(results, captions, session.scorer, judge)

@@ -9,7 +9,7 @@ from dreamfusion.mesh.colour import linear_from_srgb, paint, srgb_from_linear
 from dreamfusion.mesh.export import export, require_formats
 from dreamfusion.mesh.extract import simplified, surface
 from dreamfusion.mesh.gltf import glb_bytes
-from dreamfusion.mesh.sample import lattice
+from dreamfusion.mesh.sample import density_grid
 from dreamfusion.mesh.texture import TextureOptions, bake
 from dreamfusion.mesh.triangles import Mesh
 
@@ -20,9 +20,9 @@ __all__ = [
     "Report",
     "TextureOptions",
     "bake",
+    "density_grid",
     "export",
     "glb_bytes",
-    "lattice",
     "linear_from_srgb",
     "make_mesh",
     "paint",

@@ -9,21 +9,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dreamfusion.cameras import Cameras, orbit
-from dreamfusion.fields import Matter
 from dreamfusion.geometry import normalise
 from dreamfusion.lights import Light, albedo_only
 from dreamfusion.mesh.rasterise import Fragments, first_hits
 from dreamfusion.mesh.triangles import Mesh, vertex_normals
-from dreamfusion.render import Picture, RenderOptions
-from dreamfusion.scene import Scene
-from dreamfusion.shading import lambert
-from dreamfusion.video import Shot, soft_light
+from dreamfusion.nerf.fields import FieldOutput
+from dreamfusion.nerf.render import Picture, RenderOptions
+from dreamfusion.nerf.scene import Scene
+from dreamfusion.nerf.shading import lambert
+from dreamfusion.video import PreviewCamera, soft_light
 
 OPAQUE = 0.5
 """A pixel belongs to the silhouette where the opacity is above this."""
 SIDES = 16
 _ELEVATION = math.radians(-10), math.radians(75)  # what training sees
-_SHOT = Shot()  # as the run's own pictures are taken
+_SHOT = PreviewCamera()  # as the run's own pictures are taken
 _GOLDEN = math.pi * (3 - math.sqrt(5))
 
 
@@ -137,7 +137,7 @@ def _picture(mesh: Mesh, seen: Fragments, cameras: Cameras, light: Light) -> Flo
     faces = torch.from_numpy(mesh.faces).to(device)
     place = seen.blend(torch.from_numpy(mesh.vertices).to(device)[faces])
     normal = normalise(seen.blend(torch.from_numpy(vertex_normals(mesh)).to(device)[faces]))
-    matter = Matter(torch.ones_like(place[:, 0]), _albedo(mesh, seen), normal)
+    matter = FieldOutput(torch.ones_like(place[:, 0]), _albedo(mesh, seen), normal)
     view = seen.pixel // (cameras.height * cameras.width)
     picture = torch.full((len(cameras), cameras.height, cameras.width, 3), _SHOT.backdrop, device=device)
     picture.view(-1, 3)[seen.pixel] = lambert(matter, place, light, view)

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamfusion.compositing import composed
-from dreamfusion.fields import Field, Gaussians, Matter, prepared, surface
 from dreamfusion.mesh.sample import density_at, device_of
 from dreamfusion.mesh.triangles import Mesh, vertex_normals
-from dreamfusion.scene import Scene
+from dreamfusion.nerf.compositing import composed
+from dreamfusion.nerf.fields import Field, FieldOutput, Gaussians, precomputed, surface
+from dreamfusion.nerf.scene import Scene
 
 _DEPTH = 0.1  # length of the rays that see the surface, in radii of the scene's ball
 _SAMPLES = 8  # points on each
@@ -27,7 +27,9 @@ def paint(mesh: Mesh, scene: Scene) -> Mesh:
 
 
 @torch.no_grad()
-def look_at_surface(scene: Scene, place: Float[Tensor, "n 3"], inward: Float[Tensor, "n 3"], normals: bool) -> Matter:
+def look_at_surface(
+    scene: Scene, place: Float[Tensor, "n 3"], inward: Float[Tensor, "n 3"], normals: bool
+) -> FieldOutput:
     """What rays see that pass through places of the surface along the unit vectors `inward`.
 
     A ray starts a quarter of its length before the surface and ends three quarters behind it. What it meets is
@@ -36,12 +38,12 @@ def look_at_surface(scene: Scene, place: Float[Tensor, "n 3"], inward: Float[Ten
     """
     length = _DEPTH * scene.radius
     t = torch.linspace(-length / 4, 3 * length / 4, _SAMPLES + 1, device=place.device)
-    field = prepared(scene.field)
+    field = precomputed(scene.field)
     parts = [
         _composited(scene, field, start, way, t, normals)
         for start, way in zip(place.split(_CHUNK), inward.split(_CHUNK), strict=True)
     ]
-    return Matter(
+    return FieldOutput(
         torch.cat([part.density for part in parts]),
         torch.cat([part.albedo for part in parts]),
         torch.cat([part.normal for part in parts if part.normal is not None]) if normals else None,
@@ -55,7 +57,7 @@ def _composited(
     way: Float[Tensor, "n 3"],
     t: Float[Tensor, " s1"],
     normals: bool,
-) -> Matter:
+) -> FieldOutput:
     mean = torch.addcmul(start[:, None], way[:, None], ((t[1:] + t[:-1]) / 2)[:, None]).reshape(-1, 3)
     width = float(t[1] - t[0])
     density = density_at(scene, field, mean, width)
@@ -65,14 +67,14 @@ def _composited(
     index = (weights >= weights.amax(-1, keepdim=True).clamp(max=_COUNTS)).flatten().nonzero()[:, 0]
     weight, row = weights.flatten()[index], index // weights.shape[1]
     at = Gaussians(mean[index], torch.full_like(mean[index], width**2 / 12))
-    matter = surface(field, at, create_graph=False) if normals else field.matter(at)
+    matter = surface(field, at, create_graph=False) if normals else field.evaluate(at)
 
     def per_ray(values: Float[Tensor, "m 3"]) -> Float[Tensor, "n 3"]:
         return torch.zeros_like(start).index_add(0, row, weight[:, None] * values)
 
     share = torch.zeros_like(weights[:, 0]).index_add(0, row, weight)[:, None]
     normal = None if matter.normal is None else torch.nn.functional.normalize(per_ray(matter.normal), dim=-1)
-    return Matter(share[:, 0], per_ray(matter.albedo) / share, normal)
+    return FieldOutput(share[:, 0], per_ray(matter.albedo) / share, normal)
 
 
 def linear_from_srgb(display: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from dreamfusion.errors import UserError
+from dreamfusion.files import replacing, write_bytes
 from dreamfusion.mesh.gltf import glb_bytes, png_bytes
 from dreamfusion.mesh.triangles import Mesh, split, standing, vertex_normals
 from dreamfusion.mesh.usdz import require_usd, write_usdz
-from dreamfusion.runs import replacing, write_bytes
 
 _SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
 

@@ -10,14 +10,14 @@ from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
 from dreamfusion.errors import NoSurface
-from dreamfusion.mesh.sample import Lattice
+from dreamfusion.mesh.sample import DensityGrid
 from dreamfusion.mesh.triangles import Mesh, signed_volumes, solid_angles
 
 _SMALLEST_PART = 0.02
 _NOTHING = "empty scene: no density above {:.3g}: train longer, or give a lower --level"
 
 
-def surface(grid: Lattice, level: float) -> Mesh:
+def surface(grid: DensityGrid, level: float) -> Mesh:
     """The closed surface where the density crosses `level` (per unit length), as it is seen from outside.
 
     Floaters go, and so do cavities with all that is in them. Beside the lattice, memory for one more of its size is

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dreamfusion.errors import NoSurface
 from dreamfusion.mesh.agreement import Shape, Views, shape_agreement
 from dreamfusion.mesh.extract import surface
-from dreamfusion.mesh.sample import Lattice
+from dreamfusion.mesh.sample import DensityGrid
 
 COARSE = 72
 """points per side of the lattice on which levels are compared"""
@@ -16,7 +16,7 @@ _FOG = 0.5  # a surface that agrees less than this is none
 
 
 @dataclass(frozen=True)
-class Tried(Shape):
+class LevelCandidate(Shape):
     """A level and how its surface agrees."""
 
     level: float
@@ -27,12 +27,12 @@ class Tried(Shape):
         return self.silhouette_iou - _DEPTH_COUNTS * self.depth_error
 
 
-def best_level(curve: tuple[Tried, ...]) -> float:
+def best_level(curve: tuple[LevelCandidate, ...]) -> float:
     """The level of the best agreement; the lowest of several."""
     return max(curve, key=lambda tried: tried.score).level
 
 
-def level_curve(grid: Lattice, views: Views, radius: float) -> tuple[Tried, ...]:
+def level_curve(grid: DensityGrid, views: Views, radius: float) -> tuple[LevelCandidate, ...]:
     """Levels, ascending, with the agreement of their surfaces in a (coarse) lattice; denser about the best.
 
     A constant density needs ln 2 / (2 radius) to be opaque along a whole diameter: no lower level can be the surface.
@@ -42,10 +42,10 @@ def level_curve(grid: Lattice, views: Views, radius: float) -> tuple[Tried, ...]
     _require_matter(views, most > least)
     ratio = (most / least) ** (1 / _FIRST)
 
-    def tried(place: float) -> Tried:
+    def tried(place: float) -> LevelCandidate:
         level = least * ratio**place
         shape = shape_agreement(surface(grid, level), views, radius)
-        return Tried(shape.silhouette_iou, shape.depth_error, level)
+        return LevelCandidate(shape.silhouette_iou, shape.depth_error, level)
 
     known = {place: tried(place) for place in map(float, range(_FIRST))}
     for halving in range(1, _HALVINGS + 1):

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from dreamfusion.errors import UserError
-from dreamfusion.fields import Field, Gaussians, prepared
-from dreamfusion.scene import Scene
+from dreamfusion.nerf.fields import Field, Gaussians, precomputed
+from dreamfusion.nerf.scene import Scene
 
 BLUR = 0.03
 """About a pixel of the small pictures that a prior judges: what is finer than that no view ever confirmed, and it would
@@ -20,7 +19,7 @@ _CHUNK = 1 << 16  # points per evaluation of the field
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
+class DensityGrid:
     """Density at lattice points; outermost it is zero, so that every level set is closed."""
 
     density: Float[np.ndarray, "x y z"]
@@ -29,13 +28,15 @@ class Lattice:
     spacing: float
 
 
-def lattice(scene: Scene, resolution: int, blur: float = BLUR) -> Lattice:
+def density_grid(scene: Scene, resolution: int, blur: float = BLUR) -> DensityGrid:
     """Density on the part of a lattice of `resolution` points per diameter of the scene's ball that may hold matter.
 
     The field is asked in occupied cells inside the ball alone; elsewhere renderings show nothing, and here it is zero.
     Then it is blurred by a bell of the standard deviation `blur`, in radii of the ball. Four bytes are kept for every
     point in the box of the occupied cells. Raises UserError for a resolution below 8.
     """
+    from scipy.ndimage import gaussian_filter  # here, as a run needs it only at its end
+
     if resolution < 8:
         raise UserError(f"a mesh resolution of {resolution} is too coarse: give at least 8")
     spacing = 2 * scene.radius / (resolution - 1)
@@ -50,13 +51,13 @@ def lattice(scene: Scene, resolution: int, blur: float = BLUR) -> Lattice:
         torch.from_numpy((start + np.arange(count) * spacing).astype(np.float32)).to(device_of(scene))
         for start, count in zip(origin, size, strict=True)
     )
-    inner, field = slice(margin, -margin), prepared(scene.field)
+    inner, field = slice(margin, -margin), precomputed(scene.field)
     for number in range(margin, len(x) - margin):
         layer = torch.stack(torch.meshgrid(x[number], y[inner], z[inner], indexing="ij"), -1)
         found = density_at(scene, field, layer.reshape(-1, 3), spacing)
-        density[number, inner, inner] = found.view(layer.shape[:-1]).cpu()
+        density[number, inner, inner] = found.view(layer.shape[:-1]).cpu().numpy()
     gaussian_filter(density, width, output=density, truncate=_BELL)
-    return Lattice(density, origin, spacing)
+    return DensityGrid(density, origin, spacing)
 
 
 @torch.no_grad()

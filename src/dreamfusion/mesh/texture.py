@@ -6,20 +6,20 @@ import numpy as np
 import torch
 import xatlas
 from jaxtyping import Float, UInt8
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from dreamfusion.fields import Matter
 from dreamfusion.geometry import normalise, spherical
 from dreamfusion.lights import Light
 from dreamfusion.mesh.colour import look_at_surface
 from dreamfusion.mesh.rasterise import Fragments, cover
 from dreamfusion.mesh.sample import device_of
 from dreamfusion.mesh.triangles import Mesh, split, tangents, vertex_normals
-from dreamfusion.scene import Scene
-from dreamfusion.shading import lambert
+from dreamfusion.nerf.fields import FieldOutput
+from dreamfusion.nerf.scene import Scene
+from dreamfusion.nerf.shading import lambert
 
 _PADDING = 4  # texels between charts, so that they do not bleed into each other in smaller copies of the texture
+_FLAT = 1e-4  # volume of three unit axes below which rounding of 1e-7 shows in a picture of 256 levels
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _lamp(scene: Scene) -> Light:
     return Light(position, 0.6 * one, 0.45 * one, torch.zeros(1, dtype=torch.bool)).to(device_of(scene))
 
 
-def _normal_map(mesh: Mesh, texels: Fragments, seen: Matter, size: int) -> UInt8[np.ndarray, "size size 3"]:
+def _normal_map(mesh: Mesh, texels: Fragments, seen: FieldOutput, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """The field's normals in the axes that viewers interpolate between the vertices."""
     assert seen.normal is not None  # because it was asked for
     cut = split(mesh)
@@ -88,22 +88,28 @@ def _normal_map(mesh: Mesh, texels: Fragments, seen: Matter, size: int) -> UInt8
     frame = np.column_stack([tangents(mesh, cut), vertex_normals(mesh)[cut.vertex]])
     along, sign, out = texels.blend(torch.from_numpy(frame).to(corners.device)[corners]).split([3, 1, 3], dim=-1)
     axes = torch.stack([along, sign * torch.linalg.cross(out, along), out], -1)
-    return _filled(texels, 0.5 + 0.5 * in_axes(axes, seen.normal), size)
+    return _filled(texels, 0.5 + 0.5 * to_tangent_space(axes, seen.normal), size)
 
 
-def in_axes(axes: Float[Tensor, "m 3 3"], normal: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+def to_tangent_space(axes: Float[Tensor, "m 3 3"], normal: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
     """Unit vectors with which the axes, the columns, add up to vectors along the normals.
 
-    The third axis alone where the three do not span space, or where the normal is zero.
+    The third axis alone where the three do not span space (`_FLAT`), or where the normal is zero. By Cramer's rule: a
+    linear solver's pivots, which differ between processors, decide nothing.
     """
-    parts, singular = torch.linalg.solve_ex(axes, normal)
-    parts = normalise(parts)
-    there = (singular == 0) & (parts.norm(dim=-1) > 0.5)  # NaN is not
-    return torch.where(there[:, None], parts, parts.new_tensor([0.0, 0.0, 1.0]))
+    length = axes.norm(dim=-2)
+    first, second, third = (axes / length[:, None]).unbind(-1)
+    across = [torch.linalg.cross(*pair) for pair in ((second, third), (third, first), (first, second))]
+    volume = (first * across[0]).sum(-1, keepdim=True)
+    parts = normalise(torch.stack([(side * normal).sum(-1) for side in across], -1) * volume.sign() / length)
+    there = (volume.abs() > _FLAT) & (parts.norm(dim=-1, keepdim=True) > 0.5)  # NaN is not
+    return torch.where(there, parts, parts.new_tensor([0.0, 0.0, 1.0]))
 
 
 def _filled(texels: Fragments, values: Float[Tensor, "m 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
     """A square picture of values in [0, 1]; texels that no face covers take the nearest one's."""
+    from scipy.ndimage import distance_transform_edt  # here, as a run needs it only at its end
+
     picture = np.zeros((size * size, 3), np.uint8)
     covered = np.zeros(size * size, bool)
     pixel = texels.pixel.cpu().numpy()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,7 @@ def tangents(mesh: Mesh, cut: Split) -> Float[np.ndarray, "n 4"]:
         np.add.at(signs, cut.faces[:, corner], turn[:, 0])
     total -= (total * normal).sum(1, keepdims=True) * normal
     any_across = np.cross(normal, np.eye(3)[np.abs(normal).argmin(1)])  # for vertices of faces without extent in u
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    tangent = np.where(length > 1e-12, total, any_across)
+    tangent = np.where(_cancelled(total, along_u, cut.faces)[:, None], any_across, total)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     return np.column_stack([tangent, np.where(signs < 0, -1.0, 1.0)]).astype(np.float32)
 
@@ -80,8 +79,18 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
     total = np.zeros(mesh.vertices.shape)
     for corner in range(3):
         np.add.at(total, mesh.faces[:, corner], across)
-    total[np.linalg.norm(total, axis=1) < np.finfo(np.float64).tiny] = (0, 1, 0)
+    total[_cancelled(total, across, mesh.faces)] = (0, 1, 0)
     return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _cancelled(
+    total: Float[np.ndarray, "v 3"], parts: Float[np.ndarray, "f 3"], faces: Int[np.ndarray, "f 3"]
+) -> Bool[np.ndarray, " v"]:
+    """Where what the faces add to their vertices sums to nothing, or to no more than single precision's rounding."""
+    most = np.zeros(len(total))
+    for corner in range(3):
+        np.add.at(most, faces[:, corner], np.linalg.norm(parts, axis=1))
+    return np.linalg.norm(total, axis=1) <= 1e-6 * most
 
 
 def closed(mesh: Mesh) -> bool:

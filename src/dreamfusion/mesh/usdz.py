@@ -24,11 +24,25 @@ def require_usd() -> None:
 
 
 def write_usdz(mesh: Mesh, path: Path, extras: Mapping[str, object]) -> None:
-    """A textured mesh as a package of one USD layer and its texture. y is up, the unit is the metre."""
+    """A textured mesh as a package of one USD layer and its texture. y is up, the unit is the metre.
+
+    Raises UserError if the library cannot write it.
+    """
+    from pxr import Tf
+
+    refused = f"the USD library could not write {path}: check the folder, its permissions and the free space"
+    try:
+        if not _write_package(mesh, path, extras):
+            raise UserError(refused)
+    except Tf.ErrorException as error:
+        raise UserError(refused) from error
+
+
+def _write_package(mesh: Mesh, path: Path, extras: Mapping[str, object]) -> bool:
     from pxr import Sdf, Usd, UsdGeom, UsdUtils
 
     assert mesh.texture is not None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=".usdz-", dir=path.parent) as folder:  # where there is room for the file
         layer = Path(folder) / "mesh.usdc"
         (Path(folder) / "texture.png").write_bytes(png_bytes(mesh.texture))
         stage = Usd.Stage.CreateNew(str(layer))
@@ -39,8 +53,7 @@ def write_usdz(mesh: Mesh, path: Path, extras: Mapping[str, object]) -> None:
         stage.SetDefaultPrim(root.GetPrim())
         _bind_material(stage, _define_mesh(stage, mesh), mesh.lit)
         stage.GetRootLayer().Save()
-        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(path)):
-            raise UserError(f"the USD library could not write {path}: check the folder and its permissions")
+        return bool(UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(path)))
 
 
 def _define_mesh(stage: Any, mesh: Mesh) -> Any:

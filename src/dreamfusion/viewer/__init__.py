@@ -14,7 +14,8 @@ from importlib import resources
 from string import Template
 
 from dreamfusion.errors import UserError
-from dreamfusion.runs import RunFolder, write_text
+from dreamfusion.files import write_text
+from dreamfusion.runs import RunFolder
 
 _PARTS = ("vendor/three.LICENSE.txt", "vendor/three.min.js", "page.html", "surface.js", "shadow.js", "viewer.js")
 _TURNTABLE, _SHEET = "turntable.webp", "sheet.png"

@@ -24,7 +24,7 @@ const modes = [...document.querySelectorAll("input[name=mode]")];
 const camera = new three.PerspectiveCamera();
 const look = Object.fromEntries(["ambient", "diffuse", "white", "normals"].map((name) => [name, { value: 0 }]));
 look.light = { value: new three.Vector3() };
-// Towards the light from the middle of the object, in the camera's axes: `headlight` of lights.py.
+// Towards the light from the middle of the object, in the camera's axes: `key_light` of lights.py.
 const HEADLIGHT = new three.Vector3(0.4, 0.6, 1);
 const toLight = HEADLIGHT.clone().normalize();
 

@@ -1,6 +1,5 @@
 """The judge, opened: it implements `Scorer`, and says which side of an object it sees."""
 
-import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,11 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamfusion.embedded.dataset import COLOURS
-from dreamfusion.errors import UserError
+from dreamfusion.embedded.world import COLOURS
+from dreamfusion.errors import UserError, damage_explained
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.network import SIZE, JudgeNet, Opinion
-from dreamfusion.evaluate.judge.pictures import MIRRORED
+from dreamfusion.evaluate.judge.sides import MIRRORED
+from dreamfusion.files import read_json
 
 WEIGHTS, CARD = "judge.safetensors", "card.json"
 CHUNK = 256
@@ -66,13 +66,28 @@ class Judge:
 
 
 def open_judge(device: torch.device | str = "cpu", folder: Path | None = None) -> Judge:
-    """The judge that comes with the package, or the one that `dreamfusion judge train` wrote into `folder`."""
+    """The judge that comes with the package, or the one that `python -m training judge` wrote into `folder`.
+
+    Raises UserError if there is none, or a damaged one.
+    """
     folder = folder or Path(str(resources.files("dreamfusion.evaluate.judge"))) / "weights"
     if not (folder / WEIGHTS).is_file() or not (folder / CARD).is_file():
-        raise UserError(f"there is no judge in {folder}: train one with `dreamfusion judge train`")
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    network = JudgeNet(len(card["nouns"]))
-    network.load_state_dict(
-        {name: t.float() if t.is_floating_point() else t for name, t in load_file(folder / WEIGHTS).items()}
-    )
+        raise UserError(f"there is no judge in {folder}: train one with `python -m training judge`")
+    with damage_explained(folder / CARD, "restore it"):
+        card = _card(read_json(folder / CARD))
+    with damage_explained(folder / WEIGHTS, "restore it"):
+        network = JudgeNet(len(card["nouns"]))
+        network.load_state_dict(
+            {name: t.float() if t.is_floating_point() else t for name, t in load_file(folder / WEIGHTS).items()}
+        )
     return Judge(network, card, device)
+
+
+def _card(card: Any) -> dict[str, Any]:
+    """The same, if it names the judge and its nouns. Raises LookupError, TypeError or ValueError for anything else."""
+    nouns = card["nouns"]
+    if not all(isinstance(noun, str) for noun in (card["name"], *nouns)) or not 0 < len(set(nouns)) == len(nouns):
+        raise ValueError("it needs a name and nouns")
+    if not set(card["with front"]) <= set(nouns):
+        raise ValueError("it has fronts of other nouns")
+    return card

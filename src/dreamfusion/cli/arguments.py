@@ -1,0 +1,271 @@
+"""The arguments of each command, as records that tyro turns into options and help. Nothing slow to load is imported."""
+
+import argparse
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import AvoidSubcommands, DisallowNone, Positional, PositionalMetavarFromFieldName, arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from dreamfusion import config as c
+from dreamfusion.config import OutputConfig
+from dreamfusion.config.distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
+from dreamfusion.config.presets import preset
+from dreamfusion.config.serialise import from_file, schedule_from_text, schedule_text
+from dreamfusion.errors import UserError
+from dreamfusion.files import read_json
+from dreamfusion.schedules import Schedule
+
+Arguments = TypeVar("Arguments")
+
+FIELDS: dict[str, type[c.FieldConfig]] = {"grid": c.GridFieldConfig, "mlp": c.MlpFieldConfig}
+BACKGROUNDS: dict[str, type[c.BackgroundConfig]] = {
+    "solid": c.SolidBackground,
+    "random": c.RandomBackground,
+    "learned": c.LearnedBackground,
+}
+LAWS: dict[str, type[LawConfig]] = {
+    "sds": SdsLaw,
+    "csd": CsdLaw,
+    "nfsd": NfsdLaw,
+    "ism": IsmLaw,
+    "vsd": VsdLaw,
+}
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Turn a sentence into a 3D object.
+
+    A SCHEDULE is a number that may change over the run: 0.5, or 0:1 (from:to), or 0:1@0.2:0.6 (from:to@begin:until, as
+    fractions of the run), or 1,0.5@0.3 (steps), or 0:1~0.1@0.2 (a line from:to, from this fraction on a cosine down).
+    """
+
+    settings: Annotated[c.Config, arg(name="")]
+    out: Path | None = None
+    """folder to make; runs/PROMPT-SEED if not given"""
+    config: Path | None = None
+    """take the settings from this config.json instead of a preset"""
+    field: Literal["grid", "mlp"] | None = None
+    """kind of field, if not the preset's"""
+    background: Literal["solid", "random", "learned"] | None = None
+    """kind of background, if not the preset's"""
+    save_embeddings: Path | None = None
+    """new .safetensors file for the prompt's text embeddings, to be used again with --embeddings"""
+    distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
+    """law of distillation, if not the preset's"""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue an interrupted run."""
+
+    run: Positional[Path]
+    """its folder"""
+    steps: int | None = None
+    """new total of steps"""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+    prior: str | None = None
+    """where the run's prior is now, if it has moved: a folder or hub id with the same weights"""
+
+
+@dataclass(frozen=True)
+class MakeMesh:
+    """Make the textured mesh of a run again, and files of it in other formats."""
+
+    run: Positional[Path]
+    """folder of the run"""
+    out: Path | None = None
+    """new .glb, .obj, .ply, .stl or .usdz file; mesh.glb in the run's folder if not given"""
+    format: tuple[Literal["glb", "obj", "ply", "stl", "usdz"], ...] = ()
+    """also make these, beside that file"""
+    resolution: int | None = None
+    """points at which the density is sampled, per diameter of the scene's ball; the run's own if not given"""
+    level: float | None = None
+    """density of the surface; found from the renderings if not given"""
+    blur: float = 0.03
+    """of the density before its surface is taken, in radii of the scene's ball: no finer detail is left"""
+    faces: int = 20_000
+    """triangles wanted; a shape that needs more keeps more"""
+    texture_size: int | None = None
+    """pixels; the run's own if not given"""
+    normal_map: bool = False
+    """add a map of the field's normals (.glb)"""
+    bake_light: bool = False
+    """put light into the texture, for viewers without any (.glb, .obj, .usdz)"""
+    height_mm: float | None = None
+    """of .stl files, for printers; 100 if not given"""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+
+
+@dataclass(frozen=True)
+class MakeVideo:
+    """Render the turntable and the contact sheet of a run again."""
+
+    run: Positional[Path]
+    """folder of the run"""
+    frames: int = OutputConfig.frames
+    """of one round"""
+    size: int = OutputConfig.frame_size
+    """of the turntable, pixels"""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Place finished objects in one scene."""
+
+    scene: Positional[Path]
+    """JSON file that says which objects, and where (docs/viewer.md)"""
+    out: Path | None = None
+    """folder to make; runs/NAME if not given, NAME being that of the JSON file"""
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """Say what the embedded prior is and which words it knows."""
+
+
+@dataclass(frozen=True)
+class PriorSample:
+    """Draw pictures from a prior: each caption from the front, left, back and right."""
+
+    captions: Positional[tuple[str, ...]]
+    """one picture each"""
+    prior: str = "embedded"
+    """embedded, a diffusers folder, or a hub id"""
+    steps: int = 50
+    """of the sampler"""
+    guidance_scale: float = 4.0
+    """1 follows the caption, more exaggerates it"""
+    seed: int = 0
+    """of the noise"""
+    conditions: c.ConditionSet = "all"
+    """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
+    half: bool = False
+    """run the prior in half precision (GPUs)"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+    out: Path | None = None
+    """new .png, .jpg or .webp file; samples.png, samples-1.png ... if not given"""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine has, what would run, and what is missing."""
+
+    prior: str = ""
+    """also estimate the memory that this prior needs: a diffusers folder, or a hub id"""
+    preset: str = ""
+    """for a run with the settings of this preset, if not the one for such priors"""
+    half: bool = False
+    """with the prior in half precision"""
+
+
+def doctor_config(arguments: Doctor) -> c.Config:
+    """The run whose memory is asked for. Raises UserError for an unknown preset, or a prior that is none."""
+    from dreamfusion.diffusion.priors.kinds import kind_of
+    from dreamfusion.diffusion.priors.locate import locate
+
+    base = preset(arguments.preset or kind_of(locate(arguments.prior, texts=False, half=True)).preset)
+    return replace(base, prior=arguments.prior, half=arguments.half or base.half)
+
+
+def read(kind: type[Arguments], command: str, given: list[str], default: Arguments | None = None) -> Arguments:
+    """Arguments as a record; exits with a message for those that it has no place for.
+
+    Raises UserError for words that it has no place for.
+    """
+    options: dict[str, Any] = {
+        "prog": f"dreamfusion {command}",
+        "args": given,
+        "registry": _registry(),
+        "config": (AvoidSubcommands, DisallowNone, PositionalMetavarFromFieldName),
+        "compact_help": kind is Generate,  # it has some 80 options: -h names them, -H explains them
+    }
+    options |= {} if default is None else {"default": default}
+    record, rest = tyro.cli(kind, **options, return_unknown_args=True)
+    if not rest:
+        return record
+    if not any(word.startswith("-") for word in rest):
+        raise UserError(f"{' '.join(rest)!r} is too much: put words that belong together in quotes")
+    return tyro.cli(kind, **options)  # which says what it does not know, and what is like it
+
+
+def read_generate(given: list[str]) -> Generate:
+    """The arguments of `generate`: those that choose defaults first, then all of them. Raises UserError.
+
+    Words before the first option are the prompt, also without quotes.
+    """
+    words = list(takewhile(lambda text: not text.startswith("-"), given))
+    given = [" ".join(words), *given[len(words) :]] if words else given
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--preset", "--config", "--field", "--background", "--distill"):
+        chooser.add_argument(name)
+    try:
+        chosen, _ = chooser.parse_known_args(given)
+    except argparse.ArgumentError:
+        chosen = chooser.parse_args([])  # an option without its value: tyro will say so
+    if chosen.config and chosen.preset:
+        raise UserError("--config holds all settings, --preset chooses others: give one of the two")
+    base = _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
+    scene = base.scene
+    if chosen.field in FIELDS and not isinstance(scene.field, FIELDS[chosen.field]):
+        scene = replace(scene, field=FIELDS[chosen.field]())
+    if chosen.background in BACKGROUNDS and not isinstance(scene.background, BACKGROUNDS[chosen.background]):
+        scene = replace(scene, background=BACKGROUNDS[chosen.background]())
+    distill = base.distill
+    if chosen.distill in LAWS and not isinstance(distill.law, LAWS[chosen.distill]):
+        distill = replace(distill, law=LAWS[chosen.distill]())
+    return read(Generate, "generate", given, Generate(replace(base, scene=scene, distill=distill)))
+
+
+def _registry() -> ConstructorRegistry:
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Schedule] | None:
+        if info.type != Schedule:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="SCHEDULE",
+            instance_from_str=lambda texts: schedule_from_text(texts[0]),
+            is_instance=lambda value: isinstance(value, Schedule),
+            str_from_instance=lambda value: [schedule_text(value)],
+        )
+
+    @registry.primitive_rule
+    def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda texts: _expanded(texts[0]),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _expanded(text: str) -> Path:
+    """A path, `~` at its beginning being a home, which shells leave as it is in `--out=~/x`. Raises UserError."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: this home is not known: write it out, or ./{text} if that is the name") from error
+
+
+def _config_from(path: Path) -> c.Config:
+    values = read_json(path, "give --config the config.json of a run")
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path} holds no settings: give the config.json of a run")
+    return from_file(c.Config, values, path)

@@ -1,0 +1,116 @@
+"""The commands `evaluate` and `judge info`, with their arguments. What is slow to load they import."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dreamfusion.claims import owned
+from dreamfusion.cli import arguments as a
+from dreamfusion.cli.interrupt import interruptible
+from dreamfusion.config import ConditionSet
+from dreamfusion.config.check import require
+from dreamfusion.errors import UserError
+from dreamfusion.files import listed
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Make a suite of prompts and measure how well the results show what was asked for.
+
+    Runs that are there already are not made again; an interrupted evaluation goes on with the same command. Nothing is
+    ever the best of several seeds.
+    """
+
+    suite: Literal["all", "plain", "seen", "unseen"] = "all"
+    """40 nouns, 20 trained and 20 held-out pairs of colour and noun, or all 80"""
+    prompts: Path | None = None
+    """make these prompts instead, one a line; with --runs: the captions to compete with"""
+    runs: tuple[Path, ...] = ()
+    """judge these run folders, make none"""
+    samples: bool = False
+    """judge pictures that the prior draws of 60 captions, without any 3D"""
+    ablation: bool = False
+    """compare the ingredients of the method on ten prompts (the paper's figure 6)"""
+    out: Path = Path("evaluation")
+    """folder of the runs and the report; what is there is continued"""
+    scorer: str = "judge"
+    """judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
+    prior: str = "embedded"
+    """text-to-image model: embedded, a diffusers folder, or a hub id"""
+    conditions: ConditionSet = "all"
+    """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
+    seed: int = 0
+    """of every run"""
+    steps: int | None = None
+    """of every run, if not the preset's"""
+    jobs: int = 0
+    """runs at a time; 0 makes one per core"""
+    files: bool = True
+    """write turntable, mesh and page of every run; without, `dreamfusion resume RUN` writes them later"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... or mps"""
+
+
+@dataclass(frozen=True)
+class JudgeInfo:
+    """Say what the judge is, which words it knows, and how often it is right."""
+
+
+def evaluate(name: str, given: list[str]) -> int:
+    """Make the runs that are missing, judge them, report."""
+    arguments = a.read(Evaluate, name, given)
+    _check(arguments)
+    with owned(arguments.out), interruptible() as stop:
+        files = _evaluated(arguments, stop.is_set)
+    if not files:
+        print("stopped; all runs are saved, and the same command goes on", file=sys.stderr)
+        return stop.code
+    print(listed(files))
+    return 0
+
+
+def _check(arguments: Evaluate) -> None:
+    chosen = [name for name in ("prompts", "runs", "samples", "ablation") if getattr(arguments, name)]
+    if len(chosen) > 1 and chosen != ["prompts", "runs"]:
+        raise UserError(f"--{chosen[0]} and --{chosen[1]} are different evaluations: give one of them")
+    require("seed", arguments.seed, 0, 2**63 - 1)
+    require("jobs", arguments.jobs, 0)
+    if arguments.steps is not None:
+        require("steps", arguments.steps, 1)
+
+
+def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
+    """The files of the report; none if it was stopped."""
+    from dreamfusion.evaluate import ablation, session
+    from dreamfusion.evaluate.suites import SUITES, read_prompts
+
+    prompts = read_prompts(arguments.prompts) if arguments.prompts else []
+    if arguments.samples:
+        _say("drawing and judging pictures of 60 captions")
+        return session.judge_samples(arguments.out, arguments.prior, arguments.conditions, arguments.device)
+    changes = {name: getattr(arguments, name) for name in ("prior", "seed", "conditions", "device")}
+    changes |= {} if arguments.steps is None else {"steps": arguments.steps}
+    opened = session.new_session(arguments.out, arguments.scorer, changes, arguments.jobs, arguments.files)
+    if arguments.runs:
+        return session.judge_folders(opened, arguments.runs, prompts, _say)
+    if arguments.ablation:
+        return ablation.run_ablation(opened, _say, stopped)
+    if prompts:
+        return session.run_prompts(opened, prompts, _say, stopped)
+    names = SUITES if arguments.suite == "all" else (arguments.suite,)
+    return session.run_suites(opened, names, _say, stopped)
+
+
+def _say(doing: str) -> None:
+    print(doing, file=sys.stderr, flush=True)
+
+
+def judge_info(name: str, given: list[str]) -> int:
+    """Print the judge's card."""
+    a.read(JudgeInfo, name, given)
+    from dreamfusion.evaluate.judge.summary import describe
+
+    print(describe())
+    return 0

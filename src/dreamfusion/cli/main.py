@@ -1,0 +1,231 @@
+"""The command line: dispatches, calls, prints. Whatever is slow to load is imported by the command that needs it."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamfusion import __version__
+from dreamfusion.claims import new_files, new_folder, owned
+from dreamfusion.cli import arguments as a
+from dreamfusion.cli import evaluate as cli_evaluate
+from dreamfusion.cli import prior as cli_prior
+from dreamfusion.cli import products as cli_products
+from dreamfusion.cli.interrupt import INTERRUPTED, Ended, ending, interruptible
+from dreamfusion.cli.streams import patient
+from dreamfusion.config.check import require, validate
+from dreamfusion.config.distill import NfsdLaw
+from dreamfusion.config.presets import preset
+from dreamfusion.config.serialise import require_text
+from dreamfusion.errors import UserError
+from dreamfusion.files import denial, listed, require_new_file
+from dreamfusion.runs import default_folder
+
+if TYPE_CHECKING:
+    from dreamfusion.generate import Job
+    from dreamfusion.optimise import Run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    with patient(), ending():
+        sys.exit(_code(given))
+
+
+def _code(given: list[str]) -> int:
+    try:
+        return run(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PermissionError as error:
+        print(f"error: {denial(Path(os.fsdecode(error.filename or '.')))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print("interrupted", file=sys.stderr)
+        return error.code if isinstance(error, Ended) else INTERRUPTED
+
+
+def run(given: list[str]) -> int:
+    """Dispatch to a command; returns the exit code. First arguments that are no command are a prompt.
+
+    Raises UserError.
+    """
+    for text in given:
+        require_text("an argument", text)
+    match given:
+        case [] | ["-h" | "--help" | "help"]:
+            print(overview())
+            return 0
+        case ["--version"]:
+            print(f"dreamfusion {__version__}")
+            return 0
+        case ["prior" | "judge" as group, "-h" | "--help"]:
+            print(f"usage: dreamfusion {group} COMMAND ...\n")
+            print(_listed(name for name in COMMANDS if name.startswith(f"{group} ")))
+            return 0
+        case ["prior" | "judge" as group, name, *rest] if f"{group} {name}" in COMMANDS:
+            return _call(f"{group} {name}", rest)
+        case ["prior", *_]:
+            raise UserError("say what about the prior: dreamfusion prior info or prior sample")
+        case ["judge", *_]:
+            raise UserError("say what about the judge: dreamfusion judge info")
+        case [name, *rest] if name in COMMANDS:
+            return _call(name, rest)
+        case [word, *rest] if rest and (meant := _mistyped(word)):
+            raise UserError(
+                f"there is no command {word}: did you mean `dreamfusion {meant}`?"
+                f' If it begins a prompt, put that in quotes: dreamfusion "{word} ..."'
+            )
+        case _:
+            return _call("generate", given)
+
+
+def _mistyped(word: str) -> str | None:
+    """The command that a word is nearly."""
+    near = get_close_matches(word, {name.split()[0] for name in COMMANDS}, n=1, cutoff=0.8)
+    return near[0] if near else None
+
+
+def overview() -> str:
+    """The commands, one line each."""
+    return "\n".join(
+        [
+            'usage: dreamfusion "a red chair" [options]     short for: dreamfusion generate "a red chair" [options]',
+            "       dreamfusion COMMAND ...",
+            "",
+            _listed(COMMANDS),
+            "",
+            "dreamfusion COMMAND --help lists the options of a command; --version says which version this is.",
+        ]
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return "\n".join(f"  {name:<13} {(COMMANDS[name][0].__doc__ or '').splitlines()[0]}" for name in names)
+
+
+def _call(name: str, given: list[str]) -> int:
+    _, command = COMMANDS[name]
+    return command(name, given)
+
+
+def _generate(name: str, given: list[str]) -> int:
+    arguments = a.read_generate(given)
+    validate(arguments.settings)
+    if arguments.save_embeddings is not None:
+        require_new_file(arguments.save_embeddings, (".safetensors",), "--save-embeddings")
+    from dreamfusion import generate
+    from dreamfusion.build import device_of
+    from dreamfusion.cli.memory import estimated
+    from dreamfusion.distributed import init_process_group
+    from dreamfusion.optimise import start
+
+    config = arguments.settings
+    if isinstance(config.distill.law, NfsdLaw) and not config.negative:
+        print("nfsd without --negative is csd above --distill.law.clean-below", file=sys.stderr)
+    generate.prepare_process(config)
+    device = device_of(config.device)
+    group = init_process_group(device)
+    if not group.is_main:
+        return _follow(start(config, device, group))
+    if config.prior != "embedded":
+        print(f"the prior needs about {estimated(config, device)}", file=sys.stderr)
+    texts = [] if arguments.save_embeddings is None else [arguments.save_embeddings]
+    wanted = arguments.out or default_folder(config.prompt, config.seed)
+    with new_folder(wanted, or_next=arguments.out is None) as path:
+        with new_files(texts):
+            job = generate.create_run(config, path, group)
+            for file in texts:
+                generate.save_embeddings(config, job.prompts, file)
+        return _work(job)
+
+
+def _resume(name: str, given: list[str]) -> int:
+    arguments = a.read(a.Resume, name, given)
+    if arguments.steps is not None:
+        require("steps", arguments.steps, 1)
+    from dreamfusion import generate
+    from dreamfusion.build import device_of
+    from dreamfusion.distributed import init_process_group
+
+    device = cli_products.settle_as(arguments.run, arguments.device)
+    group = init_process_group(device_of(device))
+    if not group.is_main:
+        group.barrier()  # until the folder is as the leader wants it
+        run = generate.open_run(arguments.run, device)[1]
+        return _follow(replace(run, group=group))
+    with owned(arguments.run):
+        job = generate.resume_run(arguments.run, device, arguments.steps, group, arguments.prior)
+        group.barrier()
+        return _work(job)
+
+
+def _follow(run: "Run") -> int:
+    """Take part in a run that another process leads; that one decides what a signal means."""
+    from dreamfusion import generate
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    generate.run_worker(run)
+    run.group.close()
+    return 0
+
+
+def _work(job: "Job") -> int:
+    """Drive a run to its end, or to the first request to stop."""
+    from dreamfusion import generate
+    from dreamfusion.cli.memory import measured
+    from dreamfusion.cli.progress_line import ProgressLine
+
+    run, folder = job.run, job.folder
+    config = run.config
+    print(f"{config.prompt!r}, {config.steps} steps, seed {config.seed}, into {folder.path}", file=sys.stderr)
+    with interruptible() as stop, ProgressLine(run.step, config.steps) as line:
+        with closing(generate.train(job, line.say)) as steps:
+            for metrics in steps:
+                line.show(metrics)
+                if stop.is_set():
+                    break
+        if run.step == config.steps:
+            run.group.close()
+        files = generate.finish(run, folder, line.say, stop.is_set)
+    if folder.index not in files:
+        print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
+        return stop.code
+    print(listed(files))
+    if memory := measured(run.device):
+        print(f"peak memory: {memory}", file=sys.stderr)
+    return 0
+
+
+def _doctor(name: str, given: list[str]) -> int:
+    arguments = a.read(a.Doctor, name, given)
+    if arguments.preset:
+        preset(arguments.preset)
+    from dreamfusion.cli.doctor import examine
+
+    lines, healthy = examine(partial(a.doctor_config, arguments) if arguments.prior else None)
+    print("\n".join(lines))
+    return 0 if healthy else 1
+
+
+COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
+    "generate": (a.Generate, _generate),
+    "resume": (a.Resume, _resume),
+    "mesh": (a.MakeMesh, cli_products.mesh),
+    "video": (a.MakeVideo, cli_products.video),
+    "compose": (a.Compose, cli_products.compose),
+    "prior info": (a.PriorInfo, cli_prior.info),
+    "prior sample": (a.PriorSample, cli_prior.sample),
+    "evaluate": (cli_evaluate.Evaluate, cli_evaluate.evaluate),
+    "judge info": (cli_evaluate.JudgeInfo, cli_evaluate.judge_info),
+    "doctor": (a.Doctor, _doctor),
+}

@@ -1,0 +1,112 @@
+"""The commands `mesh`, `video` and `compose`: new files of finished runs. Whatever is slow to load they import."""
+
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from dreamfusion.claims import new_files, new_folder, owned
+from dreamfusion.cli import arguments as a
+from dreamfusion.config.check import require, require_frame_size
+from dreamfusion.errors import UserError
+from dreamfusion.files import listed, require_new_file
+
+MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
+MESH_USES = {"normal_map": (".glb",), "bake_light": (".glb", ".obj", ".usdz"), "height_mm": (".stl",)}
+"""Formats in which an option can be seen"""
+
+
+def settle_as(run: Path, device: str | None) -> str:
+    """Make this process ready for a run again, as it was; returns the device, which is the run's own by default."""
+    from dreamfusion import generate
+
+    config = generate.config_of(run)
+    device = device or config.device
+    generate.prepare_process(config, device)
+    return device
+
+
+def mesh(name: str, given: list[str]) -> int:
+    """Make a run's mesh again, or files of it."""
+    arguments = a.read(a.MakeMesh, name, given)
+    paths = _require_mesh(arguments)
+    from dreamfusion import generate
+    from dreamfusion.mesh import MeshOptions, TextureOptions
+
+    folder, run = generate.open_run(arguments.run, settle_as(arguments.run, arguments.device))
+    output = run.config.output
+    texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
+    resolution = arguments.resolution or output.mesh_resolution
+    options = MeshOptions(
+        resolution, run.config.size, arguments.blur, arguments.level, arguments.faces, texture=texture
+    )
+    height_mm = arguments.height_mm or 100.0
+    if paths:
+        with new_files(paths):
+            files, report = generate.export_mesh(run, paths, options, height_mm, _say)
+    else:
+        with owned(folder.path):
+            files, report = generate.write_mesh(run, folder, options, arguments.format, height_mm, _say)
+            files += generate.write_page(run, folder)
+    print(report)
+    print(listed(files))
+    return 0
+
+
+def _require_mesh(arguments: a.MakeMesh) -> list[Path]:
+    """The new files that are wanted, none for the run's own. Raises UserError for what cannot be done."""
+    limits = {"resolution": (8, 1024), "texture_size": (64, 4096), "level": (1e-6, math.inf), "blur": (0, 0.2)}
+    limits |= {"faces": (100, math.inf), "height_mm": (1e-3, math.inf)}
+    for option, (low, high) in limits.items():
+        if (value := getattr(arguments, option)) is not None:
+            require(option, value, low, high)
+    first = Path("mesh.glb") if arguments.out is None else arguments.out
+    paths = [first, *(first.with_suffix(f".{name}") for name in arguments.format)]
+    if arguments.out is not None:
+        require_new_file(arguments.out, MESH_SUFFIXES)
+    for option, suffixes in MESH_USES.items():
+        if getattr(arguments, option) and not {path.suffix.lower() for path in paths} & set(suffixes):
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} would change nothing: leave it away, or make one of {', '.join(suffixes)}")
+    if arguments.out is None:
+        return []
+    for path in paths[1:]:
+        require_new_file(path, MESH_SUFFIXES)
+    for path in (path for path in paths if path.suffix.lower() == ".obj"):
+        from dreamfusion.mesh.export import beside_obj
+
+        for beside in beside_obj(path):
+            require_new_file(beside, [beside.suffix])
+    return list(dict.fromkeys(paths))
+
+
+def video(name: str, given: list[str]) -> int:
+    """Make a run's pictures again."""
+    arguments = a.read(a.MakeVideo, name, given)
+    require("frames", arguments.frames, 2)
+    require_frame_size("size", arguments.size)
+    from dreamfusion import generate
+
+    folder, run = generate.open_run(arguments.run, settle_as(arguments.run, arguments.device))
+    output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
+    with owned(folder.path):
+        files = [*generate.write_video(run, folder, output, _say), *generate.write_page(run, folder)]
+    print(listed(files))
+    return 0
+
+
+def compose(name: str, given: list[str]) -> int:
+    """Make one scene of several objects."""
+    arguments = a.read(a.Compose, name, given)
+    from dreamfusion.compose import read, write
+
+    composition, wanted = read(arguments.scene), arguments.out or Path("runs") / arguments.scene.stem
+    with new_folder(wanted, or_next=arguments.out is None) as out:
+        files = write(composition, out, _say)
+    print(listed(files))
+    return 0
+
+
+def _say(doing: str) -> None:
+    """What is being done, for somebody who waits."""
+    print(f"{doing} ...", file=sys.stderr, flush=True)

@@ -1,0 +1,56 @@
+"""What a run is told: a tree of frozen records. Importing this imports nothing slow."""
+
+from dreamfusion.config.distill import DistillConfig
+from dreamfusion.config.run import (
+    ConditionSet,
+    Config,
+    MemoryConfig,
+    OptimiseConfig,
+    OutputConfig,
+    RegulariseConfig,
+    RenderConfig,
+    ShampooConfig,
+)
+from dreamfusion.config.scene import (
+    BackgroundConfig,
+    BlobConfig,
+    Colour,
+    FieldConfig,
+    GridFieldConfig,
+    LearnedBackground,
+    MlpFieldConfig,
+    OccupancyConfig,
+    ProposalConfig,
+    RandomBackground,
+    SceneConfig,
+    SolidBackground,
+    Span,
+)
+from dreamfusion.config.views import CameraConfig, LightConfig
+
+__all__ = [
+    "BackgroundConfig",
+    "BlobConfig",
+    "CameraConfig",
+    "Colour",
+    "ConditionSet",
+    "Config",
+    "DistillConfig",
+    "FieldConfig",
+    "GridFieldConfig",
+    "LearnedBackground",
+    "LightConfig",
+    "MemoryConfig",
+    "MlpFieldConfig",
+    "OccupancyConfig",
+    "OptimiseConfig",
+    "OutputConfig",
+    "ProposalConfig",
+    "RandomBackground",
+    "RegulariseConfig",
+    "RenderConfig",
+    "SceneConfig",
+    "ShampooConfig",
+    "SolidBackground",
+    "Span",
+]

@@ -1,0 +1,193 @@
+"""Presets: named starting points of a configuration, as values. The command line can change every field of them."""
+
+import math
+from dataclasses import replace
+
+from dreamfusion.config import (
+    BlobConfig,
+    CameraConfig,
+    Config,
+    DistillConfig,
+    LearnedBackground,
+    LightConfig,
+    MemoryConfig,
+    MlpFieldConfig,
+    OccupancyConfig,
+    OptimiseConfig,
+    OutputConfig,
+    ProposalConfig,
+    RegulariseConfig,
+    RenderConfig,
+    SceneConfig,
+)
+from dreamfusion.errors import UserError
+from dreamfusion.schedules import Constant, Ramp, WarmupCosine
+
+FOCAL_1_35, FOCAL_0_7 = (math.degrees(2 * math.atan(0.5 / focal)) for focal in (1.35, 0.7))
+"""Fields of view of the paper's focal lengths, 1.35 and 0.7 picture heights"""
+
+FAST = Config(
+    steps=500,
+    # Space begins clear (density exp(-5) per unit length), with a soft solid ball in the middle.
+    scene=SceneConfig(
+        density_bias=-5.0,
+        exp_clamp=5.0,
+        blob=BlobConfig(height=8.0, width=0.35),
+        occupancy=OccupancyConfig(threshold=0.05),
+    ),
+    # What leaving out so much costs in accuracy: docs/performance.md.
+    render=RenderConfig(samples=24, weight_threshold=1e-2, colour_threshold=3e-2),
+    # The world of the embedded prior: it saw objects from distance 3 at 40 degrees, centred, within the ball of radius
+    # 0.95. Jitter would show it pictures that it cannot judge.
+    camera=CameraConfig(
+        elevation_deg=(-10.0, 75.0),
+        distance=(3.0, 3.0),
+        fov_deg=(40.0, 40.0),
+        position_jitter=0.0,
+        look_at_jitter=0.0,
+        up_jitter=0.0,
+    ),
+    # Mostly colour early on; the lamp stands as far away as the camera.
+    light=LightConfig(albedo_until=0.2, shaded=0.6, textureless=0.35, ambient=0.3, diffuse=0.7, distance=(2.5, 4.0)),
+    # A prior that is told camera, background and light leaves little to guess: more guidance only burns the colours,
+    # and the contrast that this little adds is taken back. Much noise all along: less of it changes nothing that can be
+    # seen, and once spoilt colours (docs/embedded-prior.md).
+    distill=DistillConfig(guidance_scale=2.0, guidance_rescale=1.0, t_min=Ramp(0.75, 0.5), t_max=Constant(0.98)),
+    # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers. The entropy
+    # turns soft matter into surfaces, which a mesh can follow.
+    regularise=RegulariseConfig(
+        opacity=Constant(20.0),
+        orientation=Constant(30.0),
+        entropy=Ramp(0.0, 1000.0, 0.2, 1.0),
+    ),
+    optimise=OptimiseConfig(grid=0.06, lr_schedule=Ramp(1.0, 0.1, 0.5, 1.0)),
+)
+"""Minutes on two cores with the embedded prior."""
+
+PAPER = Config(
+    preset="paper",
+    steps=15_000,
+    size=64,
+    views=4,
+    conditions="none",
+    checkpoint_steps=250,
+    preview_seconds=60.0,
+    scene=SceneConfig(
+        radius=1.4,
+        field=MlpFieldConfig(levels=8, blocks=5, width=128),
+        # exp(logit) is 1 where the network says nothing: fog that hides the blob. mip-NeRF 360 subtracts 1 as well.
+        density_bias=-1.0,
+        blob=BlobConfig(height=5.0, width=0.2),
+        variance=Ramp(5e-2, 2e-3, 0.0, 5000 / 15000),
+        proposal=ProposalConfig(rounds=(64, 64)),
+        background=LearnedBackground(),
+        occupancy=OccupancyConfig(every=0),
+    ),
+    camera=CameraConfig(fov_deg=(FOCAL_1_35, FOCAL_0_7)),
+    light=LightConfig(),
+    render=RenderConfig(samples=32, weight_threshold=0.0, normals=True, checkpoint_rays=256, chunk=1024),
+    output=OutputConfig(samples=32),
+    distill=DistillConfig(guidance_scale=101.0, t_min=Constant(0.02), t_max=Constant(0.98)),
+    regularise=RegulariseConfig(
+        opacity=Constant(1e-3), orientation=Ramp(1e-4, 1e-2, 0.0, 5000 / 15000), reduction="sum"
+    ),
+    optimise=OptimiseConfig(
+        method="shampoo",
+        network=1e-4,
+        background=1e-4,
+        betas=(0.9, 0.9),
+        epsilon=1e-6,
+        lr_schedule=WarmupCosine(1e-9 / 1e-4, 1.0, 1e-6 / 1e-4, 3000 / 15000),
+    ),
+)
+"""DreamFusion to the letter (section 3, appendix A.2): every number, and where the paper leaves one open, is in
+docs/paper.md. Made for a large prior and GPUs."""
+
+# What priors that know any object share. Nothing of this is tuned: no weights of a large model were at hand. The values
+# are those that published runs agree on, in the 3D half that is known to work here.
+_OPEN = replace(
+    FAST,
+    steps=10_000,
+    half=True,
+    checkpoint_steps=250,
+    # Views as people take them, with a little play: these models do not know an exact camera.
+    camera=CameraConfig(
+        elevation_deg=(-10.0, 60.0),
+        distance=(2.6, 3.2),
+        fov_deg=(38.0, 52.0),
+        position_jitter=0.1,
+        look_at_jitter=0.05,
+        up_jitter=0.02,
+    ),
+    render=RenderConfig(samples=48, weight_threshold=1e-3, colour_threshold=1e-2),
+    optimise=OptimiseConfig(grid=0.02, lr_schedule=Ramp(1.0, 0.1, 0.5, 1.0)),
+)
+
+SD = replace(
+    _OPEN,
+    preset="sd",
+    # A 64-pixel picture has as many pixels as the prior has latents: the first fifth of the run needs no auto-encoder.
+    size=64,
+    memory=MemoryConfig(latent_until=0.2),
+    # DreamFusion's guidance; less leaves Stable Diffusion undecided. Late in the run only small corrections.
+    distill=DistillConfig(guidance_scale=100.0, t_max=Ramp(0.98, 0.5)),
+)
+"""Stable Diffusion 1.x and 2.x; docs/priors.md has the memory of each."""
+
+SDXL = replace(
+    SD,
+    preset="sdxl",
+    # The auto-encoder's gradient is what needs memory, and grows with the area: 768 pixels instead of 1024, which the
+    # network is told; rendered in 96, one per latent.
+    size=96,
+    memory=MemoryConfig(size=768, latent_until=0.2, vae_slicing=True),
+    distill=DistillConfig(guidance_scale=50.0, t_max=Ramp(0.98, 0.5)),
+)
+"""Stable Diffusion XL, PixArt."""
+
+IF = replace(
+    _OPEN,
+    preset="if",
+    # Pixels of the model are pixels of the picture: the paper's own case, no auto-encoder, several views per step.
+    size=64,
+    views=4,
+    # Published runs use a fifth of the latent models' guidance: pixel models exaggerate more.
+    distill=DistillConfig(guidance_scale=20.0, t_max=Ramp(0.98, 0.5)),
+)
+"""DeepFloyd IF's first stage."""
+
+FLUX = replace(
+    _OPEN,
+    preset="flux",
+    # 512 pixels: a quarter of the tokens of 1024, and the models know smaller pictures.
+    size=64,
+    memory=MemoryConfig(size=512, latent_until=0.2),
+    # Flow models are sampled with guidance 3.5 to 7. alpha sigma weighs the distance to the estimate by alpha^2: their
+    # timesteps crowd near pure noise, where little of it can be trusted (docs/derivations.md).
+    distill=DistillConfig(guidance_scale=10.0, t_min=Constant(0.05), t_max=Ramp(0.95, 0.5), weighting="alpha-sigma"),
+)
+"""Flow matching models: Flux, Stable Diffusion 3."""
+
+MVDREAM = replace(
+    _OPEN,
+    preset="mvdream",
+    # Four views of one object at once; the model is told the cameras, upright ones that look at the middle.
+    views=4,
+    camera=replace(_OPEN.camera, elevation_deg=(0.0, 30.0), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0),
+    # arXiv 2308.16512: guidance 50, half of the added contrast taken back, noise levels that sink over the run.
+    distill=DistillConfig(
+        guidance_scale=50.0, t_min=Ramp(0.98, 0.02, 0.0, 0.8), t_max=Ramp(0.98, 0.5, 0.0, 0.8), guidance_rescale=0.5
+    ),
+    # Words for the sides would only contradict the cameras.
+    view_words=False,
+)
+"""Multi-view models in MVDream's manner."""
+
+PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX, MVDREAM)}
+
+
+def preset(name: str) -> Config:
+    """The preset of this name. Raises UserError for an unknown one."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: use {' or '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,53 @@
+"""Pictures from a prior alone, without any 3D: to see what it knows before it is asked to distil it."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from dreamfusion.diffusion.guidance import guided_noise
+from dreamfusion.diffusion.priors.protocol import Conditioning, Prior, PromptEncoder, ViewCondition
+
+
+def caption_conditioning(reader: PromptEncoder, captions: Sequence[str], known: ViewCondition) -> Conditioning:
+    """Plain classifier-free guidance for one picture per caption."""
+    text = reader.embed([*captions, ""])
+    count, length, width = len(captions), *text.shape[1:]
+    empty = text[-1:].expand(count, -1, -1)
+    return Conditioning(text[:-1], empty, known, text.new_zeros(count, 0, length, width), text.new_zeros(count, 0))
+
+
+@torch.no_grad()
+def ddim(
+    prior: Prior,
+    given: Conditioning,
+    steps: int,
+    guidance_scale: float,
+    generator: Generator,
+    limit: float | None = 1.0,
+) -> Float[Tensor, "b c u v"]:
+    """Deterministic DDIM (Song et al. 2020, eta = 0) from pure noise, in the prior's diffusion space.
+
+    `steps` evenly spaced timesteps, from the last one that leaves a trace of the picture. At each of them the clean
+    estimate is held within [-limit, limit] (None: it is not). For a flow this is Euler's method.
+    """
+    schedule, count = prior.schedule, len(given.text)
+    last = int((schedule.alphas > 0).sum()) - 1
+    times = torch.linspace(last, 0, steps + 1).long()[:-1].to(given.text.device)
+    blank = torch.zeros(1, prior.image_size, prior.image_size, 3, device=given.text.device)
+    shape = (count, *prior.encode(blank).shape[1:])
+    # In float32 whatever the networks compute in: alpha is tiny at the first steps.
+    x = torch.randn(shape, generator=generator, device=generator.device).to(given.text.device)
+    for index, time in enumerate(times):
+        t = time.expand(count)
+        eps = guided_noise(prior, x, t, given, guidance_scale)
+        clean = schedule.x0_from_eps(eps, x, t)
+        if limit is not None:
+            clean = clean.clamp(-limit, limit)
+        if index == steps - 1:
+            return clean
+        following = times[index + 1].expand(count)
+        eps = schedule.eps_from_x0(clean, x, t)
+        x = schedule.add_noise(clean, eps, following)
+    return x

@@ -1,0 +1,32 @@
+"""Score distillation (DreamFusion, section 2) and its relatives: a frozen diffusion model says how renderings change.
+
+`docs/derivations.md` derives them; every law is one small file or less.
+"""
+
+from dreamfusion.diffusion.distill.distillation import Distillation, Law, clip_per_image_norm, surrogate
+from dreamfusion.diffusion.distill.ism import Ism
+from dreamfusion.diffusion.distill.laws import Csd, Nfsd, Sds
+from dreamfusion.diffusion.distill.noised import NoisedBatch
+from dreamfusion.diffusion.distill.timesteps import DreamTime, TimestepSampler, UniformTimesteps
+from dreamfusion.diffusion.distill.vsd import Vsd
+from dreamfusion.diffusion.distill.weighting import AlphaSigma, SigmaSquared, Uniform, Weighting
+
+__all__ = [
+    "AlphaSigma",
+    "Csd",
+    "Distillation",
+    "DreamTime",
+    "Ism",
+    "Law",
+    "Nfsd",
+    "NoisedBatch",
+    "Sds",
+    "SigmaSquared",
+    "TimestepSampler",
+    "Uniform",
+    "UniformTimesteps",
+    "Vsd",
+    "Weighting",
+    "clip_per_image_norm",
+    "surrogate",
+]

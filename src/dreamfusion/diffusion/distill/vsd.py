@@ -1,0 +1,70 @@
+"""Variational score distillation (ProlificDreamer): the renderings have a score too, and a network learns it."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from dreamfusion.diffusion.distill.adapter import Adapter
+from dreamfusion.diffusion.distill.noised import NoisedBatch
+from dreamfusion.diffusion.priors import Prior
+from dreamfusion.errors import UserError
+
+
+@runtime_checkable
+class HasNetwork(Protocol):
+    """A prior whose noise estimates come from a network that can be adapted."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What `predict_noise` calls; frozen."""
+        ...
+
+
+class Vsd(nn.Module):
+    """eps_hat(x_t; y, t) - eps_phi(x_t; y, c, t) (Wang et al. 2023, arXiv 2305.16213, section 3.2).
+
+    eps_phi is the prior with low-rank adapters, trained beside the scene to see the noise in its renderings: it knows
+    what they look like already. It is asked and trained without guidance, and hears of the camera c what the prior
+    hears: view words, and the pose if the prior takes one.
+    """
+
+    def __init__(self, rank: int = 4, rate: float = 1e-3) -> None:
+        """`rank` of the adapters and their learning `rate`. Parameters come with the first network (`attach`)."""
+        super().__init__()
+        if rank < 1:
+            raise UserError(f"the adapters need a rank of at least one, not {rank}")
+        self.rank, self.rate, self.adapter = rank, rate, Adapter()
+
+    def attach(self, prior: Prior, generator: Generator) -> bool:
+        """Make sure that the adapters fit this prior's network; true if they are new.
+
+        Raises UserError if it has none, or if the adapters belong to another.
+        """
+        network = network_of(prior)
+        new = self.adapter.empty
+        if new:
+            self.adapter.grow(network, self.rank, generator)
+        self.adapter.require_fit(network)
+        return new
+
+    def forward(self, at: NoisedBatch) -> Float[Tensor, "b c u v"]:
+        return at.estimates().guided - self.estimate(at)
+
+    def estimate(self, at: NoisedBatch) -> Float[Tensor, "b c u v"]:
+        """eps_phi."""
+        with self.adapter.on(network_of(at.prior)):
+            return at.prior.predict_noise(at.noisy, at.t, at.given.text, at.given.known)
+
+    def adapter_loss(self, at: NoisedBatch) -> Float[Tensor, " b"]:
+        """|eps_phi - eps|^2 of each picture, which is least, in the mean, for the score of the renderings."""
+        with torch.enable_grad():
+            return (self.estimate(at) - at.eps).square().sum((1, 2, 3))
+
+
+def network_of(prior: Prior) -> nn.Module:
+    """Raises UserError for a prior without one."""
+    if not isinstance(prior, HasNetwork):
+        raise UserError(f"the prior {prior.name} has no network to adapt: use another --distill than vsd")
+    return prior.network

@@ -1,0 +1,138 @@
+"""Where a prior's folder is: in the package, on this machine, or on the model hub."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from dreamfusion.diffusion.priors.folder import PipelineFolder, read_pipeline
+from dreamfusion.diffusion.priors.kinds import Kind, kind_of
+from dreamfusion.diffusion.priors.quiet import quiet
+from dreamfusion.diffusion.priors.single_file import SUFFIXES, describe
+from dreamfusion.diffusion.priors.weights import PLAIN, preferred, variant_of
+from dreamfusion.errors import UserError
+from dreamfusion.files import expanded, kind_of_place, permitted
+
+EMBEDDED = "embedded"
+_HUB_ID = re.compile(r"(?P<id>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,255}))?")
+_ADDRESS = re.compile(r"https?://[^/]+/(?P<id>[\w.-]+/[\w.-]+).*")
+# No pickles, nothing for other frameworks.
+_LEFT_OUT = ["*.bin", "*.msgpack", "*.onnx*", "*openvino*", "*flax*"]
+_HALVES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A repository of the model hub, at a revision (None: the newest)."""
+
+    name: str
+    revision: str | None
+
+
+def locate(name: str, texts: bool = True, half: bool = False) -> PipelineFolder:
+    """The folder that a name means; only a hub id that means nothing here makes the hub be asked.
+
+    `texts`: whether the text encoders are needed too. `half`: whether weights in the kind's half precision are taken
+    where there are some; others are converted when they are loaded. Raises UserError for a name that means nothing, and
+    for a folder of an unsupported kind.
+    """
+    with permitted():
+        place = Path(str(files("dreamfusion"))) / "embedded" / "weights" if name == EMBEDDED else _find_prior(name)
+        if isinstance(place, HubId):
+            place = _download(place, texts, half)
+        folder = read_pipeline(place)
+        return replace(folder, variant=_variant(kind_of(folder), half))
+
+
+def find(name: str) -> Path | HubId | None:
+    """The folder here or the hub repository that a name means, without asking the hub; None if it means neither."""
+    path, asked = expanded(name), _HUB_ID.fullmatch(name)
+    place = kind_of_place(path)
+    if place == "folder":
+        return path
+    if asked is None or place == "file" or _looks_local(name):
+        return None
+    return HubId(asked["id"], asked["revision"])
+
+
+def _find_prior(name: str) -> Path | HubId:
+    if place := find(name):
+        return place
+    if kind_of_place(path := expanded(name)) == "file":
+        raise UserError(describe(path))
+    raise UserError(f"there is no prior {name!r}: {_advice(name)}")
+
+
+def rooted(name: str) -> str:
+    """The same name for a run to write down: folders by their absolute paths, so that it means one place everywhere."""
+    path = expanded(name)
+    return os.path.abspath(path) if name != EMBEDDED and kind_of_place(path) == "folder" else name
+
+
+def _looks_local(name: str) -> bool:
+    """Whether a name that could be a hub id was more likely meant as a path."""
+    return name.startswith(".") or Path(name).suffix.lower() in SUFFIXES or Path(name).parts[0] in _folders_here()
+
+
+def _folders_here() -> set[str]:
+    return {path.name for path in Path().iterdir() if path.is_dir()}
+
+
+def _advice(name: str) -> str:
+    if address := _ADDRESS.fullmatch(name):
+        return f"it is an address; give its hub id, {address['id']}"
+    first = name.split("/")[0]
+    if _HUB_ID.fullmatch(name) and first in _folders_here():
+        return f"{first}/ is a folder here, without this in it; if a hub id is meant, start where there is no {first}/"
+    return (
+        'give "embedded", a diffusers pipeline folder, or a hub id such as owner/model or owner/model@revision; if the'
+        " prior of a run has moved, use dreamfusion resume RUN --prior FOLDER"
+    )
+
+
+def _variant(kind: Kind, half: bool) -> str:
+    return _HALVES.get(kind.half, PLAIN) if half else PLAIN
+
+
+def _download(asked: HubId, texts: bool, half: bool) -> Path:
+    """A hub repository's folder in the cache, fetched if need be; its kind is checked before gigabytes come."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    name, revision = asked.name, asked.revision
+    try:
+        with quiet(bars=True):
+            index = hf_hub_download(name, "model_index.json", revision=revision)
+            kind = kind_of(read_pipeline(Path(index).parent))
+            parts = kind.components(texts)
+            wanted = ["model_index.json", "card.json", *(f"{part}/*" for part in parts)]
+            left_out = [*_LEFT_OUT, *_other_variants(asked, parts, _variant(kind, half))]
+            return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=left_out))
+    except (OSError, ValueError, HTTPError) as error:
+        pin = f" --revision {revision}" if revision else ""
+        raise UserError(
+            f"there is no folder {name!r}, and the model hub did not give it ({type(error).__name__}): check the name"
+            f" and your access rights; without a network, run `hf download {name}{pin} --local-dir DIR` on a machine"
+            " that has one, copy DIR here, and give --prior DIR"
+        ) from error
+
+
+def _other_variants(asked: HubId, parts: Iterable[str], wanted: str) -> list[str]:
+    """The repository's weights that are not needed, as another variant of theirs is the preferred one."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        names = HfApi().list_repo_files(asked.name, revision=asked.revision)
+    except (OSError, HTTPError):
+        return []  # without a network the cache gives what it holds
+    others = []
+    for part in parts:
+        there = {name: variant_of(Path(name).name) for name in names if name.startswith(f"{part}/")}
+        best = preferred((variant for variant in there.values() if variant is not None), wanted)[:1]
+        others += [name for name, variant in there.items() if variant is not None and variant not in best]
+    return others

@@ -1,0 +1,70 @@
+"""Memory against time: results whose graph is not kept, but made again when gradients are asked for.
+
+torch's own checkpoints know nested tuples of tensors only; these know frozen records, and what differentiates inside
+itself (normals are slopes).
+"""
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+
+
+def checkpointed(compute: Callable[[], Result]) -> Result:
+    """What `compute` returns, without what it would remember; gradients reach parameters by `Tensor.backward` only.
+
+    `compute` must give the same result every time. It may return tensors in tuples and records, and depend on no tensor
+    that needs a gradient but on leaves (parameters).
+    """
+    with torch.no_grad():
+        result = compute()
+    tensors = _tensors(result)
+    anchor = torch.zeros((), requires_grad=True)
+    attached = _Recomputed.apply(anchor, lambda: _tensors(compute()), *tensors)
+    return _rebuilt(result, iter(attached))
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, anchor: Tensor, compute: Callable[[], list[Tensor]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.compute = compute
+        copies = tuple(tensor.view_as(tensor) for tensor in tensors)
+        ctx.mark_non_differentiable(*(copy for copy in copies if not copy.is_floating_point()))
+        ctx.set_materialize_grads(False)
+        return copies
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor | None) -> tuple[None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with torch.enable_grad():
+            again = ctx.compute()
+        pairs = zip(again, gradients, strict=True)
+        asked = [(tensor, given) for tensor, given in pairs if given is not None and tensor.requires_grad]
+        if asked:
+            torch.autograd.backward([tensor for tensor, _ in asked], [given for _, given in asked])
+        return (None,) * (2 + len(gradients))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in tuples and records, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    if is_dataclass(value):
+        return [tensor for field in fields(value) for tensor in _tensors(getattr(value, field.name))]
+    return []
+
+
+def _rebuilt(value: Any, tensors: Any) -> Any:
+    """The same tuples and records with other tensors, in the order of `_tensors`."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    if isinstance(value, tuple):
+        return tuple(_rebuilt(item, tensors) for item in value)
+    if is_dataclass(value):
+        return type(value)(**{f.name: _rebuilt(getattr(value, f.name), tensors) for f in fields(value)})
+    return value
