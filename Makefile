@@ -6,12 +6,13 @@ BIN    := $(VENV)/bin
 # torch comes first and pinned, so that the resolver has no reason to fetch another (and much larger) build of it.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help demo test lint types format wheel clean
+.PHONY: help demo test lint types format docs wheel clean
 
 help:
 	@echo "make demo    install, then turn PROMPT='$(PROMPT)' into a 3D object (some minutes on two cores)"
 	@echo "make test    install with the development tools, then run the tests"
 	@echo "make lint    ruff        make types   pyright        make format   ruff format"
+	@echo "make docs    API reference from the docstrings, docs/api/index.html"
 	@echo "make wheel   build dist/*.whl        make clean   remove the environment and all caches"
 
 $(VENV)/torch.stamp:
@@ -33,6 +34,10 @@ $(VENV)/validator.stamp: $(VENV)/dev.stamp
 	@if command -v npm >/dev/null && npm install --silent --no-save --prefix $(VENV) gltf-validator@2.0.0-dev.3.10; \
 	then touch $@; else echo "no glTF validator (npm): its tests will be skipped"; fi
 
+$(VENV)/docs.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@ $(VENV)/run.stamp
+
 demo: $(VENV)/run.stamp
 	@out="runs/demo-$$(date +%Y%m%d-%H%M%S)"; \
 	$(BIN)/dreamfusion generate "$(PROMPT)" --out "$$out" && echo && echo "Open $$out/index.html in a browser."
@@ -51,9 +56,12 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m pdoc --docformat markdown --math --output-directory docs/api dreamfusion
+
 wheel: $(VENV)/dev.stamp
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist docs/api .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

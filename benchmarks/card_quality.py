@@ -21,7 +21,7 @@ def main() -> None:
     shares = ", ".join(f"{share['value']:.0%} of the {name}".replace("%", " %") for name, share in parts.items())
     what = f"samples of {len(samples['captions'])} captions with five view words, judged by {facts['judge']}"
     card = json.loads(CARD.read_text(encoding="utf-8"))
-    card["quality"] = {what: f"{shares} right (docs/embedded-prior.md)"}
+    card["quality"] = {what: f"{shares} right (docs/reference/embedded-prior.md)"}
     CARD.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 

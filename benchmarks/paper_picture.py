@@ -1,4 +1,6 @@
-"""The picture of docs/paper.md: runs of the paper's preset from four sides; rows are colour, geometry and normals.
+"""The picture of docs/reference/paper.md: runs of the paper's preset from four sides.
+
+Rows are colour, geometry and normals.
 
 python benchmarks/paper_picture.py RUN [RUN ...] [--out docs/paper.png]
 """

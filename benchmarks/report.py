@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from the JSON files in benchmarks/results.
+"""Writes the tables of docs/reference/performance.md from the JSON files in benchmarks/results.
 
     python benchmarks/report.py
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PAGE, RESULTS = HERE.parent / "docs" / "performance.md", HERE / "results"
+PAGE, RESULTS = HERE.parent / "docs" / "reference" / "performance.md", HERE / "results"
 FAST = "24 bins, seen 0.01, coloured 0.03"
 """The line of the accuracy table that is the fast preset"""
 

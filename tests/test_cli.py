@@ -21,7 +21,7 @@ from dreamfusion.cli import main as cli
 from dreamfusion.cli.arguments import read_generate
 from dreamfusion.config import Config, GridFieldConfig, LearnedBackground, MlpFieldConfig
 from dreamfusion.config.distill import IsmLaw, VsdLaw
-from dreamfusion.config.presets import preset
+from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Ramp
@@ -134,6 +134,11 @@ def test_help_names_every_command(capsys, arguments):
     out = capsys.readouterr().out
     assert all(f"  {name} " in out for name in cli.COMMANDS)
     assert max(map(len, out.splitlines())) <= 120
+
+
+def test_help_lists_the_presets(capsys):
+    assert call("generate", "-h") == 0
+    assert f"--preset {{{','.join(PRESETS)}}}" in capsys.readouterr().out
 
 
 def test_help_for_the_prior_names_its_commands(capsys):

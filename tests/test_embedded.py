@@ -15,6 +15,7 @@ import trimesh
 from torch import Generator
 from torch.nn import functional as F
 
+from dreamfusion import runtime
 from dreamfusion.cameras import orbit
 from dreamfusion.diffusion.ddim import caption_conditioning, ddim
 from dreamfusion.diffusion.priors import ViewCondition, open_prior

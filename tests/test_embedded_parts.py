@@ -109,9 +109,9 @@ from dataclasses import replace
 import torch
 from dreamfusion import generate
 from dreamfusion.optimise import advance, start
-from dreamfusion.presets import FAST
+from dreamfusion.config.presets import FAST
 config = replace(FAST, prompt="a hamburger", size=16)
-generate.settle(config)
+generate.prepare_process(config)
 prior, prompts = generate.open_parts(config, torch.device("cpu"))
 advance(start(config, torch.device("cpu")), prior, prompts)
 import dreamfusion.mesh, dreamfusion.video, dreamfusion.viewer

@@ -16,6 +16,7 @@ import trimesh
 from PIL import Image
 from torch import Generator
 
+from dreamfusion import runtime
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge.judge import WEIGHTS, considered, open_judge

@@ -252,14 +252,14 @@ def test_the_ablation_that_is_shown_is_of_the_weights_that_ship():
     assert told["facts"]["prior_sha256"] == prior_digest(Config(prompt="a car"))
     assert told["facts"]["scorer"] == open_judge().name
     assert list(told["variants"]) == list(variants(preset("fast")))
-    report, page = ((DOCS / path).read_text("utf-8") for path in ("results/ablation.md", "evaluation.md"))
+    report, page = ((DOCS / path).read_text("utf-8") for path in ("results/ablation.md", "reference/evaluation.md"))
     rows = [line for line in report.splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + len(told["variants"])
     assert [row for row in rows if row not in page] == []
 
 
 def test_the_pages_tell_the_figures_of_the_report_and_of_the_judges_card():
-    readme, page = ((DOCS / path).read_text("utf-8") for path in ("../README.md", "evaluation.md"))
+    readme, page = ((DOCS / path).read_text("utf-8") for path in ("../README.md", "reference/evaluation.md"))
     found = json.loads((DOCS / "results" / "report.json").read_text("utf-8"))["figures"]
     colour, geometry = (100 * found["all"]["precision"][kind]["value"] for kind in ("shaded", "textureless"))
     assert f"{colour:.0f} % of the views in colour and {geometry:.0f} % without" in readme

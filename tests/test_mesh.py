@@ -226,7 +226,7 @@ def test_the_field_is_prepared_once_for_a_lattice() -> None:
         asked.append(1)
         return Known(ball(0.6), by_place)
 
-    scene.field.precomputed = prepared
+    scene.field.precomputed = precomputed
     assert density_grid(scene, 16).density.max() > 25
     assert len(asked) == 1
 

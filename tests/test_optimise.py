@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import disc
-from dreamfusion import checkpoint, generate
+from dreamfusion import checkpoint, generate, runtime
 from dreamfusion.cameras import orbit
 from dreamfusion.config import CameraConfig, Config, LightConfig, RegulariseConfig, SolidBackground
 from dreamfusion.diffusion.priors import Prior
@@ -69,7 +69,7 @@ def test_on_one_machine_with_as_many_threads_a_run_and_its_files_repeat_bit_for_
     """Pictures so large that threads share the work; half of it is done after the run was saved and loaded."""
     prior = disc(64)
     config = replace(tiny_config, steps=2, size=64, render=replace(tiny_config.render, samples=16), threads=threads)
-    generate.prepare_process(threads, "cpu")
+    runtime.configure_torch(threads, repeatable=True)
     whole, told = run_to_end(config, prior)
     first = start(config, CPU)
     told_first = list(optimise(first, prior, prompt_table(config, prior), 1))

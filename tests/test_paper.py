@@ -1,4 +1,4 @@
-"""docs/paper.md against the code: each row's field has the row's value, and the test that proves it exists."""
+"""docs/reference/paper.md against the code: each row's field has its value, and the test that proves it exists."""
 
 import ast
 import math
@@ -31,7 +31,7 @@ from dreamfusion.video import PreviewCamera, contact_sheet
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "paper.md").read_text(encoding="utf-8")
 CPU = torch.device("cpu")
 
 
@@ -124,7 +124,7 @@ def test_the_tables_are_there_and_a_wrong_row_would_be_noticed():
 
 
 def test_derivations_name_functions_that_exist():
-    page = (ROOT / "docs" / "derivations.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "derivations.md").read_text(encoding="utf-8")
     pattern = r"[a-z_]+(\.(?!py)[A-Za-z_]+)+"
     names = [name for name in code(page) if re.fullmatch(pattern, name)]
     assert len(names) >= 5

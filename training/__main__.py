@@ -30,11 +30,11 @@ class PriorTraining:
     out: Path = Path("prior-training/prior")
     """folder of the finished prior"""
     steps: int | None = None
-    """updates in all, if not the default"""
+    """total number of optimisation steps; the default if not given"""
     batch: int | None = None
-    """pictures per update, if not the default"""
+    """pictures per step; the default if not given"""
     threads: int = 0
-    """of the CPU; 0 takes all cores"""
+    """CPU threads; 0: one per core"""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class JudgeTraining:
     out: Path = Path("judge-training/judge")
     """folder of the finished judge"""
     start: Path | None = None
-    """folder of a judge to begin with, in place of random weights"""
+    """folder of a judge to start from, in place of random weights"""
     steps: int | None = None
-    """updates in all, if not the default"""
+    """total number of optimisation steps; the default if not given"""
     learning_rate: float | None = None
-    """the greatest, if not the default; warmed up to, then down to zero at the last step"""
+    """peak learning rate, after warm-up and before the decay to zero; the default if not given"""
     seed: int | None = None
-    """of views and pictures, if not the default"""
+    """seed of views and pictures; the default if not given"""
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ SIDE_WEIGHTS = torch.tensor([0.2 if side == "none" else 1.0 for side in SIDES])
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Knobs of the training. The shipped weights had these, but their steps in several parts (docs/evaluation.md)."""
+    """Settings of the training; the shipped weights took several parts (docs/reference/evaluation.md)."""
 
     steps: int = 33_000
     batch: int = 64

@@ -128,7 +128,7 @@ def degraded(batch: Batch, generator: Generator) -> Float[Tensor, "b c h w"]:
     """The batch's pictures, blurred, half transparent and of a wrong colour; what was told of them stays right.
 
     Such are the first pictures of a 3D object in the making. A denoiser that never saw them corrects them away from
-    what it was told (docs/embedded-prior.md).
+    what it was told (docs/reference/embedded-prior.md).
     """
     count, size = len(batch.image), batch.image.shape[-2:]
     coarse = F.interpolate(F.avg_pool2d(batch.image, 8), size, mode="bilinear")

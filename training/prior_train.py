@@ -44,7 +44,7 @@ SHEET = ("a hamburger", "a red chair", "a frog", "a blue car", "a sofa", "a snow
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Knobs of the training; how the shipped weights came about: docs/embedded-prior.md."""
+    """Settings of the training; how the shipped weights came about: docs/reference/embedded-prior.md."""
 
     steps: int = 60_000
     batch: int = 16

@@ -101,7 +101,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def init_process_group(device: torch.device) -> ProcessGroup:
-    """The team that torchrun's variables name, over nccl on GPUs, else gloo; `SINGLE_PROCESS` without them.
+    """The processes that torchrun's variables name, over nccl on GPUs, else gloo; `SINGLE_PROCESS` without them.
 
     Raises UserError as `launched` does.
     """
@@ -115,7 +115,7 @@ def init_process_group(device: torch.device) -> ProcessGroup:
 
 
 def require_divisible(config: Config, group: ProcessGroup) -> None:
-    """Raise UserError unless the team can share the steps of such a run."""
+    """Raise UserError unless the processes can share the steps of such a run."""
     if config.views % group.size:
         raise UserError(
             f"--views {config.views} cannot be shared equally by {group.size} processes: give a multiple of them"
@@ -126,7 +126,7 @@ def require_divisible(config: Config, group: ProcessGroup) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ShardedPrior:
-    """Implements `Prior`: each process of a team evaluates its rows of a batch, and all get all answers."""
+    """Implements `Prior`: each process of a group evaluates its rows of a batch, and all get all answers."""
 
     prior: Prior
     group: ProcessGroup

@@ -1,6 +1,6 @@
 """The run folder: what a run leaves on disk, under which names, and how files get there whole or not at all.
 
-Users and scripts may rely on this layout; `docs/run-folder.md` describes every file and field of it.
+Users and scripts may rely on this layout; `docs/reference/run-folder.md` describes every file and field of it.
 """
 
 import json

@@ -13,7 +13,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from dreamfusion import config as c
 from dreamfusion.config import OutputConfig
 from dreamfusion.config.distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
-from dreamfusion.config.presets import preset
+from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.config.serialise import from_file, schedule_from_text, schedule_text
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_json
@@ -27,6 +27,7 @@ BACKGROUNDS: dict[str, type[c.BackgroundConfig]] = {
     "random": c.RandomBackground,
     "learned": c.LearnedBackground,
 }
+PresetName = Annotated[str | None, arg(metavar=f"{{{','.join(PRESETS)}}}")]
 LAWS: dict[str, type[LawConfig]] = {
     "sds": SdsLaw,
     "csd": CsdLaw,
@@ -46,17 +47,19 @@ class Generate:
 
     settings: Annotated[c.Config, arg(name="")]
     out: Path | None = None
-    """folder to make; runs/PROMPT-SEED if not given"""
+    """run folder to create; runs/PROMPT-SEED if not given"""
+    preset: PresetName = None
+    """defaults of all settings; fast if not given"""
     config: Path | None = None
-    """take the settings from this config.json instead of a preset"""
+    """config.json whose settings replace the preset's"""
     field: Literal["grid", "mlp"] | None = None
-    """kind of field, if not the preset's"""
+    """kind of field; the preset's if not given"""
     background: Literal["solid", "random", "learned"] | None = None
-    """kind of background, if not the preset's"""
+    """kind of background; the preset's if not given"""
     save_embeddings: Path | None = None
     """new .safetensors file for the prompt's text embeddings, to be used again with --embeddings"""
     distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
-    """law of distillation, if not the preset's"""
+    """law of distillation; the preset's if not given"""
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,13 @@ class Resume:
     """Continue an interrupted run."""
 
     run: Positional[Path]
-    """its folder"""
+    """folder of the run"""
     steps: int | None = None
-    """new total of steps"""
+    """new total number of steps; the run's own if not given"""
     device: str | None = None
-    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+    """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
     prior: str | None = None
-    """where the run's prior is now, if it has moved: a folder or hub id with the same weights"""
+    """new place of the run's prior: a folder or hub id with the same weights"""
 
 
 @dataclass(frozen=True)
@@ -82,25 +85,25 @@ class MakeMesh:
     out: Path | None = None
     """new .glb, .obj, .ply, .stl or .usdz file; mesh.glb in the run's folder if not given"""
     format: tuple[Literal["glb", "obj", "ply", "stl", "usdz"], ...] = ()
-    """also make these, beside that file"""
+    """formats to write besides that file"""
     resolution: int | None = None
-    """points at which the density is sampled, per diameter of the scene's ball; the run's own if not given"""
+    """grid points per diameter of the scene's sphere at which the density is sampled; the run's own if not given"""
     level: float | None = None
-    """density of the surface; found from the renderings if not given"""
+    """density of the isosurface, per world unit; chosen by agreement with the renderings if not given"""
     blur: float = 0.03
-    """of the density before its surface is taken, in radii of the scene's ball: no finer detail is left"""
+    """standard deviation of the density's blur before marching cubes, in radii of the scene's sphere"""
     faces: int = 20_000
-    """triangles wanted; a shape that needs more keeps more"""
+    """target number of triangles; shapes that cannot be simplified so far keep more"""
     texture_size: int | None = None
-    """pixels; the run's own if not given"""
+    """texture size, pixels per side; the run's own if not given"""
     normal_map: bool = False
-    """add a map of the field's normals (.glb)"""
+    """add a tangent-space normal map from the field's normals (.glb)"""
     bake_light: bool = False
-    """put light into the texture, for viewers without any (.glb, .obj, .usdz)"""
+    """bake shading into the texture, for viewers without lights (.glb, .obj, .usdz)"""
     height_mm: float | None = None
-    """of .stl files, for printers; 100 if not given"""
+    """height of the object in .stl files, millimetres; 100 if not given"""
     device: str | None = None
-    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+    """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,11 @@ class MakeVideo:
     run: Positional[Path]
     """folder of the run"""
     frames: int = OutputConfig.frames
-    """of one round"""
+    """frames of the turntable"""
     size: int = OutputConfig.frame_size
-    """of the turntable, pixels"""
+    """size of the turntable, pixels per side"""
     device: str | None = None
-    """auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+    """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 
 
 @dataclass(frozen=True)
@@ -122,14 +125,14 @@ class Compose:
     """Place finished objects in one scene."""
 
     scene: Positional[Path]
-    """JSON file that says which objects, and where (docs/viewer.md)"""
+    """JSON file with the objects and their places (docs/meshes-and-viewer.md)"""
     out: Path | None = None
-    """folder to make; runs/NAME if not given, NAME being that of the JSON file"""
+    """folder to create; runs/NAME if not given, NAME being that of the JSON file"""
 
 
 @dataclass(frozen=True)
 class PriorInfo:
-    """Say what the embedded prior is and which words it knows."""
+    """Show the embedded prior's card and vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -137,35 +140,35 @@ class PriorSample:
     """Draw pictures from a prior: each caption from the front, left, back and right."""
 
     captions: Positional[tuple[str, ...]]
-    """one picture each"""
+    """captions, each drawn from four sides"""
     prior: str = "embedded"
-    """embedded, a diffusers folder, or a hub id"""
+    """text-to-image model: embedded, a diffusers folder, or a hub id"""
     steps: int = 50
-    """of the sampler"""
+    """steps of the DDIM sampler"""
     guidance_scale: float = 4.0
-    """1 follows the caption, more exaggerates it"""
+    """classifier-free guidance scale; 1: no guidance"""
     seed: int = 0
-    """of the noise"""
+    """seed of the noise"""
     conditions: c.ConditionSet = "all"
-    """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
+    """inputs of the prior besides the caption, if it takes any: camera, background, light, variety (from the seed)"""
     half: bool = False
-    """run the prior in half precision (GPUs)"""
+    """run the prior in half precision (for GPUs)"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ... or mps"""
+    """device: auto, cpu, cuda, cuda:1 ... or mps"""
     out: Path | None = None
     """new .png, .jpg or .webp file; samples.png, samples-1.png ... if not given"""
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Say what this machine has, what would run, and what is missing."""
+    """Report what this machine has, which devices can run, and what is missing."""
 
     prior: str = ""
-    """also estimate the memory that this prior needs: a diffusers folder, or a hub id"""
-    preset: str = ""
-    """for a run with the settings of this preset, if not the one for such priors"""
+    """prior whose memory is to be estimated: a diffusers folder, or a hub id"""
+    preset: PresetName = None
+    """preset of the run whose memory is estimated; the one for that kind of prior if not given"""
     half: bool = False
-    """with the prior in half precision"""
+    """estimate for half precision"""
 
 
 def doctor_config(arguments: Doctor) -> c.Config:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,10 @@ PACKAGES = (
 )
 
 
+PRODUCT_LIBRARIES = ("scipy.ndimage", "av", "trimesh")
+"""Modules that products import when they need them"""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report; `missing` says that something the main job needs is not there."""
@@ -36,7 +41,7 @@ class Finding:
 def examine(chosen: Callable[[], Config] | None = None) -> tuple[list[str], bool]:
     """The report, and whether the main job would run; also whether the prior of a chosen run opens, and its memory."""
     asked = [] if chosen is None else [partial(_chosen_prior, chosen)]
-    parts = (_software, _machine, _processors, _embedded_prior, _optional, *asked)
+    parts = (_software, _machine, _processors, _embedded_prior, _products, _optional, *asked)
     findings = dict.fromkeys(finding for part in parts for finding in _tried(part))  # each told once
     healthy = not any(finding.missing for finding in findings)
     lines = [f"{'MISSING ' if finding.missing else ''}{finding.what}: {finding.text}" for finding in findings]
@@ -94,6 +99,12 @@ def _embedded_prior() -> Iterator[Finding]:
         return
     words = "any text" if prior.vocabulary is None else f"{len(prior.vocabulary)} words"
     yield Finding("embedded prior", f"{prior.name}, {prior.image_size} x {prior.image_size} pixels, {words}; loads")
+
+
+def _products() -> Iterator[Finding]:
+    for module in ("dreamfusion.mesh", "dreamfusion.video", *PRODUCT_LIBRARIES):
+        import_module(module)
+    yield Finding("mesh, video and page", "their libraries load")
 
 
 def _chosen_prior(chosen: Callable[[], Config]) -> Iterator[Finding]:

@@ -26,36 +26,36 @@ class Evaluate:
     suite: Literal["all", "plain", "seen", "unseen"] = "all"
     """40 nouns, 20 trained and 20 held-out pairs of colour and noun, or all 80"""
     prompts: Path | None = None
-    """make these prompts instead, one a line; with --runs: the captions to compete with"""
+    """text file of prompts, one per line, in place of a suite; with --runs: the competing captions"""
     runs: tuple[Path, ...] = ()
-    """judge these run folders, make none"""
+    """run folders to evaluate, without new runs"""
     samples: bool = False
-    """judge pictures that the prior draws of 60 captions, without any 3D"""
+    """evaluate pictures drawn by the prior from 60 captions, without 3D"""
     ablation: bool = False
-    """compare the ingredients of the method on ten prompts (the paper's figure 6)"""
+    """ablation of the method's ingredients on ten prompts (the paper's figure 6)"""
     out: Path = Path("evaluation")
     """folder of the runs and the report; what is there is continued"""
     scorer: str = "judge"
-    """judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
+    """scoring model: judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id"""
     conditions: ConditionSet = "all"
-    """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
+    """inputs of the prior besides the caption, if it takes any: camera, background, light, variety (from the seed)"""
     seed: int = 0
-    """of every run"""
+    """seed of every run"""
     steps: int | None = None
-    """of every run, if not the preset's"""
+    """optimisation steps of every run; the preset's if not given"""
     jobs: int = 0
-    """runs at a time; 0 makes one per core"""
+    """runs at a time; 0: one per core"""
     files: bool = True
     """write turntable, mesh and page of every run; without, `dreamfusion resume RUN` writes them later"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ... or mps"""
+    """device: auto, cpu, cuda, cuda:1 ... or mps"""
 
 
 @dataclass(frozen=True)
 class JudgeInfo:
-    """Say what the judge is, which words it knows, and how often it is right."""
+    """Show the judge's card: network, vocabulary, accuracy."""
 
 
 def evaluate(name: str, given: list[str]) -> int:

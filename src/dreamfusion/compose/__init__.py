@@ -1,4 +1,4 @@
-"""Several finished objects in one scene: `write(read(path), out)` (docs/viewer.md describes the file).
+"""Several finished objects in one scene: `write(read(path), out)` (docs/meshes-and-viewer.md describes the file).
 
 Positions are metres, rotations degrees; the world is that of every mesh here: y up, fronts along +z, ground at y = 0.
 """
@@ -58,7 +58,7 @@ class Composition:
 
 def read(path: Path) -> Composition:
     """The composition that a JSON file describes. Raises UserError for all that is wrong with it."""
-    content = read_json(path, "give a scene as in docs/viewer.md")
+    content = read_json(path, "give a scene as in docs/meshes-and-viewer.md")
     if not isinstance(content, dict):
         raise UserError(f'{path} must hold an object: {{"assets": [...]}}')
     unknown = sorted(set(content) - {"title", "assets"})

@@ -1,4 +1,4 @@
-"""What a run is told about distillation: the law, and what all laws share. Imports nothing slow, as `config`."""
+"""The configuration of score distillation: the law, and what all laws share. Imports nothing slow, as `config`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,42 +10,42 @@ from dreamfusion.schedules import Constant, Schedule
 
 @dataclass(frozen=True)
 class SdsLaw:
-    """Score distillation sampling: the paper's."""
+    """SDS: score distillation sampling, the paper's."""
 
 
 @dataclass(frozen=True)
 class CsdLaw:
-    """Classifier score distillation: guidance alone."""
+    """CSD: classifier score distillation, the guidance term alone."""
 
 
 @dataclass(frozen=True)
 class NfsdLaw:
-    """Noise-free score distillation; wants a --negative prompt."""
+    """NFSD: noise-free score distillation; needs a --negative prompt."""
 
     clean_below: float = 0.2
-    """noise level from which on the negative prompt counts, as a fraction of the timesteps"""
+    """timestep from which on the negative prompt is used, as a fraction of all"""
 
 
 @dataclass(frozen=True)
 class IsmLaw:
-    """Interval score matching."""
+    """ISM: interval score matching."""
 
     inversions: int = 4
-    """DDIM steps from the picture up to the noise level that is compared with"""
+    """DDIM inversion steps from the picture to the lower of the two noise levels"""
     gap: float = 0.05
-    """between the two noise levels, as a fraction of the timesteps"""
+    """distance of the two noise levels, as a fraction of the timesteps"""
     start: float = 0.1
-    """noise level at which the path begins, likewise; 0 is the paper's, which the embedded prior cannot follow"""
+    """noise level at which the inversion starts, likewise; 0: the paper's, which fails with the embedded prior"""
 
 
 @dataclass(frozen=True)
 class VsdLaw:
-    """Variational score distillation, with a low-rank adapter of the prior that learns beside the scene."""
+    """VSD: score of the renderings from a LoRA copy of the prior."""
 
     rank: int = 4
-    """of the adapter"""
+    """rank of the LoRA"""
     rate: float = 1e-3
-    """learning rate of the adapter"""
+    """learning rate of the LoRA"""
 
 
 LawConfig = SdsLaw | CsdLaw | NfsdLaw | IsmLaw | VsdLaw
@@ -53,23 +53,23 @@ LawConfig = SdsLaw | CsdLaw | NfsdLaw | IsmLaw | VsdLaw
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """How the prior pulls at the scene."""
+    """Score distillation."""
 
     law: LawConfig = SdsLaw()
-    """chosen with --distill"""
+    """law of distillation, chosen with --distill"""
     guidance_scale: Annotated[float, arg(aliases=["--guidance-scale"])] = 101.0
-    """1 follows the caption, more exaggerates it; the paper's omega + 1"""
+    """classifier-free guidance scale, the paper's omega + 1; 1: no guidance"""
     timesteps: Literal["uniform", "dreamtime"] = "uniform"
-    """at random, or falling over the run as DreamTime has it"""
+    """uniformly random, or DreamTime: decreasing over the run"""
     t_min: Schedule = Constant(0.02)
-    """least noise, as a fraction of the prior's timesteps"""
+    """smallest timestep, as a fraction of the prior's"""
     t_max: Schedule = Constant(0.98)
-    """most noise"""
+    """largest timestep, likewise"""
     weighting: Literal["sigma2", "uniform", "alpha-sigma"] = "sigma2"
-    """what each noise level counts"""
+    """w(t), the weight of a noise level"""
     noise_samples: int = 1
-    """noisy copies per picture"""
+    """noise samples per view, averaged"""
     grad_clip: float = 0.0
-    """longest gradient per picture; 0 for no limit"""
+    """largest Euclidean norm of the gradient per view; 0: no limit"""
     guidance_rescale: float = 0.0
-    """share of guidance's extra contrast that is taken back, 0..1; csd takes none back"""
+    """guidance rescale factor, 0..1 (arXiv 2305.08891): 1: contrast of the unguided estimate; unused by csd"""

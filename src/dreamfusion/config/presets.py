@@ -35,7 +35,7 @@ FAST = Config(
         blob=BlobConfig(height=8.0, width=0.35),
         occupancy=OccupancyConfig(threshold=0.05),
     ),
-    # What leaving out so much costs in accuracy: docs/performance.md.
+    # What leaving out so much costs in accuracy: docs/reference/performance.md.
     render=RenderConfig(samples=24, weight_threshold=1e-2, colour_threshold=3e-2),
     # The world of the embedded prior: it saw objects from distance 3 at 40 degrees, centred, within the ball of radius
     # 0.95. Jitter would show it pictures that it cannot judge.
@@ -51,7 +51,7 @@ FAST = Config(
     light=LightConfig(albedo_until=0.2, shaded=0.6, textureless=0.35, ambient=0.3, diffuse=0.7, distance=(2.5, 4.0)),
     # A prior that is told camera, background and light leaves little to guess: more guidance only burns the colours,
     # and the contrast that this little adds is taken back. Much noise all along: less of it changes nothing that can be
-    # seen, and once spoilt colours (docs/embedded-prior.md).
+    # seen, and once spoilt colours (docs/reference/embedded-prior.md).
     distill=DistillConfig(guidance_scale=2.0, guidance_rescale=1.0, t_min=Ramp(0.75, 0.5), t_max=Constant(0.98)),
     # Means over pixels, beside a distillation gradient that is summed over them: hence the large numbers. The entropy
     # turns soft matter into surfaces, which a mesh can follow.
@@ -101,7 +101,7 @@ PAPER = Config(
     ),
 )
 """DreamFusion to the letter (section 3, appendix A.2): every number, and where the paper leaves one open, is in
-docs/paper.md. Made for a large prior and GPUs."""
+docs/reference/paper.md. Made for a large prior and GPUs."""
 
 # What priors that know any object share. Nothing of this is tuned: no weights of a large model were at hand. The values
 # are those that published runs agree on, in the 3D half that is known to work here.
@@ -132,7 +132,7 @@ SD = replace(
     # DreamFusion's guidance; less leaves Stable Diffusion undecided. Late in the run only small corrections.
     distill=DistillConfig(guidance_scale=100.0, t_max=Ramp(0.98, 0.5)),
 )
-"""Stable Diffusion 1.x and 2.x; docs/priors.md has the memory of each."""
+"""Stable Diffusion 1.x and 2.x; docs/reference/priors.md has the memory of each."""
 
 SDXL = replace(
     SD,
@@ -163,27 +163,12 @@ FLUX = replace(
     size=64,
     memory=MemoryConfig(size=512, latent_until=0.2),
     # Flow models are sampled with guidance 3.5 to 7. alpha sigma weighs the distance to the estimate by alpha^2: their
-    # timesteps crowd near pure noise, where little of it can be trusted (docs/derivations.md).
+    # timesteps crowd near pure noise, where little of it can be trusted (docs/reference/derivations.md).
     distill=DistillConfig(guidance_scale=10.0, t_min=Constant(0.05), t_max=Ramp(0.95, 0.5), weighting="alpha-sigma"),
 )
 """Flow matching models: Flux, Stable Diffusion 3."""
 
-MVDREAM = replace(
-    _OPEN,
-    preset="mvdream",
-    # Four views of one object at once; the model is told the cameras, upright ones that look at the middle.
-    views=4,
-    camera=replace(_OPEN.camera, elevation_deg=(0.0, 30.0), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0),
-    # arXiv 2308.16512: guidance 50, half of the added contrast taken back, noise levels that sink over the run.
-    distill=DistillConfig(
-        guidance_scale=50.0, t_min=Ramp(0.98, 0.02, 0.0, 0.8), t_max=Ramp(0.98, 0.5, 0.0, 0.8), guidance_rescale=0.5
-    ),
-    # Words for the sides would only contradict the cameras.
-    view_words=False,
-)
-"""Multi-view models in MVDream's manner."""
-
-PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX, MVDREAM)}
+PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX)}
 
 
 def preset(name: str) -> Config:

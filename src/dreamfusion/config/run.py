@@ -1,4 +1,4 @@
-"""What a run is told: a tree of frozen records. Presets are values of it, the command line edits it.
+"""The configuration of a run: a tree of frozen records. Presets are values of it, the command line edits it.
 
 The string under a field is its help text. Angles are degrees here, and only here. This module imports nothing slow.
 """
@@ -17,69 +17,69 @@ from dreamfusion.config.views import CameraConfig, LightConfig
 from dreamfusion.schedules import Constant, Ramp, Schedule
 
 ConditionSet = Literal["all", "no-camera", "none"]
-"""what a prior is told beside words (`allowed_conditions`)"""
+"""inputs of a prior besides the caption (`allowed_conditions`)"""
 
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How rays are followed."""
+    """Volume rendering."""
 
     samples: int = 64
-    """per ray, between entering and leaving the box of occupied cells"""
+    """samples per ray, between entering and leaving the bounding box of the occupied cells"""
     weight_threshold: float = 1e-4
-    """samples that count for less get no gradient"""
+    """rendering weight in 0..1 below which a sample gets no gradient"""
     colour_threshold: float = 1e-4
-    """samples that count for less take the mean colour of their ray"""
+    """rendering weight in 0..1 below which a sample takes the mean colour of its ray, without a query of the field"""
     normals: bool = False
-    """compute normals for unlit views too, so that the orientation weight acts there"""
+    """compute normals for unlit views too, so that the orientation regulariser acts there"""
     chunk: int = 16384
-    """rays at once in previews and videos; bounds memory"""
+    """rays rendered at once in previews and videos; bounds memory"""
     checkpoint_rays: int = 0
-    """rays at once in steps, rendered again for their gradients; bounds memory, costs time; 0: all, once"""
+    """gradient checkpointing: rays rendered at once in steps, and again in the backward pass; 0: off"""
 
 
 @dataclass(frozen=True)
 class RegulariseConfig:
-    """What else pulls at the scene; weights."""
+    """Regulariser weights."""
 
     opacity: Schedule = Constant(1e-3)
-    """against matter that nobody needs"""
+    """weight of the mean of sqrt(opacity^2 + 0.01) over pixels"""
     orientation: Schedule = Ramp(1e-4, 1e-2, 0.0, 5000 / 15000)
-    """against surfaces that face away (acts on lit views)"""
+    """weight of sum w max(0, n.v)^2 per ray, v away from the camera: visible normals that face away (lit views only)"""
     entropy: Schedule = Constant(0.0)
-    """against half-transparent pixels"""
+    """weight of the binary entropy of the pixels' opacity, nats"""
     distortion: Schedule = Constant(0.0)
-    """against matter spread along a ray"""
+    """weight of the distortion loss of mip-NeRF 360 (spread of the weights along a ray, world units)"""
     smoothness: Schedule = Constant(0.0)
-    """against rough density (grid field only)"""
+    """weight of the total variation of the density logits (grid field only)"""
     interlevel: Schedule = Constant(1.0)
-    """makes proposals follow the field; trains nothing else"""
+    """weight of the interlevel loss of mip-NeRF 360, which trains the proposal network only"""
     reduction: Literal["mean", "sum"] = "mean"
-    """how the first four count a picture's pixels; score distillation is a sum over them, and the paper says nothing"""
+    """reduction over a view's pixels of the first four; score distillation is a sum, the paper does not say"""
 
 
 @dataclass(frozen=True)
 class ShampooConfig:
-    """What only Shampoo needs. What the paper leaves open is as in the original implementation's defaults."""
+    """Settings of Shampoo. What the paper leaves open has the defaults of the original implementation."""
 
     exponent: float = 2.0
-    """override of the inverse root: both sides of a gradient get their statistics to the power -1/exponent"""
+    """p: each side of a gradient matrix is multiplied by its statistics to the power -1/p"""
     block: int = 128
-    """greatest side of a preconditioned block"""
+    """largest side of a preconditioned block, numbers"""
     averaged: bool = False
-    """take the mean of past updates as momentum, not their sum: steps of a tenth of the size"""
+    """momentum is the mean of past updates instead of their sum: steps smaller by 1 - beta1"""
     nesterov: bool = True
-    """let the momentum look one update ahead"""
+    """Nesterov momentum"""
     every: int = 1
-    """steps between new inverse roots"""
+    """steps between updates of the inverse roots"""
 
 
 @dataclass(frozen=True)
 class OptimiseConfig:
-    """How the scene is updated."""
+    """Optimiser of the scene."""
 
     method: Literal["adam", "shampoo"] = "adam"
-    """distributed Shampoo, grafted to steps of length sqrt(N), is the paper's"""
+    """optimiser; shampoo: distributed Shampoo grafted to steps of length sqrt(N), the paper's"""
 
     grid: float = 0.02
     """learning rate of grids"""
@@ -88,9 +88,9 @@ class OptimiseConfig:
     background: float = 1e-3
     """learning rate of a learned background"""
     betas: Span = (0.9, 0.99)
-    """memory of the gradient and of its square"""
+    """decay rates of the averages of the gradient (momentum) and of its square (Shampoo: of the statistics)"""
     epsilon: float = 1e-15
-    """added to the root of the mean square (Adam), or to the statistics relative to their greatest value (Shampoo)"""
+    """added to the root mean square (Adam), or to the statistics' eigenvalues, relative to the largest (Shampoo)"""
     lr_schedule: Schedule = Constant(1.0)
     """factor on all learning rates: warm-up and decay"""
     shampoo: ShampooConfig = ShampooConfig()
@@ -98,84 +98,84 @@ class OptimiseConfig:
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """What only large priors need (docs/priors.md)."""
+    """Memory and speed of large priors (docs/priors.md)."""
 
     embeddings: Annotated[str, arg(aliases=["--embeddings"])] = ""
-    """file made with --save-embeddings, in place of the text encoders"""
+    """file made with --save-embeddings, read in place of running the text encoders"""
     size: int = 0
-    """of the pictures as a latent prior sees them, in pixels; 0 for its own"""
+    """size of the pictures given to a latent prior's auto-encoder, pixels per side; 0: the prior's own"""
     latent_until: Annotated[float, arg(aliases=["--latent-until"])] = 0.0
-    """fraction of the run that takes the short cut from colours to latents"""
+    """fraction of the run that maps colours to latents by a linear map instead of the VAE encoder"""
     attention_slicing: bool = False
-    """attention in parts (U-Nets): less memory"""
+    """compute attention in slices (U-Nets): less memory, more time"""
     vae_slicing: bool = False
-    """encode one picture at a time, again on the way back: less memory, more time"""
+    """VAE encoder: one picture at a time, with gradient checkpointing: less memory, more time"""
     vae_tiling: bool = False
-    """encode large pictures in tiles, again on the way back: less memory, more time"""
+    """VAE encoder: large pictures in overlapping tiles, with gradient checkpointing: less memory, more time"""
     offload: bool = False
-    """keep the denoiser in main memory and fetch each layer when it computes: slow, for small cards"""
+    """keep the denoiser's weights in main memory and copy each layer to the GPU when it runs: slow, for small GPUs"""
 
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """The files at the end."""
+    """Previews and the files written at the end."""
 
     samples: int = 96
-    """per ray, of previews, turntable and sheet (whatever --render says)"""
+    """samples per ray of previews, turntable and contact sheet (in place of --render.samples)"""
     frames: int = 40
-    """of the turntable"""
+    """frames of the turntable"""
     frame_size: int = 176
-    """of the turntable, pixels"""
+    """size of the turntable, pixels per side"""
     sheet_size: int = 144
-    """of each picture on the contact sheet, pixels"""
+    """size of each picture on the contact sheet, pixels per side"""
     mesh_resolution: int = 112
-    """points at which the density is sampled, per diameter of the scene's ball"""
+    """grid points per diameter of the scene's sphere at which the density is sampled for the mesh"""
     texture_size: int = 1024
-    """of the mesh, pixels"""
+    """size of the mesh's texture, pixels per side"""
 
 
 @dataclass(frozen=True)
 class Config:
-    """All of a run. Two runs with equal ones, on one machine with as many threads, are equal bit for bit."""
+    """All settings of a run. Equal settings on one machine with as many threads give equal results, bit for bit."""
 
     prompt: Positional[str] = ""
-    """what to make"""
+    """caption: what to make"""
     negative: str = ""
-    """what to keep away from"""
+    """negative prompt, in place of the empty caption"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id (owner/name, or owner/name@revision)"""
     prior_sha256: str = ""
-    """of the prior's denoiser, to insist on it; a run that begins without one writes down what it found"""
+    """required SHA-256 of the denoiser's weights, hexadecimal; if empty, the run records the one it finds"""
     version: Annotated[str, Suppress] = ""
-    """of dreamfusion, written down when a run begins"""
-    preset: str = "fast"
-    """where the defaults come from"""
+    """version of dreamfusion, recorded when a run begins"""
+    preset: Annotated[str, Suppress] = "fast"
+    """name of the preset that the settings started from"""
     steps: int = 600
-    """updates of the scene"""
+    """optimisation steps"""
     seed: int = 0
-    """of everything random"""
+    """seed of all random numbers"""
     size: int = 64
-    """of the pictures shown to the prior, in pixels"""
+    """size of the training views, pixels per side"""
     views: int = 1
-    """pictures per step"""
+    """training views per step"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ... or mps"""
+    """device: auto, cpu, cuda, cuda:1 ... or mps"""
     threads: int = 0
-    """of the CPU; 0 takes all cores"""
+    """CPU threads, 0: one per core; grid field with the embedded prior: two at most, one per evaluation of the prior"""
     half: bool = False
-    """run the prior in half precision (GPUs)"""
+    """run the prior in half precision (for GPUs)"""
     conditions: ConditionSet = "all"
-    """what the prior is told beside words, where it can use it: camera, background, light and variety (by the seed)"""
+    """inputs of the prior besides the caption, if it takes any: camera, background, light, variety (from the seed)"""
     view_words: bool = True
-    """append 'front view' and the like to the prompt"""
+    """append 'front view', 'side view' ... to the prompt, by the camera's azimuth and elevation"""
     blend_views: bool = False
-    """blend the captions of neighbouring views instead of taking the nearest one"""
+    """interpolate the embeddings of neighbouring view captions instead of taking the nearest one"""
     perp_neg: float = 0.0
-    """steer away from other views' captions (Perp-Neg): factor on the usual weights, 0 for not at all"""
+    """Perp-Neg: factor on the weights of the negative captions of other views; 0: off"""
     checkpoint_steps: int = 100
-    """steps"""
+    """steps between checkpoints"""
     preview_seconds: float = 5.0
-    """seconds, more where previews are slow; 0 for none"""
+    """seconds between preview pictures, more where they are slow to render; 0: none"""
     scene: SceneConfig = SceneConfig()
     camera: CameraConfig = CameraConfig()
     light: LightConfig = LightConfig()

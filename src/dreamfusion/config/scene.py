@@ -1,4 +1,4 @@
-"""What a run is told of its scene: the part of the configuration that says what is optimised. See `config`."""
+"""The configuration of the scene: field, background, proposals, occupancy. See `config`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,64 +11,64 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class GridFieldConfig:
-    """The fast field: nested dense grids, a tiny network for the colours."""
+    """Grid field: nested dense grids, with a small network for the colours."""
 
     cells: tuple[int, ...] = (16, 32, 64)
     """cells per side of the density grids, coarse to fine, each a multiple of the one before"""
     detail: float = 0.5
-    """what each finer density grid counts, relative to the one before"""
+    """factor of each finer density grid relative to the one before"""
     colour_cells: tuple[int, ...] = (16, 64)
-    """the same for colour"""
+    """cells per side of the colour grids"""
     features: int = 4
-    """numbers per vertex of a colour grid"""
+    """channels per vertex of a colour grid"""
     hidden: int = 16
-    """width of the colour network"""
+    """hidden units of the colour network"""
 
 
 @dataclass(frozen=True)
 class MlpFieldConfig:
-    """The paper's field: a residual network on integrated positional encodings."""
+    """MLP field, the paper's: a residual network on integrated positional encodings."""
 
     levels: int = 8
-    """frequencies of the encoding"""
+    """octaves of the positional encoding"""
     blocks: int = 5
     """residual blocks"""
     width: int = 128
-    """hidden units"""
+    """hidden units per layer"""
     order: Literal["norm-first", "norm-last"] = "norm-first"
-    """where a block normalises: what enters it (a way past all blocks stays open), or its sum; paper: "between" them"""
+    """layer norm of a block's input (the residual path stays linear), or of its sum; the paper says "between" blocks"""
 
 
 @dataclass(frozen=True)
 class SolidBackground:
-    """One plain colour."""
+    """Solid background: one colour."""
 
     colour: Colour = (1.0, 1.0, 1.0)
-    """red, green, blue in 0..1"""
+    """red, green, blue, each in 0..1"""
 
 
 @dataclass(frozen=True)
 class RandomBackground:
-    """A new plain colour for every view."""
+    """Random background: a new solid colour per view, uniform between two colours."""
 
     low: Colour = (0.0, 0.0, 0.0)
-    """darkest red, green, blue"""
+    """lower bound of red, green, blue, each in 0..1"""
     high: Colour = (1.0, 1.0, 1.0)
-    """brightest red, green, blue"""
+    """upper bound of red, green, blue, each in 0..1"""
     grey: bool = False
-    """greys only"""
+    """one random number for all three channels: greys only"""
 
 
 @dataclass(frozen=True)
 class LearnedBackground:
-    """A network by direction: the paper's environment map. Its sizes are not in the paper; these keep it smooth."""
+    """Learned background: an MLP of the direction, the paper's environment map. The paper gives no sizes."""
 
     levels: int = 4
-    """frequencies of the encoded direction"""
+    """octaves of the direction's positional encoding"""
     layers: int = 3
     """hidden layers"""
     width: int = 64
-    """hidden units"""
+    """hidden units per layer"""
 
 
 FieldConfig = GridFieldConfig | MlpFieldConfig
@@ -77,70 +77,70 @@ BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
 
 @dataclass(frozen=True)
 class BlobConfig:
-    """The matter a run begins with, in the middle."""
+    """Initial density: a Gaussian at the centre."""
 
     height: float = 5.0
-    """in the middle"""
+    """value added at the centre: to the logit, or to the density (per world unit)"""
     width: float = 0.2
-    """standard deviation, world units"""
+    """standard deviation of the Gaussian, world units"""
     on: Literal["logit", "density"] = "logit"
-    """added before the activation, or after it (mlp field only)"""
+    """add it before the activation, or after it (mlp field only)"""
 
 
 @dataclass(frozen=True)
 class ProposalConfig:
-    """The network that says where rays are cut. Sizes are not in the paper; these cost less than the field."""
+    """Proposal network for the samples along a ray (mip-NeRF 360). The paper gives no sizes."""
 
     rounds: tuple[int, ...] = ()
-    """bins per ray of each round of proposals, before those of --render.samples; none: even bins, no network"""
+    """intervals per ray of each proposal round, before the --render.samples; none: uniform samples, no network"""
     layers: int = 2
     """hidden layers"""
     width: int = 64
-    """hidden units"""
+    """hidden units per layer"""
     levels: int = 8
-    """frequencies of the encoding"""
+    """octaves of the positional encoding"""
     dilation: Span = (0.5, 0.0025)
-    """how much further weights reach: in expected bins, and as a share of the ray (mip-NeRF 360's)"""
+    """dilation of the proposal weights: in expected intervals, and as a fraction of the ray (as mip-NeRF 360)"""
     slope: float = 10.0
-    """how soon in the run weights count in full (mip-NeRF 360's)"""
+    """annealing of the proposal weights: slope of the bias curve over the run (as mip-NeRF 360)"""
 
 
 @dataclass(frozen=True)
 class OccupancyConfig:
-    """The memory of empty space."""
+    """EMA occupancy grid used to skip empty space."""
 
     cells: int = 64
-    """per side"""
+    """cells per side"""
     threshold: float = 0.05
-    """density above which a cell counts as occupied"""
+    """density per world unit above which a cell counts as occupied"""
     every: int = 16
-    """steps between refreshes; 0: nothing is remembered, all of the ball is searched"""
+    """steps between updates; 0: no grid, the whole sphere is sampled"""
     parts: int = 4
-    """refreshes until every cell was asked"""
+    """updates until every cell was evaluated once"""
     decay: float = 0.8
-    """what a refresh leaves of the old density"""
+    """decay per update: new value = max(decay * old, density)"""
     margin: int = 1
-    """cells by which occupied space is widened"""
+    """cells by which the occupied region is dilated"""
 
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What is optimised."""
+    """The scene: field, background, bounds."""
 
     radius: float = 1.0
-    """of the ball that holds the object"""
+    """radius of the sphere that bounds the object, world units"""
     field: FieldConfig = GridFieldConfig()
-    """chosen with --field"""
+    """kind of field, chosen with --field"""
     activation: Literal["exp", "softplus"] = "exp"
-    """from logit to density"""
+    """activation from logit to density per world unit"""
     density_bias: float = 0.0
-    """added to the logit: empty space begins at activation(shift)"""
+    """added to the logit before the activation: the initial density of empty space is activation(density_bias)"""
     exp_clamp: float = 15.0
-    """shifted logit above which exp goes on as a straight line"""
+    """logit above which exp continues as its tangent"""
     blob: BlobConfig = BlobConfig()
     variance: Schedule = Ramp(5e-2, 2e-3, 0.0, 5000 / 15000)
-    """blur of the places that the mlp field and the proposals see, world units squared"""
+    """variance of the Gaussians given to the mlp field and the proposals (annealed), world units squared"""
     proposal: ProposalConfig = ProposalConfig()
     background: BackgroundConfig = RandomBackground()
-    """chosen with --background"""
+    """kind of background, chosen with --background"""
     occupancy: OccupancyConfig = OccupancyConfig()

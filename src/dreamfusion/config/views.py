@@ -1,4 +1,4 @@
-"""What a run is told about its training views. Angles are degrees, as in all of `config`."""
+"""The configuration of the training views. Angles are degrees, as in all of `config`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,45 +8,45 @@ from dreamfusion.config.scene import Span
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """Where training views are taken from; every value is drawn from its range."""
+    """Cameras of the training views, drawn uniformly from ranges (low high)."""
 
     elevation_deg: Span = (-10.0, 90.0)
-    """above the horizon"""
+    """elevation above the horizon, degrees"""
     elevation_uniform_in_angle: float = 0.5
-    """probability of drawing the angle evenly, which favours the pole, instead of the area"""
+    """probability of an elevation uniform in angle, which favours the pole, instead of uniform on the sphere"""
     azimuth_deg: Span = (0.0, 360.0)
-    """0 is the front"""
+    """azimuth, degrees; 0: the front"""
     distance: Span = (1.0, 1.5)
-    """from the middle"""
+    """distance from the centre, world units"""
     fov_deg: Span = (40.65, 71.08)
-    """vertical field of view"""
+    """vertical field of view, degrees"""
     position_jitter: float = 0.1
-    """half width of the box about the position"""
+    """half width of the uniform jitter of the position, per axis, world units"""
     look_at_jitter: float = 0.2
-    """standard deviation of the point looked at"""
+    """spread of the normal jitter of the point looked at, per axis, world units (see jitter-is)"""
     up_jitter: float = 0.02
-    """standard deviation of the up vector"""
+    """spread of the normal jitter of the up vector, per axis (see jitter-is)"""
     jitter_is: Literal["deviation", "variance"] = "deviation"
-    """what the two numbers above are; the paper's N(0, 0.2 I) can be read as both, and ports read deviations"""
+    """whether the two spreads are standard deviations or variances: the paper's N(0, 0.2 I) can be read as both"""
     stratified: bool = False
-    """one view in each sector of the azimuth"""
+    """stratify the azimuth: one view in each of as many equal sectors as there are views"""
 
 
 @dataclass(frozen=True)
 class LightConfig:
-    """How training views are lit."""
+    """Lights of the training views."""
 
     albedo_until: float = 1000 / 15000
-    """fraction of the run that shows plain colour only"""
+    """fraction of the run that renders albedo only"""
     shaded: float = 0.75
-    """probability of a lit view after that"""
+    """probability of a shaded view after that"""
     textureless: float = 0.5
-    """probability that a lit view shows the shape without colour"""
+    """probability that a shaded view is textureless (albedo 1)"""
     ambient: float = 0.1
-    """light from everywhere in a lit view"""
+    """ambient intensity of a shaded view, as a factor on the albedo"""
     diffuse: float = 0.9
-    """light from the lamp in a lit view"""
+    """intensity of the point light of a shaded view, as a factor on the albedo"""
     distance: Span = (0.8, 1.5)
-    """of the lamp from the middle"""
+    """distance of the point light from the centre, world units (low high)"""
     spread: float = 1.0
-    """how far the lamp strays from the camera"""
+    """standard deviation, per axis, of the light's direction point about the camera's position, world units"""

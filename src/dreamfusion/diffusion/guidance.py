@@ -37,11 +37,11 @@ class Guidance:
         self, prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning
     ) -> NoiseEstimates:
         """All estimates from one call of the network."""
-        base, text, against = _by_caption(prior, noisy, t, given)
-        guided = combine_guidance(base, text, against, given.perp_neg_weight, self.scale)
+        uncond, cond, perp_neg = _by_caption(prior, noisy, t, given)
+        guided = combine_guidance(uncond, cond, perp_neg, given.perp_neg_weight, self.scale)
         if self.rescale is not None:
-            guided = rescale_contrast(prior.schedule, noisy, t, guided, text, self.rescale)
-        return NoiseEstimates(base, text, guided)
+            guided = rescale_contrast(prior.schedule, noisy, t, guided, cond, self.rescale)
+        return NoiseEstimates(uncond, cond, guided)
 
 
 def guided_noise(
@@ -54,14 +54,14 @@ def guided_noise(
 def _by_caption(
     prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning
 ) -> tuple[Float[Tensor, "b c u v"], Float[Tensor, "b c u v"], Float[Tensor, "k b c u v"]]:
-    base = given.null_text if given.negative is None else given.negative
-    captions = torch.cat([base[None], given.text[None], given.perp_neg_text.transpose(0, 1)])
+    null_text = given.null_text if given.negative is None else given.negative
+    captions = torch.cat([null_text[None], given.text[None], given.perp_neg_text.transpose(0, 1)])
     count = len(captions)
     eps = prior.predict_noise(
         noisy.repeat(count, 1, 1, 1), t.repeat(count), captions.flatten(0, 1), given.known.repeated(count)
     )
-    base, text, *against = eps.unflatten(0, (count, len(noisy)))
-    return base, text, torch.stack(against) if against else eps.new_zeros(0, *noisy.shape)
+    uncond, cond, *perp_neg = eps.unflatten(0, (count, len(noisy)))
+    return uncond, cond, torch.stack(perp_neg) if perp_neg else eps.new_zeros(0, *noisy.shape)
 
 
 def combine_guidance(
@@ -71,9 +71,9 @@ def combine_guidance(
     weight: Float[Tensor, "b k"],
     scale: float,
 ) -> Float[Tensor, "b c u v"]:
-    """base + s (d + sum_k w_k perp(d_k, d)), with d = text - base and d_k = against_k - base.
+    """uncond + s (d + sum_k w_k perp(d_k, d)), with d = cond - uncond and d_k = perp_neg_k - uncond.
 
-    Without `against` this is classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). With it it is Perp-Neg
+    Without `perp_neg` this is classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). With it it is Perp-Neg
     (Armandpour et al. 2023, arXiv 2304.04968): only what another caption says *besides* the main one counts, and a
     negative weight steers away from it.
     """

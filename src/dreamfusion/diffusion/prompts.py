@@ -40,39 +40,38 @@ class PromptTable:
     It keeps nothing of the reader, whose text encoders may leave the memory.
     """
 
-    def __init__(self, reader: PromptEncoder, prompt: str, wording: PromptOptions = PLAIN) -> None:
+    def __init__(self, reader: PromptEncoder, prompt: str, options: PromptOptions = PLAIN) -> None:
         """Embed all captions of `prompt` without gradient. Raises UserError if it is empty."""
         if not prompt.strip():
             raise UserError('the prompt is empty: say what to make, for example "a hamburger"')
-        blended = wording.blend_views or reader.view_words.interpolate
+        blended = options.blend_views or reader.view_words.interpolate
         self.view_words = replace(reader.view_words, interpolate=blended)
-        self.options = wording
-        self.conditions = allowed_conditions(reader.conditions, wording.conditions)
-        views = self.view_words.words if wording.view_dependent else ("",)
+        self.options = options
+        self.conditions = allowed_conditions(reader.conditions, options.conditions)
+        views = self.view_words.words if options.view_dependent else ("",)
         surfaces = ("", self.view_words.textureless) if self.view_words.textureless else ("",)
         captions = [_caption(prompt, view, surface) for surface, view in product(surfaces, views)]
-        self.captions = (*captions, "", *([wording.negative] if wording.negative else []))
+        self.captions = (*captions, "", *([options.negative] if options.negative else []))
         # In one call, so that the prior pads all captions to one length.
         with torch.no_grad():
             self.embeddings: Float[Tensor, "p l d"] = reader.embed(self.captions)
         count = len(captions)
         self.table, self.null_text = self.embeddings[:count], self.embeddings[count]
-        self.negative = self.embeddings[-1] if wording.negative else None
+        self.negative = self.embeddings[-1] if options.negative else None
 
     def __call__(self, cameras: Cameras, light: Light, background: Float[Tensor, "b 3"] | None = None) -> Conditioning:
         """What to tell the prior about each view. `background` is the colour behind it in [0, 1], where it is plain."""
         text = self._embedded(self._by_word(cameras), light)
-        against, weight = self._perp_neg(cameras, light, text)
+        perp_neg, weight = self._perp_neg(cameras, light, text)
         variety = cameras.fov_y.new_full((len(text),), self.options.variety, dtype=torch.long)
         known = ViewCondition(cameras.pose, background, light, variety).only(self.conditions)
         return Conditioning(
             text=text,
             null_text=self.null_text.expand_as(text),
             known=known,
-            perp_neg_text=against,
+            perp_neg_text=perp_neg,
             perp_neg_weight=weight,
             negative=None if self.negative is None else self.negative.expand_as(text),
-            views_per_object=cameras.views_per_object,
         )
 
     def _by_word(self, cameras: Cameras) -> Float[Tensor, "b w"]:

@@ -5,7 +5,7 @@ picture to expect before anything is seen of it (`sketch.py`): parameters used o
 that to remember objects costs almost no time on a CPU and is learnt from batches of hundreds. The U-Net gets the sketch
 beside what the noisy picture has in addition, and corrects the best guess that can be made pixel by pixel. And, merged
 with the noise level into one vector, what is known modulates every block. Wide channels on small maps for the same
-reason as above (docs/embedded-prior.md).
+reason as above (docs/reference/embedded-prior.md).
 """
 
 import math

@@ -1,6 +1,6 @@
 """Score distillation (DreamFusion, section 2) and its relatives: a frozen diffusion model says how renderings change.
 
-`docs/derivations.md` derives them; every law is one small file or less.
+`docs/reference/derivations.md` derives them; every law is one small file or less.
 """
 
 from dreamfusion.diffusion.distill.distillation import Distillation, Law, clip_per_image_norm, surrogate

@@ -18,7 +18,7 @@ class Prediction(Enum):
     V = "v_prediction"
     """alpha eps - sigma x0 of variance preserving processes (Salimans and Ho 2022, arXiv 2202.00512, section 4)"""
     FLOW = "flow"
-    """eps - x0, the velocity dx_t / dsigma of a straight path (docs/derivations.md)"""
+    """eps - x0, the velocity dx_t / dsigma of a straight path (docs/reference/derivations.md)"""
 
 
 @dataclass(frozen=True, eq=False)

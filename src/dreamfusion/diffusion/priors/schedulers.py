@@ -46,7 +46,7 @@ def rectified_flow_schedule(folder: PipelineFolder, scheduler: Any, cells: int) 
 
 
 def shifted(sigmas: Float[Tensor, " T"], shift: float) -> Float[Tensor, " T"]:
-    """Noise levels moved towards the noise: s sigma / (1 + (s - 1) sigma) (docs/derivations.md)."""
+    """Noise levels moved towards the noise: s sigma / (1 + (s - 1) sigma) (docs/reference/derivations.md)."""
     return shift * sigmas / (1 + (shift - 1) * sigmas)
 
 
