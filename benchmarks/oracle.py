@@ -26,8 +26,8 @@ from dreamfusion.lights import Light
 from dreamfusion.nerf.rays import cast
 from training.meshes import MeshRenderer, load
 from training.nouns import Noun, learned, nouns
-from training.prior_data import meant_by, shade
-from training.prior_views import random_cameras
+from training.prior.data import meant_by, shade
+from training.prior.views import random_cameras
 
 SUPERSAMPLE = 2
 PAINTED = 8 / 255

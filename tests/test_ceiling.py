@@ -24,7 +24,7 @@ from mesh_scenes import scene_of
 from oracle import Maps, Thing, _row, oracle
 from training.meshes import MeshRenderer, load
 from training.nouns import learned, nouns
-from training.prior_views import random_cameras
+from training.prior.views import random_cameras
 
 RADIUS = 0.95
 COLOUR = (0.8, 0.3, 0.2)

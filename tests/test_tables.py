@@ -13,10 +13,11 @@ from dreamfusion.lights import albedo_only
 from dreamfusion.nerf.rays import cast
 from training.meshes import MeshRenderer, load
 from training.nouns import Noun, learned, nouns
-from training.table_error import luma_of, unseen, whole
-from training.table_prior import Bank, Spread, TablesPrior, bank
-from training.table_training import Plan, Rows, Trainer, gathered
-from training.table_views import (
+from training.tables.error import luma_of, unseen, whole
+from training.tables.network import Angles, Shape, between, decoder, draw, look_up, new_things, told
+from training.tables.prior import Bank, Spread, TablesPrior, bank
+from training.tables.train import Plan, Rows, Trainer, gathered
+from training.tables.views import (
     CELLS,
     LEARNED,
     UNSEEN,
@@ -26,7 +27,6 @@ from training.table_views import (
     premultiplied,
     rendered,
 )
-from training.tables import Angles, Shape, between, decoder, draw, look_up, new_things, told
 
 SMALL = Shape(nodes=4, azimuths=6, elevations=3, channels=2, embedding=4, width=16)
 

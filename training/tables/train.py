@@ -1,8 +1,8 @@
 """Train the tables of all things on renderings of their meshes; stop and resume at any time.
 
-    nice -n 19 python -m training.table_training --assets DIR --work DIR --seconds-a-thing 34
+    nice -n 19 python -m training.tables.train --assets DIR --work DIR --seconds-a-thing 34
 
-does all of it, on one core: it renders 840 views of each of the 562 meshes (`table_views`, 40 minutes of a core and
+does all of it, on one core: it renders 840 views of each of the 562 meshes (`tables.views`, 40 minutes of a core and
 9 GB in `DIR/views/`), and then learns for that long (5.3 hours of a core). The same call goes on where it was stopped.
 Without --assets it learns at once, from the meshes that are rendered; the others join when it is started again.
 
@@ -27,8 +27,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.nouns import learned, nouns
-from training.table_error import Unseen, unseen
-from training.table_views import (
+from training.tables.error import Unseen, unseen
+from training.tables.network import Angles, Shape, decoder, draw, look_up, new_things, told
+from training.tables.views import (
     CELL,
     CELLS,
     LEARNED,
@@ -41,7 +42,6 @@ from training.table_views import (
     order,
     premultiplied,
 )
-from training.tables import Angles, Shape, decoder, draw, look_up, new_things, told
 
 RATE_SHARED, RATE_THINGS, LAST_RATE = 2e-3, 2e-2, 0.02
 WEIGHTS = (1.0,) * 6 + (0.35,) * 3 + (1.5,)

@@ -20,8 +20,8 @@ from dreamfusion.diffusion.priors.spaces import PixelSpace
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.embedded.world import DISTANCE, ELEVATION_DEG, FOV_DEG, SIZE
 from dreamfusion.lights import Light
-from training.prior_data import VIEW_WORDS
-from training.tables import Shape, draw, shown
+from training.prior.data import VIEW_WORDS
+from training.tables.network import Shape, draw, shown
 
 AZIMUTHS, ELEVATIONS = 36, 9
 """of the cameras that may be meant: every 10 degrees, by the area"""

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.lights import Light
 from training.nouns import Noun
-from training.prior_data import held_out, random_backgrounds, random_lights
-from training.table_views import CELL, CELLS, LEARNED, MAPS, UNSEEN, MeshViews, cameras_of, premultiplied
-from training.tables import shown
+from training.prior.data import held_out, random_backgrounds, random_lights
+from training.tables.network import shown
+from training.tables.views import CELL, CELLS, LEARNED, MAPS, UNSEEN, MeshViews, cameras_of, premultiplied
 
 LUMA_VIEWS = 100
 PAINTED = 8

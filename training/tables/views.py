@@ -1,6 +1,6 @@
-"""Buffers of 840 views of every mesh that the prior learns from, kept compactly: what `tables.py` trains on.
+"""Buffers of 840 views of every mesh that the prior learns from, kept compactly: what `tables.network` trains on.
 
-`table_training` makes them before it learns; `python -m training.table_views --assets DIR --work DIR` makes them
+`tables.train` makes them before it learns; `python -m training.tables.views --assets DIR --work DIR` makes them
 alone. Only cells of 2 x 2 pixels within one cell of the silhouette are kept, as bytes: everywhere else all maps are
 zero. 15 MB a mesh. The meshes are those of `learned(nouns())`, so that what is held out from the prior stays held out.
 The last 40 views of a mesh are for measuring: nothing learns from them. Mesh by mesh, on one core; the same call goes
@@ -23,7 +23,8 @@ from dreamfusion.embedded.world import SIZE
 from dreamfusion.nerf.rays import cast
 from training.meshes import Buffers, MeshRenderer, load
 from training.nouns import Noun, learned, nouns
-from training.prior_views import SUPERSAMPLE, random_cameras
+from training.prior.views import random_cameras
+from training.views import SUPERSAMPLE
 
 LEARNED, UNSEEN = 800, 40
 CELL = 2

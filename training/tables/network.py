@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dreamfusion.embedded.world import ELEVATION_DEG
 from dreamfusion.lights import Light
-from training.prior_data import shade
-from training.table_views import CELL, CELLS, MAPS
+from training.prior.data import shade
+from training.tables.views import CELL, CELLS, MAPS
 
 LOW, HIGH = (math.radians(degrees) for degrees in ELEVATION_DEG)
 
