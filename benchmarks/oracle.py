@@ -88,23 +88,28 @@ class Thing:
 
 def meant(prompt: str, variety: int, assets: Path) -> Thing:
     """The thing that a prompt ("a taco", "a red chair") and a variety mean. UserError for one that means none."""
-    table = learned(nouns())
-    words = prompt.lower().split()
-    words = words[1:] if words and words[0] in ("a", "an", "the") else words
-    colour = words.pop(0) if len(words) > 1 and words[0] in COLOURS else None
-    row = _row(table, " ".join(words), variety)
+    colour, index = understood(prompt, variety)
+    row = learned(nouns())[index]
     path = assets / "meshes" / row.file
     if not path.exists():
         raise UserError(f"{path} is missing: --assets must name a folder with meshes/")
     return Thing(MeshRenderer(load(path, row.yaw_deg)), colour)
 
 
-def _row(table: Sequence[Noun], noun: str, variety: int) -> Noun:
-    """The noun's mesh that the prior learned under this number."""
+def understood(prompt: str, variety: int) -> tuple[str | None, int]:
+    """The colour word of a prompt, and its mesh: an index into `learned(nouns())`. UserError if it means none."""
+    words = prompt.lower().split()
+    words = words[1:] if words and words[0] in ("a", "an", "the") else words
+    colour = words.pop(0) if len(words) > 1 and words[0] in COLOURS else None
+    return colour, meant_row(learned(nouns()), " ".join(words), variety)
+
+
+def meant_row(table: Sequence[Noun], noun: str, variety: int) -> int:
+    """Where in the table the noun's mesh is that the prior learned under this number."""
     fitting = (
-        row
-        for row, numbers in zip(table, meant_by(table), strict=True)
-        if row.noun == noun and variety % VARIETIES in numbers
+        index
+        for index, numbers in enumerate(meant_by(table))
+        if table[index].noun == noun and variety % VARIETIES in numbers
     )
     row = next(fitting, None)
     if row is None:

@@ -21,7 +21,7 @@ from dreamfusion.nerf.render import RenderOptions
 from dreamfusion.optimise import optimise, prompt_table, start
 from fidelity import compared, fidelity, maps_of, thing_of
 from mesh_scenes import scene_of
-from oracle import Maps, Thing, _row, oracle
+from oracle import Maps, Thing, meant_row, oracle, understood
 from training.meshes import MeshRenderer, load
 from training.nouns import learned, nouns
 from training.prior.views import random_cameras
@@ -164,11 +164,13 @@ def test_a_noun_and_a_number_mean_a_mesh_that_was_learned():
     table = learned(nouns())
     chairs = [row.file for row in table if row.noun == "chair"]
     assert len(chairs) > 1
-    found = [_row(table, "chair", number).file for number in range(24)]
+    found = [table[meant_row(table, "chair", number)].file for number in range(24)]
     assert set(found) == set(chairs[:12])
     assert found[:12] == found[12:]
     with pytest.raises(UserError, match="no mesh"):
-        _row(table, "cathedral of glass", 0)
+        meant_row(table, "cathedral of glass", 0)
+    assert understood("a red chair", 3) == ("red", meant_row(table, "chair", 3))
+    assert understood("an apple", 0) == (None, meant_row(table, "apple", 0))
 
 
 def test_a_short_run_under_it_grows_towards_the_ball(renderer):

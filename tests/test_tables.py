@@ -9,13 +9,14 @@ import torch
 import trimesh
 
 from dreamfusion.diffusion.priors import NoiseSchedule, Prior, ViewCondition
+from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
 from dreamfusion.nerf.rays import cast
 from training.meshes import MeshRenderer, load
 from training.nouns import Noun, learned, nouns
 from training.tables.error import luma_of, unseen, whole
 from training.tables.network import Angles, Shape, between, decoder, draw, look_up, new_things, told
-from training.tables.prior import Bank, Spread, TablesPrior, bank
+from training.tables.prior import Bank, Spread, TablesPrior, bank, open_tables
 from training.tables.train import Plan, Rows, Trainer, gathered
 from training.tables.views import (
     CELLS,
@@ -143,15 +144,30 @@ def test_a_training_goes_on_as_if_it_had_not_stopped(views, tmp_path):
     def trained(trainer: Trainer, steps: int) -> list[float]:
         return [trainer.step({0: views}, poses, plan) for _ in range(steps)]
 
-    once = Few(SMALL, 1)
+    once = Few(SMALL, [7])
     losses = trained(once, 60)
-    again = Few(SMALL, 1)
+    again = Few(SMALL, [7])
     trained(again, 3)
     again.save(tmp_path)
-    other = Few(SMALL, 1, seed=5)
+    other = Few(SMALL, [7], seed=5)
     other.load(tmp_path)
     assert trained(other, 3) == pytest.approx(losses[3:6], rel=1e-3)
     assert losses[-1] < 0.5 * losses[0]
+    with pytest.raises(UserError, match="other meshes"):
+        Few(SMALL, [8]).load(tmp_path)
+
+
+def test_the_last_weights_of_a_state_are_a_prior(tmp_path):
+    trainer = Trainer(Shape(), [5, 7])
+    trainer.save(tmp_path)
+    prior = open_tables(tmp_path, 7, "weighted")
+    assert torch.equal(prior.thing, trainer.rows.value[1])
+    assert prior.conditions == {"background", "light"}
+    with pytest.raises(UserError, match="not learned"):
+        open_tables(tmp_path, 6, "told")
+
+
+def test_no_cells_are_no_matter():
     assert premultiplied(torch.zeros(1, 40, dtype=torch.uint8)).abs().max() == 0
 
 

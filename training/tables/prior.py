@@ -9,6 +9,8 @@ noisy picture tells apart.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +20,15 @@ from dreamfusion.cameras import orbit
 from dreamfusion.diffusion.priors import NoiseSchedule, ViewCondition
 from dreamfusion.diffusion.priors.spaces import PixelSpace
 from dreamfusion.diffusion.view_words import ViewWords
+from dreamfusion.embedded.noise import cosine_alphas
 from dreamfusion.embedded.world import DISTANCE, ELEVATION_DEG, FOV_DEG, SIZE
-from dreamfusion.lights import Light
+from dreamfusion.errors import UserError
+from dreamfusion.records import mapped
 from training.prior.data import VIEW_WORDS
-from training.tables.network import Shape, draw, shown
+from training.tables.network import Shape, decoder, draw, shown
 
+Camera = Literal["told", "weighted", "mean"]
+"""how the camera is known: by its angles; by its view word and what the noisy picture says; by the word alone"""
 AZIMUTHS, ELEVATIONS = 36, 9
 """of the cameras that may be meant: every 10 degrees, by the area"""
 WORDS = ViewWords(
@@ -80,7 +86,10 @@ class TablesPrior:
         self, noisy: Float[Tensor, "b 3 s s"], t: Int[Tensor, " b"], text: Float[Tensor, "b 1 w"], known: ViewCondition
     ) -> Float[Tensor, "b 3 s s"]:
         """See `Prior.predict_noise`."""
-        x0 = [self._estimate(noisy[i : i + 1], t[i : i + 1], text[i, 0], one(known, i)) for i in range(len(noisy))]
+        x0 = [
+            self._estimate(noisy[i : i + 1], t[i : i + 1], text[i, 0], known.rows(slice(i, i + 1)))
+            for i in range(len(noisy))
+        ]
         return self.schedule.eps_from_x0(torch.cat(x0), noisy, t)
 
     @torch.no_grad()
@@ -104,7 +113,13 @@ class TablesPrior:
         """Pictures in the light and before the background that were told."""
         assert known.light is not None
         assert known.background is not None
-        return self.encode(shown(maps, repeated(known.light, len(maps)), known.background.expand(len(maps), 3)))
+        return self.encode(
+            shown(
+                maps,
+                mapped(known.light, lambda part: part.expand(len(maps), *part.shape[1:])),
+                known.background.expand(len(maps), 3),
+            )
+        )
 
 
 def wiener(noisy: Tensor, mean: Tensor, alpha: float, sigma: float, spread: float) -> Tensor:
@@ -125,19 +140,18 @@ def bank(thing: Float[Tensor, " n"], decode: nn.Module, shape: Shape) -> Bank:
     return Bank(pose, WORDS.weights(azimuth, elevation), maps)
 
 
-def one(known: ViewCondition, i: int) -> ViewCondition:
-    """What is known of one of the pictures."""
-    piece = slice(i, i + 1)
-    return ViewCondition(
-        pose=None if known.pose is None else known.pose[piece],
-        background=None if known.background is None else known.background[piece],
-        light=None if known.light is None else known.light[piece],
-    )
+def open_tables(state: Path, mesh: int, camera: Camera) -> TablesPrior:
+    """The prior of one mesh (an index into `learned(nouns())`) by the last weights of a training's state.
 
-
-def repeated(light: Light, count: int) -> Light:
-    """One light on several pictures."""
-    return Light(
-        light.position.expand(count, 3), light.ambient.expand(count), light.diffuse.expand(count),
-        light.textureless.expand(count),
-    )  # fmt: skip
+    Raises UserError if it did not learn that mesh.
+    """
+    saved, shape = torch.load(state / "state.pt", weights_only=True), Shape()
+    if mesh not in saved["meshes"]:
+        raise UserError(f"{state} has not learned this thing")
+    decode, thing = decoder(shape), saved["rows"]["value"][saved["meshes"].index(mesh)]
+    decode.load_state_dict(saved["decode"])
+    decode.requires_grad_(False)
+    told = {"background", "light"} | ({"pose"} if camera == "told" else set())
+    schedule = NoiseSchedule.variance_preserving(cosine_alphas(1000))
+    seen = bank(thing, decode, shape)
+    return TablesPrior(thing, decode, shape, schedule, seen, frozenset(told), weighted=camera != "mean")

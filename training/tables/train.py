@@ -4,7 +4,8 @@
 
 does all of it, on one core: it renders 840 views of each of the 562 meshes (`tables.views`, 40 minutes of a core and
 9 GB in `DIR/views/`), and then learns for that long (5.3 hours of a core). The same call goes on where it was stopped.
-Without --assets it learns at once, from the meshes that are rendered; the others join when it is started again.
+Without --assets it learns at once, from the meshes that are rendered; the others join when it is started again. With
+--nouns it learns the first mesh of each of these alone.
 
 `DIR/state/state.pt` is written every few minutes (a new file takes the place of the old one, so that a kill leaves a
 whole state); `DIR/state/log.jsonl` has the errors on unseen views. The learning rate falls along a cosine over all the
@@ -26,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreamfusion.errors import UserError
 from training.nouns import learned, nouns
 from training.tables.error import Unseen, unseen
 from training.tables.network import Angles, Shape, decoder, draw, look_up, new_things, told
@@ -98,10 +100,11 @@ class Rows:
 class Trainer:
     """The tables of all things, the decoder, and all that is needed to go on."""
 
-    def __init__(self, shape: Shape, things: int, seed: int = 0):
+    def __init__(self, shape: Shape, meshes: Sequence[int], seed: int = 0):
+        """`meshes` are indices into `learned(nouns())`, one row each."""
         torch.manual_seed(seed)
-        self.shape, self.decode = shape, decoder(shape)
-        self.rows = Rows(new_things(things, shape, torch.Generator().manual_seed(seed)))
+        self.shape, self.decode, self.meshes = shape, decoder(shape), list(meshes)
+        self.rows = Rows(new_things(len(meshes), shape, torch.Generator().manual_seed(seed)))
         self.adam = torch.optim.Adam(self.decode.parameters(), lr=RATE_SHARED, betas=(0.9, 0.99), fused=True)
         self.mean = torch.optim.swa_utils.AveragedModel(self.decode, avg_fn=_average)
         self.random = np.random.default_rng(seed)
@@ -163,15 +166,17 @@ class Trainer:
         state = {
             "rows": self.rows.state(), "decode": self.decode.state_dict(), "mean": self.mean.state_dict(),
             "adam": self.adam.state_dict(), "random": json.dumps(self.random.bit_generator.state),
-            "queue": self.queue, "steps": self.steps, "seconds": self.seconds,
+            "queue": self.queue, "steps": self.steps, "seconds": self.seconds, "meshes": self.meshes,
         }  # fmt: skip
         partial = folder / "state.partial"
         torch.save(state, partial)
         partial.replace(folder / "state.pt")
 
     def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote."""
+        """Go on from what `save` wrote. Raises UserError if it belongs to other meshes."""
         state = torch.load(folder / "state.pt", weights_only=True)
+        if state["meshes"] != self.meshes:
+            raise UserError(f"{folder} holds the training of other meshes: choose another --work")
         for name, tensor in state["rows"].items():
             setattr(self.rows, name, tensor)
         for name in ("decode", "mean", "adam"):
@@ -213,7 +218,7 @@ def train(work: Path, meshes: Sequence[int], state: Path, plan: Plan) -> Trainer
     data = {row: open_mesh(work, mesh) for row, mesh in enumerate(meshes) if file_of(work, mesh).exists()}
     poses = torch.stack([cameras_of(mesh).pose for mesh in meshes])
     tests = {row: unseen(meshes[row], table[meshes[row]], data[row], plan.measured_views) for row in data}
-    trainer = Trainer(Shape(), len(meshes))
+    trainer = Trainer(Shape(), meshes)
     if (state / "state.pt").exists():
         trainer.load(state)
     saved, measured = time.monotonic(), trainer.seconds
@@ -256,10 +261,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=Path, help="folder with meshes/: render what is not rendered yet")
     parser.add_argument("--work", type=Path, required=True, help="folder of views/ and state/")
+    parser.add_argument("--nouns", nargs="+", default=[], help="the first mesh of each of these alone")
     parser.add_argument("--seconds-a-thing", type=float, default=Plan.seconds_a_thing, help="of one core")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    meshes = order(learned(nouns()))
+    table = learned(nouns())
+    rows = [row.noun for row in table]
+    if unknown := set(given.nouns) - set(rows):
+        parser.error(f"no mesh is called {sorted(unknown)[0]!r}")
+    meshes = [rows.index(noun) for noun in given.nouns] or order(table)
     if given.assets:
         build(given.assets, given.work, meshes)
     missing = sum(not file_of(given.work, mesh).exists() for mesh in meshes)
