@@ -119,3 +119,14 @@ print(sorted({"diffusers", "transformers", "scipy.ndimage", "av"} & set(sys.modu
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]", done.stdout
+
+
+def test_the_measures_of_the_evaluation_import_neither_meshes_nor_large_models() -> None:
+    code = """
+import sys
+import dreamfusion.evaluate.measure, dreamfusion.evaluate.r_precision, dreamfusion.evaluate.janus
+import dreamfusion.evaluate.judge.judge, dreamfusion.evaluate.captions
+print(sorted({"trimesh", "diffusers", "transformers", "scipy", "skimage", "av"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stdout
