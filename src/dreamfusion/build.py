@@ -85,12 +85,12 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class Threads:
-    """How a run's cores are used."""
+    """CPU threads of a run."""
 
     each: int
-    """threads that share an operator"""
+    """threads per operator"""
     side: int
-    """evaluations of the prior's network at the same time, each of them in so many threads"""
+    """evaluations of the prior's network at the same time"""
 
 
 def threads(config: c.Config, device: torch.device) -> Threads:
@@ -108,7 +108,7 @@ def threads(config: c.Config, device: torch.device) -> Threads:
 
 
 def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
-    """How the prior is put into memory."""
+    """Device, precision and memory options of the prior."""
     memory = config.memory
     return PriorOptions(
         device=device,
@@ -124,7 +124,7 @@ def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
 
 
 def learn(optimiser: torch.optim.Optimizer, law: distill.Vsd) -> None:
-    """Let the optimiser move the parameters of a law that learns."""
+    """Add the parameters of a law that learns to the optimiser."""
     optimiser.add_param_group({"params": list(law.parameters()), "lr": law.rate, "base": law.rate})
 
 

@@ -22,7 +22,7 @@ class PromptOptions:
     view_dependent: bool = True
     """whether captions say from where the object is seen"""
     conditions: ConditionSet = "all"
-    """what the prior is told beside words"""
+    """inputs of the prior besides the caption"""
     variety: int = 0
     """which of the things that the prompt fits (`ViewCondition.variety`)"""
     blend_views: bool = False

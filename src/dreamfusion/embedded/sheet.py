@@ -27,9 +27,9 @@ def sides(
     conditions: ConditionSet = "all",
     variety: int = 0,
 ) -> Conditioning:
-    """What a prior is told to draw each caption from the front, left, back and right. Needs no denoiser.
+    """Conditioning of a prior for each caption from the front, left, back and right. Needs no denoiser.
 
-    The side is always in the words; `conditions` says what it is told besides.
+    The side is always in the caption; `conditions`: the inputs besides it.
     """
     azimuth = torch.tensor(AZIMUTHS_DEG).deg2rad().repeat(len(captions))
     count = len(azimuth)

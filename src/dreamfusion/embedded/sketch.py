@@ -83,7 +83,7 @@ def merge(groups: tuple[int, ...], width: int, layers: int = 3, norm: bool = Tru
 def _told_or(
     guess: Float[Tensor, "b n"], told: Float[Tensor, "b n"], flag: Float[Tensor, "b 1"]
 ) -> Float[Tensor, "b n"]:
-    """What was told where the flag is one, the guess where it is zero."""
+    """The given value where the flag is 1, the guess where it is 0."""
     return flag * told + (1 - flag) * guess
 
 

@@ -25,7 +25,7 @@ PATCH = 4
 FINE = 16
 """channels of the convolutions at full size"""
 VARIETIES = 12
-"""how many things of a noun can be told apart by number"""
+"""number of varieties per noun"""
 GROUPS = (11, 4, 7, 1 + VARIETIES)
 """numbers that tell the pose, the background, the light, the variety"""
 TIME_FEATURES = 128

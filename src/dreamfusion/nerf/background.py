@@ -68,7 +68,7 @@ class ColourRange:
 
 
 class RandomSolid(nn.Module):
-    """A new plain colour for every view of every step: matter cannot hide in it, and holes show.
+    """A new solid colour for every view of every step, so that the object cannot blend into it and holes show.
 
     Outside training it shows the middle of its range.
     """

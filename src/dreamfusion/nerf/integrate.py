@@ -27,30 +27,30 @@ CLEAR = 1e-6
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How finely to look."""
+    """Settings of the renderer."""
 
     samples: int = 64
-    """bins per ray, between where it enters and leaves the box of occupied cells"""
+    """samples per ray, between entering and leaving the bounding box of the occupied cells"""
     chunk: int = 16384
     """rays that `render_views` takes at a time; bounds its memory, changes nothing in the picture"""
     weight_threshold: float = 1e-3
     """Samples whose weight is not above this get no gradient. They still hide what lies behind them, and count in
-    opacity and depth. 0 asks the field, with gradients, at every sample in an occupied cell."""
+    opacity and depth. 0 evaluates the field, with gradients, at every sample in an occupied cell."""
     colour_threshold: float = 1e-3
-    """Samples whose weight is not above this, and not the greatest of their ray, are not asked for colour and normal:
-    they take the mean colour of the samples of their ray that are. Their densities learn all the same."""
+    """Samples whose weight is not above this, and not the largest of their ray, get no query of colour and normal:
+    they take the mean colour of the samples of their ray that do. Their densities still get gradients."""
     normals: bool = False
-    """compose normals even if no light asks for them"""
+    """compute normals also for unlit views"""
     views: slice | None = None
     """`render` pictures only this range of the views, each just as it is among all, its random samples included"""
     checkpoint_rays: int = 0
-    """Rays at a time that are rendered again in the backward pass, in place of remembering what their gradients need:
-    bounds the memory of `render`, changes nothing in its results. 0 remembers everything."""
+    """Gradient checkpointing: rays at a time that are rendered again in the backward pass. Bounds the memory of
+    `render`, changes nothing in its results. 0: off."""
 
 
 @dataclass(frozen=True, eq=False)
 class RaySamples:
-    """What happened along the rays: the dense table of the r rays that may hit matter, and its coloured samples."""
+    """Samples along the rays: a dense table of the r rays that may hit occupied space, and its coloured samples."""
 
     rays: int
     """number of all rays, also those that pass by"""

@@ -1,4 +1,4 @@
-"""What the rest knows of a text-to-image diffusion model: the `Prior` protocol and the records that go through it."""
+"""The interface of a text-to-image diffusion model: the `Prior` protocol and the records that go through it."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -50,7 +50,7 @@ class ViewCondition:
 
 
 def allowed_conditions(able: frozenset[str], wanted: ConditionSet) -> frozenset[str]:
-    """Which of the conditions (fields of `ViewCondition`) that a prior is able to use it is told."""
+    """The conditions (fields of `ViewCondition`) that are passed to a prior, of those that it can use."""
     return {"all": able, "no-camera": able - {"pose"}, "none": frozenset[str]()}[wanted]
 
 
@@ -87,7 +87,7 @@ class Conditioning:
 
 @runtime_checkable
 class PromptEncoder(Protocol):
-    """What a prior makes of captions, and what else it can be told. It may be there before the networks are."""
+    """Embeds captions, and names the prior's other inputs. It can be made before the networks are loaded."""
 
     @property
     def name(self) -> str: ...
@@ -122,7 +122,7 @@ class Prior(PromptEncoder, Protocol):
 
     @property
     def image_size(self) -> int:
-        """Pixels along the sides of the (square) pictures it knows."""
+        """Pixels per side of the (square) pictures that it was trained on."""
         ...
 
     def encode(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
