@@ -24,7 +24,6 @@ PAGE = Path(__file__).parent / "reference" / "priors.md"
 BEGIN, END = "<!-- table: python docs/priors_table.py -->", "<!-- end of table -->"
 
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
 CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
           "projection_dim": 1280}  # fmt: skip
 T5_XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
@@ -94,10 +93,6 @@ SD3 = {
     "attention_head_dim": 64, "joint_attention_dim": 4096, "caption_projection_dim": 1536,
     "pooled_projection_dim": 2048, "pos_embed_max_size": 192, "patch_size": 2,
 }  # fmt: skip
-MVDREAM_UNET = {
-    "sample_size": 32, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
-    "use_linear_projection": True, "class_embed_type": "projection", "projection_class_embeddings_input_dim": 16,
-}  # fmt: skip
 
 EXAMPLES: dict[str, Example] = {
     "StableDiffusionPipeline": Example(
@@ -163,13 +158,6 @@ EXAMPLES: dict[str, Example] = {
             "text_encoder": (T5, T5_XXL),
         },
         "epsilon; learned variance dropped",
-    ),
-    "MultiViewDiffusionPipeline": Example(
-        "MVDream's U-Net (Stable Diffusion 2.1)",
-        {"unet": (UNET, MVDREAM_UNET), "vae": (VAE, vae()), "text_encoder": (CLIP, CLIP_H)},
-        "epsilon",
-        "no pipeline to compare with, and no published folder has this layout: "
-        "equal views are seen as one, order does not matter, cameras do",
     ),
 }
 

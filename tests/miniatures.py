@@ -212,17 +212,6 @@ def pixart_sigma() -> dict[str, Any]:
     return pixart(sample_size=CELLS, told_size=False)
 
 
-def multi_view() -> dict[str, Any]:
-    camera = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 16}
-    return {
-        "unet": unet(**camera),
-        "vae": vae(),
-        "text_encoder": clip(),
-        "tokenizer": clip_tokenizer(),
-        "scheduler": scaled_linear(clip_sample=False, set_alpha_to_one=False),
-    }
-
-
 BUILDERS: dict[str, Callable[[], dict[str, Any]]] = {
     "StableDiffusionPipeline": stable_diffusion,
     "StableDiffusionXLPipeline": stable_diffusion_xl,
@@ -231,5 +220,4 @@ BUILDERS: dict[str, Callable[[], dict[str, Any]]] = {
     "FluxPipeline": flux,
     "PixArtAlphaPipeline": pixart_alpha,
     "PixArtSigmaPipeline": pixart_sigma,
-    "MultiViewDiffusionPipeline": multi_view,
 }

@@ -155,19 +155,3 @@ def test_a_sub_range_keeps_the_views_and_a_resize_keeps_the_shape() -> None:
     assert torch.equal(wide.pose, cameras.pose)
     moved = cameras.to("cpu")
     assert all(getattr(moved, f.name) is getattr(cameras, f.name) for f in fields(Cameras))
-
-
-def test_views_all_around_differ_by_a_turn_alone():
-    """Azimuths grow by a quarter; elevation, distance, jitter and the picture of a turned world stay."""
-    cameras = OrbitSampler()(3, 8, torch.Generator().manual_seed(0))
-    around = cameras.around(4)
-    assert (len(around), around.views_per_object, cameras.views_per_object) == (12, 4, 1)
-    torch.testing.assert_close(around.pose[::4], cameras.pose)
-    turn = (around.azimuth.view(3, 4) - cameras.azimuth[:, None]).remainder(2 * math.pi)
-    expected = torch.tensor([0.0, 0.5, 1.0, 1.5]) * math.pi
-    torch.testing.assert_close(turn.cos(), expected.cos().expand(3, 4), atol=1e-5, rtol=0)
-    torch.testing.assert_close(turn.sin(), expected.sin().expand(3, 4), atol=1e-5, rtol=0)
-    torch.testing.assert_close(around.elevation, cameras.elevation.repeat_interleave(4))
-    torch.testing.assert_close(around.fov_y, cameras.fov_y.repeat_interleave(4))
-    # What a camera sees of the vertical axis, and of itself in the world's axes, is the same from all four sides.
-    torch.testing.assert_close(around.pose[:, 1, :3], cameras.pose[:, 1, :3].repeat_interleave(4, 0))

@@ -10,7 +10,19 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dreamfusion"
 
 # From the bottom to the top. What stands on one floor may import each other, but for the two halves.
 FLOORS = (
-    {"errors", "version", "files", "json_text", "progress", "runtime", "geometry", "schedules", "cameras", "lights"},
+    {
+        "errors",
+        "version",
+        "files",
+        "json_text",
+        "progress",
+        "records",
+        "runtime",
+        "geometry",
+        "schedules",
+        "cameras",
+        "lights",
+    },
     {"config"},
     {"nerf", "diffusion"},
     {"build", "optimise", "checkpoint", "distributed", "shampoo"},

@@ -110,15 +110,3 @@ def test_a_sub_range_keeps_the_views() -> None:
     assert torch.equal(part.textureless, light.textureless[2:5])
     assert torch.equal(part.position, light.position[2:5])
     assert torch.equal(part.ambient, light.ambient[2:5])
-
-
-def test_lights_all_around_turn_with_the_cameras():
-    """A turned camera sees its light where the first one sees its own."""
-    cameras = orbit(torch.tensor([0.3, 2.0]), torch.tensor([0.2, 0.6]), torch.full((2,), 3.0), torch.full((2,), 0.7), 8)
-    light = key_light(cameras, textureless=True)
-    around, turned = light.around(4), cameras.around(4)
-    inside = (around.position[:, None] @ turned.pose[:, :3, :3])[:, 0]
-    torch.testing.assert_close(inside, inside[::4].repeat_interleave(4, 0))
-    assert torch.equal(around.position[::4], light.position)
-    assert len(around) == 8
-    assert bool(around.textureless.all())

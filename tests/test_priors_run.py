@@ -22,21 +22,18 @@ from dreamfusion.config import Config, MemoryConfig
 from dreamfusion.config.distill import CsdLaw, DistillConfig, IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.config.serialise import to_json
-from dreamfusion.diffusion.distill import Distillation
-from dreamfusion.diffusion.priors import Conditioning, PriorOptions, ViewCondition, open_prior, open_prompt_encoder
+from dreamfusion.diffusion.priors import PriorOptions, ViewCondition, open_prior, open_prompt_encoder
 from dreamfusion.diffusion.priors.kinds import KINDS
 from dreamfusion.diffusion.priors.locate import locate
 from dreamfusion.diffusion.priors.memory_plan import LiveBytes, plan
 from dreamfusion.diffusion.priors.pipeline import PipelineEncoder
-from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.errors import UserError
 from dreamfusion.optimise import Metrics, advance, prompt_table, start
 from dreamfusion.provenance import prior_digest
 from dreamfusion.schedules import Constant
-from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE = miniatures.CELLS * miniatures.FACTOR
-SD, XL, MULTI_VIEW = "StableDiffusionPipeline", "StableDiffusionXLPipeline", "MultiViewDiffusionPipeline"
+SD, XL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +44,7 @@ def offline(monkeypatch):
 
 def config_for(config: Config, folder: Path, kind: str, **large: Any) -> Config:
     size = SIZE if KINDS[kind].latent else 0
-    views = KINDS[kind].views_per_object if KINDS[kind].views_per_object > 1 else 2
-    config = replace(config, prompt="a red ball", prior=str(folder), steps=4, views=views)
+    config = replace(config, prompt="a red ball", prior=str(folder), steps=4, views=2)
     return replace(config, memory=MemoryConfig(**{"size": size, "latent_until": 0.5, **large}))
 
 
@@ -105,8 +101,8 @@ LAWS = {
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", MULTI_VIEW])
-def test_every_law_takes_flows_and_views_together(miniature_folders, tiny_config, kind, law):
+@pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline"])
+def test_every_law_takes_flows(miniature_folders, tiny_config, kind, law):
     config = replace(config_for(tiny_config, miniature_folders[kind], kind), negative="fog", distill=LAWS[law])
     run, parts = start(config, torch.device("cpu")), generate.open_parts(config, torch.device("cpu"))
     before = [p.clone() for p in run.scene.parameters()]
@@ -115,58 +111,7 @@ def test_every_law_takes_flows_and_views_together(miniature_folders, tiny_config
     assert any(not torch.equal(*pair) for pair in zip(before, run.scene.parameters(), strict=True))
 
 
-def test_views_that_belong_together_share_their_noise_level():
-    """Also among several draws; each picture's noise is its own."""
-    seen = []
-
-    class Listening(GaussianPrior):
-        def predict_noise(self, noisy, t, text, known):
-            seen.append((noisy, t))
-            return super().predict_noise(noisy, t, text, known)
-
-    prior = Listening({"": torch.zeros(3, 2, 2)}, 0.5, cosine_schedule(dtype=torch.float32), 2)
-    text = prior.embed([""]).expand(8, -1, -1)
-    given = Conditioning(
-        text, text, ViewCondition(), text.new_zeros(8, 0, *text.shape[1:]), text.new_zeros(8, 0), views_per_object=4
-    )
-    Distillation(noise_samples=3)(torch.zeros(8, 3, 2, 2), given, prior, 0.0, torch.Generator().manual_seed(0))
-    noisy, t = seen[0]
-    groups = t.view(2, 3, 2, 4)  # captions, draws, objects, views
-    assert torch.equal(groups, groups[..., :1].expand_as(groups))
-    assert len(groups[0, ..., 0].unique()) == 6
-    assert len(noisy[:24].flatten(1).unique(dim=0)) == 24
-
-
-def test_a_multi_view_prior_sees_one_object_from_all_around(miniature_folders, tiny_config, monkeypatch):
-    """In a step of eight views: two objects' worth of four cameras, a quarter turn apart."""
-    config = replace(config_for(tiny_config, miniature_folders[MULTI_VIEW], MULTI_VIEW), views=8)
-    prior, prompts = generate.open_parts(config, torch.device("cpu"))
-    given, ask = [], PromptTable.__call__
-
-    def note(table, *seen):
-        given.append(seen)
-        return ask(table, *seen)
-
-    monkeypatch.setattr(PromptTable, "__call__", note)
-    advance(start(config, torch.device("cpu")), prior, prompts)
-    cameras, light, background = given[0]
-    assert cameras.views_per_object == 4
-    turn = (cameras.azimuth.view(2, 4) - cameras.azimuth[::4, None]).rad2deg().remainder(360)
-    torch.testing.assert_close(turn, torch.tensor([0.0, 90, 180, 270]).expand(2, 4), atol=1e-3, rtol=0)
-    assert torch.equal(background[::4].repeat_interleave(4, 0), background)
-    assert not torch.equal(background[0], background[4])
-    assert torch.equal(light.textureless[::4].repeat_interleave(4), light.textureless)
-
-
-@pytest.mark.parametrize("wrong", [{"views": 6}, {"conditions": "no-camera"}])
-def test_a_multi_view_prior_wants_groups_and_cameras(miniature_folders, tiny_config, tmp_path, wrong):
-    config = replace(config_for(tiny_config, miniature_folders[MULTI_VIEW], MULTI_VIEW), **wrong)
-    with pytest.raises(UserError, match=r"4 views of one object.*--views 4.*--preset mvdream"):
-        generate.create_run(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("kind", [SD, "FluxPipeline", MULTI_VIEW])
+@pytest.mark.parametrize("kind", [SD, "FluxPipeline"])
 def test_a_prior_can_be_seen_drawing(miniature_folders, tmp_path, kind, monkeypatch):
     """`prior sample` decodes latents; a flow is followed from its noisy end, where no picture is left."""
     if kind == "FluxPipeline":  # its kind has no size of its own, and 1024 pixels take long even in miniature
@@ -396,8 +341,8 @@ def test_doctor_tells_the_memory_of_a_prior(miniature_folders, tmp_path, capsys)
     assert "vsd" in estimated(
         replace(preset("sd"), prior=str(miniature_folders[SD]), distill=DistillConfig(VsdLaw())), torch.device("cpu")
     )
-    call("--prior", str(miniature_folders[MULTI_VIEW]))
-    assert "with preset mvdream" in capsys.readouterr().out
+    call("--prior", str(miniature_folders["PixArtSigmaPipeline"]))
+    assert "with preset sdxl" in capsys.readouterr().out
     assert call("--prior", str(miniature_folders[SD]), "--preset", "slow") == 2
     assert "use fast or paper" in capsys.readouterr().err
     assert call("--prior", str(tmp_path)) == 1
@@ -449,10 +394,9 @@ def test_encoding_in_parts_saves_memory_on_the_way_back_too(miniature_folders, o
     assert 0.6 * saving < needs.encode < 1.2 * saving
 
 
-@pytest.mark.parametrize("kind", ["FluxPipeline", MULTI_VIEW])
-def test_what_cannot_be_sliced_says_so(miniature_folders, kind):
+def test_what_cannot_be_sliced_says_so(miniature_folders):
     with pytest.raises(UserError, match="attention slicing is for plain U-Nets"):
-        open_prior(str(miniature_folders[kind]), PriorOptions(size=SIZE, attention_slicing=True))
+        open_prior(str(miniature_folders["FluxPipeline"]), PriorOptions(size=SIZE, attention_slicing=True))
 
 
 def test_sizes_that_do_not_fit_are_refused(miniature_folders):
@@ -565,4 +509,3 @@ def test_the_memory_on_the_page_is_the_plans(priors_table):
 def test_every_kind_has_a_preset_and_a_miniature():
     assert {kind.preset for kind in KINDS.values()} <= set(PRESETS)
     assert set(miniatures.BUILDERS) == set(KINDS)
-    assert preset("mvdream").views % KINDS[MULTI_VIEW].views_per_object == 0

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from dreamfusion import generate
-from dreamfusion.config import MemoryConfig
 from dreamfusion.config.distill import DistillConfig, VsdLaw
 from dreamfusion.diffusion.priors import ViewCondition
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, ShardedPrior, init_process_group
@@ -88,15 +87,6 @@ def test_a_law_that_learns_is_refused_in_several_processes_also_when_resumed(lea
         with pytest.raises(UserError, match="vsd learns from all views at once"):
             door()
     assert not (tmp_path / "other").exists()
-
-
-def test_views_of_one_object_stay_in_one_process(miniature_folders, tiny_config):
-    folder = miniature_folders["MultiViewDiffusionPipeline"]
-    config = replace(tiny_config, prompt="a red ball", prior=str(folder), views=4, memory=MemoryConfig(size=16))
-    generate.open_parts(config, torch.device("cpu"))
-    with pytest.raises(UserError, match="with 2 processes use --views 8"):
-        generate.open_parts(config, torch.device("cpu"), ProcessGroup(0, 2))
-    generate.open_parts(replace(config, views=8), torch.device("cpu"), ProcessGroup(0, 2))
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion.errors import UserError
-from dreamfusion.geometry import all_round, angles_of, look_at, spherical
+from dreamfusion.geometry import angles_of, look_at, spherical
+from dreamfusion.records import mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +22,13 @@ class Cameras:
     """full vertical field of view, between 0 and pi"""
     height: int
     width: int
-    views_per_object: int = 1
-    """views in a row that show one object from all around, for priors that look at several views at once"""
 
     def __len__(self) -> int:
         return len(self.pose)
 
     def __getitem__(self, views: slice) -> "Cameras":
         """A sub-range of the views."""
-        return replace(self, pose=self.pose[views], fov_y=self.fov_y[views])
+        return mapped(self, lambda tensor: tensor[views])
 
     @property
     def position(self) -> Float[Tensor, "b 3"]:
@@ -46,13 +45,7 @@ class Cameras:
         return angles_of(self.position)[1]
 
     def to(self, device: torch.device | str) -> "Cameras":
-        return replace(self, pose=self.pose.to(device), fov_y=self.fov_y.to(device))
-
-    def around(self, views: int) -> "Cameras":
-        """Each view, and after it the same one from `views` - 1 more sides, at equal turns about the y axis."""
-        pose = self.pose.repeat_interleave(views, 0)
-        turned = torch.cat([all_round(len(self), views).to(pose) @ pose[:, :3], pose[:, 3:]], dim=1)
-        return replace(self, pose=turned, fov_y=self.fov_y.repeat_interleave(views), views_per_object=views)
+        return mapped(self, lambda tensor: tensor.to(device))
 
     def resized(self, size: int) -> "Cameras":
         """The same views in pictures of height `size`; the width keeps its ratio to the height."""

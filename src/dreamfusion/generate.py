@@ -60,7 +60,7 @@ def create_run(config: Config, path: Path, group: ProcessGroup = SINGLE_PROCESS)
         memory = replace(config.memory, embeddings=os.path.abspath(os.path.expanduser(config.memory.embeddings)))
         config = replace(config, memory=memory)
     device = device_of(config.device)
-    prior, prompts = open_parts(config, device, group)
+    prior, prompts = open_parts(config, device)
     config = provenance.with_provenance(config)
     run = start(config, device, group)
     folder = RunFolder.create(path, to_json(config))
@@ -89,7 +89,7 @@ def resume_run(
         raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
     if prior_now is not None:
         run.config = provenance.moved(run.config, prior_now)
-    prior, prompts = open_parts(run.config, run.device, group)
+    prior, prompts = open_parts(run.config, run.device)
     folder.rewind_metrics(run.step)
     if steps is not None or prior_now is not None:
         checkpoint.save(run, folder.checkpoint)  # before the config, which counts for both: this may not fit on a disk
@@ -100,7 +100,7 @@ def resume_run(
 def run_worker(run: Run) -> None:
     """Do all steps of a run whose files another process writes. Raises UserError and Diverged, like that one."""
     require_divisible(run.config, run.group)
-    for _ in optimise(run, *open_parts(run.config, run.device, run.group), run.config.steps):
+    for _ in optimise(run, *open_parts(run.config, run.device), run.config.steps):
         pass
 
 
@@ -239,7 +239,7 @@ def export_mesh(
     ], report
 
 
-def open_parts(config: Config, device: torch.device, group: ProcessGroup = SINGLE_PROCESS) -> tuple[Prior, PromptTable]:
+def open_parts(config: Config, device: torch.device) -> tuple[Prior, PromptTable]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
     Raises UserError, also for a prior that does not go with the rest of the configuration.
@@ -247,8 +247,6 @@ def open_parts(config: Config, device: torch.device, group: ProcessGroup = SINGL
     options, saved = build.prior_options(config, device), config.memory.embeddings
     prompts = prompt_table(config, open_prompt_encoder(config.prior, options, Path(saved) if saved else None))
     prior = open_prior(config.prior, options)
-    if prior.views_per_object > 1:
-        _require_groups(config, prior.views_per_object, group)
     provenance.require_prior(config)
     return prior, prompts
 
@@ -258,16 +256,3 @@ def save_embeddings(config: Config, prompts: PromptTable, path: Path) -> None:
     folder = locate(config.prior, texts=not config.memory.embeddings, half=config.half)
     with replacing(path) as part:
         embeddings.save(prompts.captions, prompts.embeddings, folder, part)
-
-
-def _require_groups(config: Config, together: int, group: ProcessGroup) -> None:
-    if config.views % together or config.conditions != "all":
-        raise UserError(
-            f"{config.prior} draws {together} views of one object at once and is told their cameras: use --views"
-            f" {together} (or a multiple of it) and --conditions all, as --preset mvdream does"
-        )
-    if config.views % (together * group.size):
-        raise UserError(
-            f"{config.prior} draws {together} views of one object at once, which one process must do: with {group.size}"
-            f" processes use --views {together * group.size} (or a multiple of it)"
-        )

@@ -40,17 +40,6 @@ def angles_of(position: Float[Tensor, "b 3"]) -> tuple[Float[Tensor, " b"], Floa
     return azimuth, torch.atan2(y, torch.hypot(x, z))
 
 
-def all_round(count: int, views: int) -> Float[Tensor, "n 3 3"]:
-    """For each of `count` things in a row, `views` rotations about +y at equal steps, the first one none.
-
-    They turn +z towards +x, so azimuths grow.
-    """
-    angle = (torch.arange(views) * (2 * math.pi / views)).repeat(count)
-    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    rows = [(cos, zero, sin), (zero, one, zero), (-sin, zero, cos)]
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-
-
 def look_at(
     eye: Float[Tensor, "b 3"], target: Float[Tensor, "b 3"], up: Float[Tensor, "b 3"]
 ) -> Float[Tensor, "b 4 4"]:

@@ -5,7 +5,7 @@ A surface with albedo a, normal n and direction l to the light shows `a * (ambie
 `Light`, not modes of the renderer (paper, section 3.1).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
 from dreamfusion.errors import UserError
-from dreamfusion.geometry import all_round, normalise
+from dreamfusion.geometry import normalise
+from dreamfusion.records import mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,33 +35,10 @@ class Light:
 
     def __getitem__(self, views: slice) -> "Light":
         """A sub-range of the views."""
-        return replace(
-            self,
-            position=self.position[views],
-            ambient=self.ambient[views],
-            diffuse=self.diffuse[views],
-            textureless=self.textureless[views],
-        )
-
-    def around(self, views: int) -> "Light":
-        """For `Cameras.around`: each light, and after it the same one turned along with the camera."""
-        position = self.position.repeat_interleave(views, 0)[..., None]
-        return replace(
-            self,
-            position=(all_round(len(self), views).to(position) @ position)[..., 0],
-            ambient=self.ambient.repeat_interleave(views),
-            diffuse=self.diffuse.repeat_interleave(views),
-            textureless=self.textureless.repeat_interleave(views),
-        )
+        return mapped(self, lambda tensor: tensor[views])
 
     def to(self, device: torch.device | str) -> "Light":
-        return replace(
-            self,
-            position=self.position.to(device),
-            ambient=self.ambient.to(device),
-            diffuse=self.diffuse.to(device),
-            textureless=self.textureless.to(device),
-        )
+        return mapped(self, lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config.check import validate
 from dreamfusion.diffusion.distill import Distillation, Vsd, surrogate
-from dreamfusion.diffusion.priors import LinearEncodingPrior, MultiViewPrior, Prior, PromptEncoder, require_known
+from dreamfusion.diffusion.priors import LinearEncodingPrior, Prior, PromptEncoder, require_known
 from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import UserError
@@ -122,7 +122,7 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     if isinstance(run.distillation.law, Vsd) and run.distillation.law.attach(prior, generator):
         build.learn(run.optimiser, run.distillation.law)
 
-    cameras, light, background = _views(run, prior.views_per_object if isinstance(prior, MultiViewPrior) else 1)
+    cameras, light, background = _views(run)
     picture = render(scene, cameras, light, replace(recipe.train_render, views=own), generator, background)
     watch.lap("render")
 
@@ -161,19 +161,12 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds)
 
 
-def _views(run: Run, together: int) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
-    """Where a step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own).
-
-    `together` views in a row are one view from all around, under one light and before one colour.
-    """
-    recipe, generator, count = run.recipe, run.generator, run.config.views // together
+def _views(run: Run) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
+    """Where a step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own)."""
+    recipe, generator, count = run.recipe, run.generator, run.config.views
     cameras = recipe.cameras(count, run.config.size, generator).to(run.device)
     light = recipe.lights(cameras, run.progress, generator)
-    background = run.scene.background.draw(count, generator)
-    if together == 1:
-        return cameras, light, background
-    behind = None if background is None else background.repeat_interleave(together, 0)
-    return cameras.around(together), light.around(together), behind
+    return cameras, light, run.scene.background.draw(count, generator)
 
 
 def _encoded(prior: Prior, image: Float[Tensor, "b h w 3"], rough: bool) -> Float[Tensor, "b c u v"]:

@@ -168,22 +168,7 @@ FLUX = replace(
 )
 """Flow matching models: Flux, Stable Diffusion 3."""
 
-MVDREAM = replace(
-    _OPEN,
-    preset="mvdream",
-    # Four views of one object at once; the model is told the cameras, upright ones that look at the middle.
-    views=4,
-    camera=replace(_OPEN.camera, elevation_deg=(0.0, 30.0), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0),
-    # arXiv 2308.16512: guidance 50, half of the added contrast taken back, noise levels that sink over the run.
-    distill=DistillConfig(
-        guidance_scale=50.0, t_min=Ramp(0.98, 0.02, 0.0, 0.8), t_max=Ramp(0.98, 0.5, 0.0, 0.8), guidance_rescale=0.5
-    ),
-    # Words for the sides would only contradict the cameras.
-    view_words=False,
-)
-"""Multi-view models in MVDream's manner."""
-
-PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX, MVDREAM)}
+PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX)}
 
 
 def preset(name: str) -> Config:

@@ -72,7 +72,6 @@ class PromptTable:
             perp_neg_text=perp_neg,
             perp_neg_weight=weight,
             negative=None if self.negative is None else self.negative.expand_as(text),
-            views_per_object=cameras.views_per_object,
         )
 
     def _by_word(self, cameras: Cameras) -> Float[Tensor, "b w"]:

@@ -5,11 +5,12 @@ itself (normals are slopes).
 """
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from dreamfusion.records import tensors_of, with_tensors
 
 Result = TypeVar("Result")
 
@@ -22,10 +23,10 @@ def checkpointed(compute: Callable[[], Result]) -> Result:
     """
     with torch.no_grad():
         result = compute()
-    tensors = _tensors(result)
+    tensors = tensors_of(result)
     anchor = torch.zeros((), requires_grad=True)
-    attached = _Recomputed.apply(anchor, lambda: _tensors(compute()), *tensors)
-    return _rebuilt(result, iter(attached))
+    attached = _Recomputed.apply(anchor, lambda: tensors_of(compute()), *tensors)
+    return with_tensors(result, attached)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -46,25 +47,3 @@ class _Recomputed(torch.autograd.Function):
         if asked:
             torch.autograd.backward([tensor for tensor, _ in asked], [given for _, given in asked])
         return (None,) * (2 + len(gradients))
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """All tensors in tuples and records, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, tuple):
-        return [tensor for item in value for tensor in _tensors(item)]
-    if is_dataclass(value):
-        return [tensor for field in fields(value) for tensor in _tensors(getattr(value, field.name))]
-    return []
-
-
-def _rebuilt(value: Any, tensors: Any) -> Any:
-    """The same tuples and records with other tensors, in the order of `_tensors`."""
-    if isinstance(value, Tensor):
-        return next(tensors)
-    if isinstance(value, tuple):
-        return tuple(_rebuilt(item, tensors) for item in value)
-    if is_dataclass(value):
-        return type(value)(**{f.name: _rebuilt(getattr(value, f.name), tensors) for f in fields(value)})
-    return value

@@ -5,7 +5,7 @@ in occupied cells; density with gradients to those that can be seen; colour and 
 of their ray.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -20,6 +20,7 @@ from dreamfusion.nerf.sampling import Bins, Samples, prune_empty, resample, spli
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.nerf.shading import lambert
 from dreamfusion.nerf.stepfun import Histogram
+from dreamfusion.records import concatenated
 
 CLEAR = 1e-6
 """Opacity under which a ray is held to show nothing, where something is divided by its opacity."""
@@ -156,31 +157,7 @@ def _per_ray(along: RaySamples, values: Float[Tensor, "m c"]) -> Float[Tensor, "
     return weighted.new_zeros(len(along.t), values.shape[1]).index_add(0, along.row, weighted)
 
 
-def concatenated(parts: list[Sums]) -> Sums:
-    """The sums of all rays, of which each part has some, in order."""
-    normals = [part.normal for part in parts if part.normal is not None]
-    return Sums(
-        colour=torch.cat([part.colour for part in parts]),
-        opacity=torch.cat([part.opacity for part in parts]),
-        depth=torch.cat([part.depth for part in parts]),
-        normal=torch.cat(normals) if normals else None,
-    )
-
-
 def _joined_samples(parts: list[RaySamples]) -> RaySamples:
     """The samples of all rays of the table, of which each part has some, in order."""
-    first = list(accumulate((len(part.t) for part in parts), initial=0))
-    normals = [part.normal for part in parts if part.normal is not None]
-    return RaySamples(
-        rays=parts[0].rays,
-        weights=torch.cat([part.weights for part in parts]),
-        t=torch.cat([part.t for part in parts]),
-        row=torch.cat([part.row + start for part, start in zip(parts, first, strict=False)]),
-        weight=torch.cat([part.weight for part in parts]),
-        direction=torch.cat([part.direction for part in parts]),
-        normal=torch.cat(normals) if normals else None,
-        proposals=tuple(
-            Histogram(torch.cat([each.t for each in rounds]), torch.cat([each.weights for each in rounds]))
-            for rounds in zip(*(part.proposals for part in parts), strict=True)
-        ),
-    )
+    starts = accumulate((len(part.t) for part in parts), initial=0)
+    return concatenated([replace(part, row=part.row + start) for part, start in zip(parts, starts, strict=False)])

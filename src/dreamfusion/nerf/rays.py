@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
 from dreamfusion.geometry import normalise
+from dreamfusion.records import mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Rays:
 
     def __getitem__(self, rows: slice | Int[Tensor, " k"]) -> "Rays":
         """Some of the rays."""
-        return Rays(self.origin[rows], self.direction[rows], self.radius[rows])
+        return mapped(self, lambda tensor: tensor[rows])
 
 
 @dataclass(frozen=True, eq=False)

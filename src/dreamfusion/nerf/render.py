@@ -8,10 +8,11 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
 from dreamfusion.lights import Light
-from dreamfusion.nerf.integrate import RaySamples, RenderOptions, Sums, concatenated, integrate, integrate_checkpointed
+from dreamfusion.nerf.integrate import RaySamples, RenderOptions, Sums, integrate, integrate_checkpointed
 from dreamfusion.nerf.rays import Rays, cast
 from dreamfusion.nerf.sampling import keep_views, sample_rays
 from dreamfusion.nerf.scene import Scene
+from dreamfusion.records import concatenated
 
 
 @dataclass(frozen=True, eq=False)

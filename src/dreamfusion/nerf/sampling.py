@@ -4,7 +4,7 @@ Rays that miss the occupied region are left out. The others are divided into a d
 samples in occupied cells are *packed*: a flat list, each with its place in the table.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ from dreamfusion.nerf.fields.encoding import isotropic
 from dreamfusion.nerf.rays import Rays, means, stratified, variances
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.nerf.stepfun import Histogram
+from dreamfusion.records import mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +32,7 @@ class Bins:
 
     def __getitem__(self, rows: slice | Int[Tensor, " k"]) -> "Bins":
         """Some of the rays."""
-        return Bins(
-            self.number[rows], self.rays[rows], self.t[rows], None if self.offset is None else self.offset[rows]
-        )
+        return mapped(self, lambda tensor: tensor[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ def sample_rays(scene: Scene, rays: Rays, samples: int, generator: Generator | N
     ball = intersect_ball(rays.origin, rays.direction, scene.radius)
     near, far = torch.maximum(box[0], ball[0]), torch.minimum(box[1], ball[1])
     number = (far > near).nonzero()[:, 0]
-    hit = Rays(rays.origin[number], rays.direction[number], rays.radius[number])
+    hit = rays[number]
     own = None if generator is None else _child(generator)
     if scene.proposal is None:
         return Bins(number, hit, stratified(near[number], far[number], samples, own))
@@ -70,8 +69,7 @@ def sample_rays(scene: Scene, rays: Rays, samples: int, generator: Generator | N
 def keep_views(bins: Bins, rays: slice) -> Bins:
     """Those of a range of all rays, numbered within it."""
     own = ((bins.number >= rays.start) & (bins.number < rays.stop)).nonzero()[:, 0]
-    kept = bins[own]
-    return Bins(kept.number - rays.start, kept.rays, kept.t, kept.offset)
+    return replace(bins[own], number=bins.number[own] - rays.start)
 
 
 def resample(scene: Scene, bins: Bins, samples: int) -> tuple[Bins, tuple[Histogram, ...]]:

@@ -65,9 +65,7 @@ class Distillation:
     ) -> NoisedBatch:
         """All pictures with the first noise sample, then all with the second, and so on."""
         copies = x.repeat(self.noise_samples, 1, 1, 1)
-        objects = len(x) // given.views_per_object
-        t = self.timesteps(prior.schedule, (self.noise_samples, objects), progress, generator)
-        t = t.repeat_interleave(given.views_per_object, dim=1).flatten().to(x.device)
+        t = self.timesteps(prior.schedule, (self.noise_samples, len(x)), progress, generator).flatten().to(x.device)
         eps = torch.randn(copies.shape, generator=generator, device=generator.device).to(x)
         return NoisedBatch(copies, t, eps, given.repeated(self.noise_samples), prior, self.guidance)
 

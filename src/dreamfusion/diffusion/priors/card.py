@@ -55,11 +55,11 @@ class Described:
         return self.card.vocabulary
 
 
-def read_card(folder: Path, image_size: int, conditions: frozenset[str]) -> Card:
-    """The folder's card, or a plain one from its name and what its kind says. UserError if it is damaged."""
+def read_card(folder: Path, image_size: int) -> Card:
+    """The folder's card, or a plain one from its name. UserError if it is damaged."""
     path = folder / "card.json"
     if not path.exists():
-        return Card(folder.name, image_size, conditions=conditions)
+        return Card(folder.name, image_size)
     try:
         return _parsed(read_json(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

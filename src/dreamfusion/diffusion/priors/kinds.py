@@ -16,7 +16,6 @@ from dreamfusion.diffusion.priors.denoisers import (
     TextUNet,
 )
 from dreamfusion.diffusion.priors.folder import PipelineFolder
-from dreamfusion.diffusion.priors.multiview import VIEWS, MultiViewUNet
 from dreamfusion.errors import UserError
 
 
@@ -36,8 +35,6 @@ class Kind:
     flow: bool = False
     half: torch.dtype = torch.float16
     """the half precision that suits it"""
-    views_per_object: int = 1
-    """pictures in a row that it takes as views of one object"""
     cells: int | None = None
     """latents per side, where the network's configuration does not say"""
 
@@ -78,9 +75,6 @@ KINDS: dict[str, Kind] = {
         text.pixart_sigma_text,
         lambda net, size, told: PixArtTransformer(net, size, text.PIXART_SIGMA_LENGTH),
         "sdxl",
-    ),
-    "MultiViewDiffusionPipeline": Kind(
-        "unet", 1, text.sd_text, lambda unet, size, told: MultiViewUNet(unet), "mvdream", views_per_object=VIEWS
     ),
 }
 

@@ -62,7 +62,7 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     options = replace(
         options, device=META, dtype=dtype, size=shown_size(folder, kind, options, image_size(folder, kind))
     )
-    network = tuned(empty(folder, kind.network, dtype), folder, kind, options)
+    network = tuned(empty(folder, kind.network, dtype), folder, options)
     vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
     layers = [_bytes(layer, recurse=False) for layer in network.modules()]
     weights = max(layers) if options.offload else _bytes(network)
@@ -184,7 +184,7 @@ def _computed_again(block: nn.Module, *inputs: Any) -> Any:
 @torch.no_grad()
 def _denoising(kind: Kind, network: Any, options: PriorOptions, x: Tensor) -> int:
     time = torch.empty(len(x), device=META, dtype=torch.float32 if kind.flow else torch.int64)
-    known = ViewCondition(pose=torch.empty(len(x), 4, 4, device=META)) if kind.views_per_object > 1 else ViewCondition()
+    known = ViewCondition()
     denoiser = kind.denoiser(network, options.size, frozenset())
     text = torch.empty(len(x), *denoiser.text_shape, device=META, dtype=options.dtype)
     count, _ = live(lambda: denoiser(x.to(options.dtype), time, text, known))

@@ -1,6 +1,5 @@
 """From the name that a user gives to an open prior."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from dreamfusion.diffusion.priors.card import Card, read_card
 from dreamfusion.diffusion.priors.folder import PipelineFolder, class_of, load_component, load_network, weights_of
 from dreamfusion.diffusion.priors.kinds import Kind, kind_of
 from dreamfusion.diffusion.priors.locate import locate
-from dreamfusion.diffusion.priors.multiview import join_views
 from dreamfusion.diffusion.priors.noise_schedule import NoiseSchedule, Prediction
 from dreamfusion.diffusion.priors.options import PriorOptions
 from dreamfusion.diffusion.priors.pipeline import PipelineEncoder, PipelinePrior
@@ -50,7 +48,6 @@ def open_pipeline(name: str, options: PriorOptions) -> PipelinePrior:
         dtype=dtype_of(kind, options),
         prediction=prediction,
         schedule=schedule.to(options.device),
-        views_per_object=kind.views_per_object,
         side=options.side,
     )
 
@@ -91,9 +88,7 @@ def dtype_of(kind: Kind, options: PriorOptions) -> torch.dtype:
 
 def _card(folder: PipelineFolder, kind: Kind) -> Card:
     """The folder's card, or a plain one."""
-    told = frozenset({"pose"}) if kind.views_per_object > 1 else frozenset[str]()
-    card = read_card(folder.path, image_size(folder, kind), told)
-    return replace(card, conditions=card.conditions | told)
+    return read_card(folder.path, image_size(folder, kind))
 
 
 def image_size(folder: PipelineFolder, kind: Kind) -> int:
@@ -126,18 +121,16 @@ def _embed(kind: Kind, card: Card) -> Embed:
 def _network(folder: PipelineFolder, kind: Kind, options: PriorOptions) -> Any:
     """The denoiser, where and as the options want it."""
     there = torch.device("cpu") if options.offload else options.device
-    network = tuned(load_network(folder, kind.network, there, dtype_of(kind, options)), folder, kind, options)
+    network = tuned(load_network(folder, kind.network, there, dtype_of(kind, options)), folder, options)
     if options.offload:
         network.enable_group_offload(onload_device=options.device, offload_type="leaf_level")
     return network
 
 
-def tuned(network: Any, folder: PipelineFolder, kind: Kind, options: PriorOptions) -> Any:
-    """The same network, with attention as its kind and the options want it."""
-    if kind.views_per_object > 1:
-        join_views(network)
+def tuned(network: Any, folder: PipelineFolder, options: PriorOptions) -> Any:
+    """The same network, with attention as the options want it."""
     if options.attention_slicing:
-        if kind.views_per_object > 1 or not hasattr(network, "set_attention_slice"):
+        if not hasattr(network, "set_attention_slice"):
             raise UserError(f"attention slicing is for plain U-Nets, not for a {folder.pipeline}: leave it out")
         network.set_attention_slice("auto")
     return network

@@ -33,7 +33,7 @@ class PipelineEncoder(Described):
 
 @dataclass(frozen=True, eq=False)
 class PipelinePrior(PipelineEncoder):
-    """A `LinearEncodingPrior` and a `MultiViewPrior`."""
+    """A `LinearEncodingPrior`."""
 
     space: PixelSpace | LatentSpace
     denoiser: Denoiser
@@ -41,8 +41,6 @@ class PipelinePrior(PipelineEncoder):
     """of the denoiser"""
     prediction: Prediction
     schedule: NoiseSchedule
-    views_per_object: int
-    """pictures in a row that it takes as views of one object"""
     side: int = 1
     """parts of a batch that are evaluated at the same time"""
 

@@ -1,7 +1,7 @@
 """The interface of a text-to-image diffusion model: the `Prior` protocol and the records that go through it."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,6 +12,7 @@ from dreamfusion.config import ConditionSet
 from dreamfusion.diffusion.priors.noise_schedule import NoiseSchedule
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.lights import Light
+from dreamfusion.records import mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +33,11 @@ class ViewCondition:
 
     def rows(self, own: slice) -> "ViewCondition":
         """Those of some of the pictures."""
-        return ViewCondition(
-            pose=None if self.pose is None else self.pose[own],
-            background=None if self.background is None else self.background[own],
-            light=None if self.light is None else self.light[own],
-            variety=None if self.variety is None else self.variety[own],
-        )
+        return mapped(self, lambda tensor: tensor[own])
 
     def repeated(self, times: int) -> "ViewCondition":
         """The whole batch, `times` times in a row."""
-        return ViewCondition(
-            pose=None if self.pose is None else _tiled(self.pose, times),
-            background=None if self.background is None else _tiled(self.background, times),
-            light=None if self.light is None else _tiled_light(self.light, times),
-            variety=None if self.variety is None else _tiled(self.variety, times),
-        )
+        return mapped(self, lambda tensor: torch.cat([tensor] * times))
 
 
 def allowed_conditions(able: frozenset[str], wanted: ConditionSet) -> frozenset[str]:
@@ -67,22 +58,12 @@ class Conditioning:
     """captions to steer relative to, besides `empty` (Perp-Neg); k = 0 is plain classifier-free guidance"""
     perp_neg_weight: Float[Tensor, "b k"]
     """of each `against`: negative steers away from it, positive towards it"""
-    views_per_object: int = 1
-    """pictures in a row that show one object and must have the same noise level (`Cameras.together`)"""
     negative: Float[Tensor, "b l d"] | None = None
     """a negative prompt, which takes the place of the empty caption in guidance; None: there is none"""
 
     def repeated(self, times: int) -> "Conditioning":
         """The whole batch, `times` times in a row."""
-        return replace(
-            self,
-            text=_tiled(self.text, times),
-            null_text=_tiled(self.null_text, times),
-            known=self.known.repeated(times),
-            perp_neg_text=_tiled(self.perp_neg_text, times),
-            perp_neg_weight=_tiled(self.perp_neg_weight, times),
-            negative=None if self.negative is None else _tiled(self.negative, times),
-        )
+        return mapped(self, lambda tensor: torch.cat([tensor] * times))
 
 
 @runtime_checkable
@@ -143,26 +124,3 @@ class LinearEncodingPrior(Prior, Protocol):
     def encode_linear(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
         """About what `encode` makes of the pictures; differentiable."""
         ...
-
-
-@runtime_checkable
-class MultiViewPrior(Prior, Protocol):
-    """A prior that looks at several views of one object at once, in the order of `Cameras.around`."""
-
-    @property
-    def views_per_object(self) -> int:
-        """How many; 1 is a prior like any other."""
-        ...
-
-
-def _tiled(tensor: Tensor, times: int) -> Tensor:
-    return torch.cat([tensor] * times)
-
-
-def _tiled_light(light: Light, times: int) -> Light:
-    return Light(
-        position=_tiled(light.position, times),
-        ambient=_tiled(light.ambient, times),
-        diffuse=_tiled(light.diffuse, times),
-        textureless=_tiled(light.textureless, times),
-    )
