@@ -85,12 +85,12 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class Threads:
-    """CPU threads of a run."""
+    """How a run's cores are used."""
 
     each: int
-    """threads per operator"""
+    """threads that share an operator"""
     side: int
-    """evaluations of the prior's network at the same time"""
+    """evaluations of the prior's network at the same time, each of them in so many threads"""
 
 
 def threads(config: c.Config, device: torch.device) -> Threads:
@@ -108,7 +108,7 @@ def threads(config: c.Config, device: torch.device) -> Threads:
 
 
 def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
-    """Device, precision and memory options of the prior."""
+    """How the prior is put into memory."""
     memory = config.memory
     return PriorOptions(
         device=device,
@@ -124,7 +124,7 @@ def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
 
 
 def learn(optimiser: torch.optim.Optimizer, law: distill.Vsd) -> None:
-    """Add the parameters of a law that learns to the optimiser."""
+    """Let the optimiser move the parameters of a law that learns."""
     optimiser.add_param_group({"params": list(law.parameters()), "lr": law.rate, "base": law.rate})
 
 

@@ -32,7 +32,7 @@ class Diverged(UserError):
 
 @dataclass
 class Run:
-    """State and configuration of a run. The only mutable record; a checkpoint holds all of it."""
+    """Everything of a run that changes, and what it was told. The only mutable record; a checkpoint holds all of it."""
 
     config: Config
     recipe: build.Recipe
@@ -68,7 +68,7 @@ class Metrics:
     opacity: float
     """mean over the pixels, in [0, 1]"""
     occupied: float
-    """fraction of the occupancy grid's cells that count as occupied, 0..1"""
+    """share of the cells that were searched for matter"""
     gradient_norm: float
     """over all parameters of the scene"""
     seconds: dict[str, float]
@@ -193,7 +193,7 @@ def _penalties(run: Run, picture: Render, progress: float) -> dict[str, Float[Te
 
 
 def _update(run: Run, progress: float) -> None:
-    """Update the parameters, then the occupancy grid."""
+    """Move the parameters, then look again where matter is."""
     rate, occupancy = run.config.optimise.lr_schedule(progress), run.config.scene.occupancy
     for group in run.optimiser.param_groups:
         group["lr"] = group["base"] * rate

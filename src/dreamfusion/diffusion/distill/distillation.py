@@ -1,4 +1,4 @@
-"""What all laws of distillation share: timesteps, noise, guidance, w(t), and the mean over noise samples."""
+"""What all laws of distillation share: noise levels, random noise, guidance, weights, and the mean over the draws."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from dreamfusion.diffusion.priors import Conditioning, Prior
 from dreamfusion.errors import UserError
 
 Law = Sds | Csd | Nfsd | Ism | Vsd
-"""A difference of two noise estimates per noisy picture; the guided one comes first"""
+"""A difference of two noise estimates for each picture of a draw; the guided one comes first"""
 
 SDS, GUIDANCE, LEVELS, WEIGHTING = Sds(), Guidance(), UniformTimesteps(), SigmaSquared()
 
@@ -33,7 +33,7 @@ class Distillation:
     noise_samples: int = 1
     """noisy copies per picture, averaged"""
     grad_clip: float | None = None
-    """largest Euclidean norm of the gradient per picture; larger ones are scaled down. None: no limit"""
+    """longest gradient per picture (Euclidean norm); longer ones are shortened. None: no limit"""
 
     def __post_init__(self) -> None:
         if self.noise_samples < 1:
@@ -54,7 +54,7 @@ class Distillation:
     def auxiliary_losses(
         self, x: Float[Tensor, "b c u v"], given: Conditioning, prior: Prior, progress: float, generator: Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """Losses of the law's own parameters on pictures x, at the noise levels of the distillation."""
+        """Losses of what the law itself learns from pictures x, at the noise levels at which it will be asked."""
         if not isinstance(self.law, Vsd):
             return {}
         at = self._noised(x.detach(), given, prior, progress, generator)
@@ -63,7 +63,7 @@ class Distillation:
     def _noised(
         self, x: Float[Tensor, "b c u v"], given: Conditioning, prior: Prior, progress: float, generator: Generator
     ) -> NoisedBatch:
-        """All pictures with the first noise sample, then all with the second, and so on."""
+        """All pictures for the first draw, then all of them for the second, and so on."""
         copies = x.repeat(self.noise_samples, 1, 1, 1)
         t = self.timesteps(prior.schedule, (self.noise_samples, len(x)), progress, generator).flatten().to(x.device)
         eps = torch.randn(copies.shape, generator=generator, device=generator.device).to(x)
@@ -71,7 +71,7 @@ class Distillation:
 
 
 def clip_per_image_norm(gradient: Float[Tensor, "b c u v"], max_norm: float) -> Float[Tensor, "b c u v"]:
-    """Each picture's gradient, scaled down to the norm `max_norm` if it is larger."""
+    """Each picture's gradient, scaled down to the norm `grad_clip` if it is longer."""
     norm = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
     return gradient * (max_norm / norm).clamp(max=1)[:, None, None, None]
 
