@@ -47,7 +47,7 @@ def sides(
 def samples(
     prior: PipelinePrior, given: Conditioning, *, steps: int, guidance_scale: float, seed: int
 ) -> Float[Tensor, "c v h w 3"]:
-    """Pictures in [0, 1] of what `sides` says."""
+    """Pictures in [0, 1] for the conditioning of `sides`."""
     x = ddim(prior, given, steps, guidance_scale, Generator().manual_seed(seed), prior.space.limit)
     return prior.decode(x).unflatten(0, (-1, len(AZIMUTHS_DEG)))
 

@@ -1,4 +1,4 @@
-"""The embedded prior's denoiser: a small convolutional U-Net that is told everything that is known of the picture.
+"""The embedded prior's denoiser: a small U-Net conditioned on caption, camera, background, light and variety.
 
 What the words, the camera and the light say is used twice. A multi-layer perceptron draws a *sketch* from it, the
 picture to expect before anything is seen of it (`sketch.py`): parameters used once per picture, not once per pixel, so

@@ -1,4 +1,4 @@
-"""Judging the prior's own pictures, without any 3D: does it draw what the caption says, seen from where it says?"""
+"""Evaluation of the prior's own pictures, without 3D: noun, side and colour of the caption."""
 
 import math
 from collections.abc import Sequence

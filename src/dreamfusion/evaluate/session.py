@@ -1,4 +1,4 @@
-"""Evaluations from beginning to end: make the runs that are missing, look at them, report."""
+"""Evaluations from beginning to end: make the runs that are missing, measure them, report."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

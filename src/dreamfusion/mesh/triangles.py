@@ -30,7 +30,7 @@ class Mesh:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The vertices as files know them: one for each pair of a vertex and its place in the texture."""
+    """The vertices as in files: one for each pair of a vertex and its texture coordinate."""
 
     vertex: Int[np.ndarray, " n"]
     """number in the mesh"""

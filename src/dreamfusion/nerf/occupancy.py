@@ -17,7 +17,7 @@ class OccupancyOptions:
     cells: int = 64
     """per side of the cube"""
     threshold: float = 0.05
-    """density, per unit length, above which a cell is occupied; this thin, the whole ball would hardly be seen"""
+    """density per world unit above which a cell is occupied"""
     decay: float = 0.8
     """decay per update: new value = max(decay * old, density)"""
     margin: int = 1

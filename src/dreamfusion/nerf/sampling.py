@@ -73,7 +73,7 @@ def keep_views(bins: Bins, rays: slice) -> Bins:
 
 
 def resample(scene: Scene, bins: Bins, samples: int) -> tuple[Bins, tuple[Histogram, ...]]:
-    """The same rays, cut for the field, and what was seen on them in each round of proposals (if there are any)."""
+    """The same rays with the field's intervals, and the weights of each proposal round (if there are any)."""
     if scene.proposal is None or bins.offset is None:
         return bins, ()
     t, seen = scene.proposal.edges(bins.rays, bins.t, samples, bins.offset)

@@ -83,7 +83,7 @@ class PromptEncoder(Protocol):
 
     @property
     def vocabulary(self) -> frozenset[str] | None:
-        """All words it knows, lower case; None if it takes any text."""
+        """Vocabulary, lower case; None if it takes any text."""
         ...
 
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:

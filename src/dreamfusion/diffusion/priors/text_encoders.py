@@ -27,7 +27,7 @@ CLIP_LENGTH = 77
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """What a text encoder says about captions."""
+    """Output of a text encoder for captions."""
 
     last: Float[Tensor, "p l d"]
     penultimate: Float[Tensor, "p l d"]
