@@ -25,17 +25,17 @@ class ShampooOptions:
     """The paper's settings (DreamFusion, appendix A.2), and what it leaves to the original implementation."""
 
     betas: tuple[float, float] = (0.9, 0.9)
-    """decay rates of the momentum and of the statistics"""
+    """memory of the momentum and of the statistics"""
     epsilon: float = 1e-6
     """added to the eigenvalues of the statistics, relative to the greatest"""
     exponent: float = 2.0
     """p: each side is multiplied by the p-th inverse root of its statistics"""
     block: int = 128
-    """largest side of a block, numbers"""
+    """greatest side of a block"""
     averaged: bool = False
     """whether the momentum is a mean of updates, and not their sum"""
     nesterov: bool = True
-    """Nesterov momentum"""
+    """whether the momentum looks one update ahead"""
     every: int = 1
     """steps between new inverse roots"""
 

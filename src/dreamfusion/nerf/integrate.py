@@ -28,30 +28,30 @@ CLEAR = 1e-6
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """Settings of the renderer."""
+    """How finely to look."""
 
     samples: int = 64
-    """samples per ray, between entering and leaving the bounding box of the occupied cells"""
+    """bins per ray, between where it enters and leaves the box of occupied cells"""
     chunk: int = 16384
     """rays that `render_views` takes at a time; bounds its memory, changes nothing in the picture"""
     weight_threshold: float = 1e-3
     """Samples whose weight is not above this get no gradient. They still hide what lies behind them, and count in
-    opacity and depth. 0 evaluates the field, with gradients, at every sample in an occupied cell."""
+    opacity and depth. 0 asks the field, with gradients, at every sample in an occupied cell."""
     colour_threshold: float = 1e-3
-    """Samples whose weight is not above this, and not the largest of their ray, get no query of colour and normal:
-    they take the mean colour of the samples of their ray that do. Their densities still get gradients."""
+    """Samples whose weight is not above this, and not the greatest of their ray, are not asked for colour and normal:
+    they take the mean colour of the samples of their ray that are. Their densities learn all the same."""
     normals: bool = False
-    """compute normals also for unlit views"""
+    """compose normals even if no light asks for them"""
     views: slice | None = None
     """`render` pictures only this range of the views, each just as it is among all, its random samples included"""
     checkpoint_rays: int = 0
-    """Gradient checkpointing: rays at a time that are rendered again in the backward pass. Bounds the memory of
-    `render`, changes nothing in its results. 0: off."""
+    """Rays at a time that are rendered again in the backward pass, in place of remembering what their gradients need:
+    bounds the memory of `render`, changes nothing in its results. 0 remembers everything."""
 
 
 @dataclass(frozen=True, eq=False)
 class RaySamples:
-    """Samples along the rays: a dense table of the r rays that may hit occupied space, and its coloured samples."""
+    """What happened along the rays: the dense table of the r rays that may hit matter, and its coloured samples."""
 
     rays: int
     """number of all rays, also those that pass by"""

@@ -1,4 +1,4 @@
-"""EMA occupancy grid used to skip empty space."""
+"""A coarse memory of where matter is, so that empty space costs nothing."""
 
 from dataclasses import dataclass
 
@@ -12,22 +12,22 @@ from dreamfusion.nerf.fields import Field, Gaussians
 
 @dataclass(frozen=True)
 class OccupancyOptions:
-    """Settings of the occupancy grid."""
+    """What counts as occupied."""
 
     cells: int = 64
     """per side of the cube"""
     threshold: float = 0.05
-    """density per world unit above which a cell is occupied"""
+    """density, per unit length, above which a cell is occupied; this thin, the whole ball would hardly be seen"""
     decay: float = 0.8
-    """decay per update: new value = max(decay * old, density)"""
+    """what a refresh leaves of the remembered density: max(decay * old, new) learns at once and forgets slowly"""
     margin: int = 1
-    """cells by which the occupied region is dilated, so that objects can grow"""
+    """occupied cells reach this many cells further, so that matter can grow across their faces"""
 
 
 class Occupancy(nn.Module):
-    """Decayed maximum of the density on a grid over the cube [-radius, radius]^3.
+    """Density remembered on a grid over the cube [-radius, radius]^3.
 
-    All state is in buffers and so in checkpoints. Cells count as occupied until their first update.
+    All state is in buffers and so in checkpoints. Until a cell was refreshed for the first time it counts as occupied.
     """
 
     density: Tensor  # "cells^3", axes in the order z, y, x
@@ -46,7 +46,7 @@ class Occupancy(nn.Module):
 
     @torch.no_grad()
     def update(self, field: Field, generator: Generator, parts: int = 1) -> None:
-        """Evaluate the field at one random point of every `parts`-th cell; `parts` calls in a row reach all cells."""
+        """Ask the field at one random point of every `parts`-th cell; `parts` calls in a row reach all cells."""
         every = torch.arange(0, self.options.cells**3, parts, device=self.phase.device)
         cell = (every + self.phase % parts) % self.options.cells**3
         place = self._point_in(cell, generator)
@@ -58,14 +58,14 @@ class Occupancy(nn.Module):
         self.bounds.copy_(self._box())
 
     def mask(self, points: Float[Tensor, "*m 3"]) -> Bool[Tensor, "*m"]:
-        """Whether the points lie in occupied cells; points outside the cube take its border's cells."""
+        """Whether there may be matter at the points; outside the cube, what its border says."""
         cells = self.options.cells
         scaled = points * (0.5 * cells / self.radius) + 0.5 * cells
         x, y, z = scaled.clamp_(0, cells - 1).int().unbind(-1)  # `int` rounds towards zero: the cell's number
         return self.occupied[(z * cells + y) * cells + x]
 
     def occupied_fraction(self) -> Float[Tensor, ""]:
-        """Fraction of the cells that are occupied, in [0, 1]."""
+        """The occupied share of the cube, in [0, 1]."""
         return self.occupied.float().mean()
 
     def _box(self) -> Float[Tensor, "2 3"]:

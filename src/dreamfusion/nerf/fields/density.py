@@ -1,4 +1,4 @@
-"""From a network's output to density: activations, and the initial blob of density."""
+"""From a network's output to density: activations, and the blob of matter that a run begins with."""
 
 import math
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Exp:
 
 @dataclass(frozen=True)
 class Softplus:
-    """density = scale * log(1 + exp(logit + bias)): linear for large logits, never overflows."""
+    """density = scale * log(1 + exp(logit + shift)): grows linearly where matter is, never overflows."""
 
     bias: float = 0.0
     scale: float = 1.0
@@ -43,7 +43,7 @@ Activation = Exp | Softplus
 
 @dataclass(frozen=True)
 class GaussianBlob:
-    """height * exp(-|x|^2 / (2 width^2)), at the centre; the paper gives height 5 and width 0.2."""
+    """height * exp(-|x|^2 / (2 width^2)): matter in the middle; the paper gives height 5 and width 0.2."""
 
     height: float = 5.0
     width: float = 0.2

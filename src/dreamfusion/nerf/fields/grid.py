@@ -1,4 +1,4 @@
-"""Grid field: nested dense grids.
+"""The fast field: nested dense grids.
 
 The density logit is a sum of trilinear grids of one channel. Each grid's vertices lie among those of the next finer
 one, so the sum of all levels *is* one trilinear grid at the finest resolution: the levels are merged once per picture
@@ -32,7 +32,7 @@ FEATURE_SPREAD = 0.05  # standard deviation of the first colour features: grey, 
 
 @dataclass(frozen=True)
 class GridFieldOptions:
-    """Sizes of the grid field, and its initial density."""
+    """Sizes of the fast field, and the soft ball in empty space that it starts as."""
 
     radius: float = 1.0
     """the grids span the cube [-radius, radius]^3"""
