@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from dreamfusion.optimise import Run, optimise, prompt_table, start
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,7 +40,6 @@ from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.evaluate.suites import suite
 from dreamfusion.lights import albedo_only
 from dreamfusion.mesh import MeshOptions, TextureOptions, make_mesh
-from dreamfusion.optimise import Run, optimise, prompt_table, start
 from dreamfusion.runtime import configure_torch
 from dreamfusion.video import to_bytes, write_png
 from fidelity import compared, maps_of, thing_of

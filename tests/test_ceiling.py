@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from dreamfusion.optimise import optimise, prompt_table, start
 
 from dreamfusion.config import LearnedBackground
 from dreamfusion.config.presets import FAST, PAPER
@@ -18,7 +19,6 @@ from dreamfusion.lights import Light
 from dreamfusion.mesh import Mesh
 from dreamfusion.nerf.rays import cast
 from dreamfusion.nerf.render import RenderOptions
-from dreamfusion.optimise import optimise, prompt_table, start
 from fidelity import compared, fidelity, maps_of, thing_of
 from mesh_scenes import scene_of
 from oracle import Maps, Thing, meant_row, oracle, understood
