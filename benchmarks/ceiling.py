@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from dreamfusion.optimise import Run, optimise, prompt_table, start
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,6 +38,7 @@ from dreamfusion.errors import NoSurface
 from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.evaluate.suites import suite
 from dreamfusion.lights import albedo_only
+from dreamfusion.loop import Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, TextureOptions, make_mesh
 from dreamfusion.runtime import configure_torch
 from dreamfusion.video import to_bytes, write_png

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from dreamfusion.optimise import optimise, prompt_table, start
 
 from dreamfusion.config import LearnedBackground
 from dreamfusion.config.presets import FAST, PAPER
@@ -16,6 +15,7 @@ from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.lights import Light
+from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.mesh import Mesh
 from dreamfusion.nerf.rays import cast
 from dreamfusion.nerf.render import RenderOptions
