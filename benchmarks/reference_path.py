@@ -37,12 +37,12 @@ from dreamfusion.diffusion.distill import surrogate
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.geometry import intersect_ball
 from dreamfusion.lights import Light
+from dreamfusion.loop import prompt_table
 from dreamfusion.nerf.fields import Field, Gaussians
 from dreamfusion.nerf.fields.density import DensityActivation
 from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
 from dreamfusion.nerf.fields.mip_mlp import MipMlp, MipMlpOptions
 from dreamfusion.nerf.rays import Rays, cast, stratified
-from dreamfusion.optimise import prompt_table
 from dreamfusion.runtime import configure_torch
 from hash_field import ACTIVATION, BLOB, Encoded, hash_field
 from machine import as_json, machine, now, peak_memory

@@ -405,7 +405,7 @@ def test_an_interruption_while_files_are_made_stops_after_the_current_one(tiny_s
     def no_step(*given):
         raise AssertionError("all steps are done")
 
-    monkeypatch.setattr("dreamfusion.optimise.advance", no_step)
+    monkeypatch.setattr("dreamfusion.loop.advance", no_step)
     assert call("resume", str(out)) == 0
     assert files(out) == files(whole)
 
