@@ -38,8 +38,8 @@ from dreamfusion.errors import NoSurface
 from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.evaluate.suites import suite
 from dreamfusion.lights import albedo_only
+from dreamfusion.loop import Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, TextureOptions, make_mesh
-from dreamfusion.optimise import Run, optimise, prompt_table, start
 from dreamfusion.runtime import configure_torch
 from dreamfusion.video import to_bytes, write_png
 from fidelity import compared, maps_of, thing_of

@@ -15,10 +15,10 @@ from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.lights import Light
+from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.mesh import Mesh
 from dreamfusion.nerf.rays import cast
 from dreamfusion.nerf.render import RenderOptions
-from dreamfusion.optimise import optimise, prompt_table, start
 from fidelity import compared, fidelity, maps_of, thing_of
 from mesh_scenes import scene_of
 from oracle import Maps, Thing, meant_row, oracle, understood
