@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from dreamfusion.optimise import Run, optimise, prompt_table, start
 from jaxtyping import Float
 from torch import Tensor
 
