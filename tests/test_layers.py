@@ -11,17 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dreamfusion"
 # From the bottom to the top. What stands on one floor may import each other, but for the two halves.
 FLOORS = (
     {
-        "errors",
-        "version",
-        "files",
-        "json_text",
-        "progress",
-        "records",
-        "runtime",
-        "geometry",
-        "schedules",
-        "cameras",
-        "lights",
+        *("errors", "version", "files", "json_text", "progress", "records", "runtime"),
+        *("geometry", "schedules", "cameras", "lights"),
     },
     {"config"},
     {"nerf", "diffusion"},
