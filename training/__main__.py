@@ -12,7 +12,8 @@ from dreamfusion import runtime
 from dreamfusion.claims import owned
 from dreamfusion.cli.interrupt import INTERRUPTED, Ended, ending, interruptible
 from dreamfusion.cli.streams import patient
-from dreamfusion.config.check import require
+from dreamfusion.config.bounds import Amount, Count, Seed, Threads
+from dreamfusion.config.check import require_bounds
 from dreamfusion.errors import UserError
 from training import judge_shipping, judge_train, prior_train
 
@@ -29,11 +30,11 @@ class PriorTraining:
     """folder of the training's state; what is there is continued"""
     out: Path = Path("prior-training/prior")
     """folder of the finished prior"""
-    steps: int | None = None
+    steps: Count | None = None
     """total number of optimisation steps; the default if not given"""
-    batch: int | None = None
+    batch: Count | None = None
     """pictures per step; the default if not given"""
-    threads: int = 0
+    threads: Threads = 0
     """CPU threads; 0: one per core"""
 
 
@@ -49,11 +50,11 @@ class JudgeTraining:
     """folder of the finished judge"""
     start: Path | None = None
     """folder of a judge to start from, in place of random weights"""
-    steps: int | None = None
+    steps: Count | None = None
     """total number of optimisation steps; the default if not given"""
-    learning_rate: float | None = None
+    learning_rate: Amount | None = None
     """peak learning rate, after warm-up and before the decay to zero; the default if not given"""
-    seed: int | None = None
+    seed: Seed | None = None
     """seed of views and pictures; the default if not given"""
 
 
@@ -87,9 +88,6 @@ def run(given: Sequence[str]) -> int:
 
 def _prior(arguments: PriorTraining) -> int:
     asked = {key: value for key in ("steps", "batch") if (value := getattr(arguments, key)) is not None}
-    for option, value in asked.items():
-        require(option, value, 1)
-    require("threads", arguments.threads, 0)
     runtime.configure_torch(arguments.threads or runtime.available_cores(), repeatable=True)
     options = replace(prior_train.TrainOptions(), **asked)
     with owned(arguments.work):
@@ -104,9 +102,6 @@ def _judge(arguments: JudgeTraining) -> int:
     options = replace(
         judge_train.TrainOptions(), **{name: value for name, value in chosen.items() if value is not None}
     )
-    require("steps", options.steps, 1)
-    require("learning-rate", options.learning_rate, 0.0)
-    require("seed", options.seed, 0, 2**63 - 1)
     runtime.configure_torch(1, repeatable=True)  # its lanes are threads of their own
     with owned(arguments.work), interruptible() as stop:
         folders = arguments.assets, arguments.work, arguments.out
@@ -115,7 +110,9 @@ def _judge(arguments: JudgeTraining) -> int:
 
 
 def _read(kind: type[Arguments], name: str, given: Sequence[str]) -> Arguments:
-    return tyro.cli(kind, prog=f"python -m training {name}", args=given)
+    record = tyro.cli(kind, prog=f"python -m training {name}", args=given)
+    require_bounds(record)
+    return record
 
 
 if __name__ == "__main__":
