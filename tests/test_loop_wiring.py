@@ -89,13 +89,6 @@ class RecordedPrior(GaussianPrior):
         return super().predict_noise(noisy, t, text, known)
 
 
-@dataclass(frozen=True, eq=False)
-class PairPrior(RecordedPrior):
-    """Looks at two views of one object at once."""
-
-    views_per_object: int = 2
-
-
 @pytest.fixture
 def prior(disc_prior) -> RecordedPrior:
     return RecordedPrior(disc_prior.means, disc_prior.std, disc_prior.schedule, disc_prior.image_size)
@@ -321,30 +314,6 @@ def test_the_prior_hears_of_the_very_views_that_were_rendered(tiny_config, prior
         assert known.variety.tolist() == [7] * len(known.variety)
         assert torch.allclose(image[:, 0, 0], known.background[:views], atol=1e-5)
         assert not torch.allclose(known.background[0], known.background[1])
-
-
-def test_views_of_one_object_share_their_draws_and_go_around_it(tiny_config, prior):
-    pair = PairPrior(prior.means, prior.std, prior.schedule, prior.image_size)
-    run, cameras, lights = recorded(replace(tiny_config, views=4, camera=STEADY))
-    follow(run, pair, until=2)
-    assert [count for count, *_ in cameras.made] == [2, 2]
-    assert [len(light) for *_, light in lights.made] == [2, 2]
-    half_turn = torch.tensor([-1.0, 1.0, -1.0])
-    for asked, (*_, taken), (_, image) in zip(pair.asked, cameras.made, pair.encoded, strict=True):
-        known = asked["known"]
-        assert torch.equal(known.pose[0:4:2], taken.pose)
-        assert torch.allclose(known.pose[1:4:2, :3, 3], taken.position * half_turn, atol=1e-5)
-        assert torch.allclose(known.light.position[1:4:2], known.light.position[0:4:2] * half_turn, atol=1e-5)
-        assert torch.equal(known.background[1:4:2], known.background[0:4:2])
-        assert torch.equal(asked["t"][1:4:2], asked["t"][0:4:2])
-        assert torch.allclose(image[:, 0, 0], known.background[:4], atol=1e-5)
-
-
-def test_one_view_per_object_is_a_prior_like_any_other(tiny_config, prior):
-    single = PairPrior(prior.means, prior.std, prior.schedule, prior.image_size, views_per_object=1)
-    follow(start(tiny_config, CPU), single, until=2)
-    follow(start(tiny_config, CPU), prior, until=2)
-    assert all(torch.equal(a["noisy"], b["noisy"]) for a, b in zip(single.asked, prior.asked, strict=True))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
