@@ -23,8 +23,8 @@ from dreamfusion.cameras import Cameras
 from dreamfusion.config.presets import preset
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.lights import Light, LightSampler
+from dreamfusion.loop import Run, prompt_table
 from dreamfusion.nerf.render import RenderOptions, render
-from dreamfusion.optimise import Run, prompt_table
 from dreamfusion.runtime import configure_torch
 from machine import as_json, machine
 from measure import middle_of_run

@@ -28,7 +28,7 @@ from dreamfusion import runtime
 from dreamfusion.build import Threads, prior_options, threads
 from dreamfusion.config.presets import preset
 from dreamfusion.diffusion.priors import open_prior
-from dreamfusion.optimise import optimise, prompt_table
+from dreamfusion.loop import optimise, prompt_table
 from machine import as_json, machine
 from measure import middle_of_run
 

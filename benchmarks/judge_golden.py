@@ -16,7 +16,7 @@ from PIL import Image
 
 from dreamfusion.evaluate.evaluation_views import KINDS
 from dreamfusion.video import to_bytes
-from training.judge_real import real_views
+from training.judge.real import real_views
 from training.nouns import nouns
 
 COUNT = 12

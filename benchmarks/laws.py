@@ -26,8 +26,8 @@ from dreamfusion.build import device_of
 from dreamfusion.config import BlobConfig
 from dreamfusion.config.presets import preset
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
+from dreamfusion.loop import Run, prompt_table, start
 from dreamfusion.nerf.fields.density import radius_above
-from dreamfusion.optimise import Run, prompt_table, start
 from dreamfusion.runtime import available_cores, configure_torch
 from laws_plot import draw
 from machine import as_json, machine

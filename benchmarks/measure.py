@@ -17,7 +17,7 @@ from dreamfusion.diffusion.priors import Conditioning, Prior, ViewCondition
 from dreamfusion.diffusion.priors.pipeline import PipelinePrior
 from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.lights import Light, LightSampler
-from dreamfusion.optimise import Run, advance, optimise, prompt_table, start
+from dreamfusion.loop import Run, advance, optimise, prompt_table, start
 from dreamfusion.schedules import Constant
 from machine import now
 

@@ -37,11 +37,11 @@ from dreamfusion.diffusion.distill import surrogate
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.geometry import intersect_ball
 from dreamfusion.lights import Light
+from dreamfusion.loop import prompt_table
 from dreamfusion.nerf.fields import Field, Gaussians
 from dreamfusion.nerf.fields.grid import GridField
 from dreamfusion.nerf.fields.mip_mlp import MipMlp
 from dreamfusion.nerf.rays import Rays, cast, stratified
-from dreamfusion.optimise import prompt_table
 from dreamfusion.runtime import configure_torch
 from hash_field import LAW, Encoded, hash_field
 from machine import as_json, machine, now, peak_memory

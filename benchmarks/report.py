@@ -128,12 +128,31 @@ def laws() -> str:
     return markdown(("law, without the prior", "fit, ms", "largest deviation"), rows)
 
 
+def ceiling() -> str:
+    found = result("ceiling")
+    ends = {name: points[-1] for name, points in found["things"].items()} | {"**mean**": found["mean"]}
+    return markdown(
+        ("thing", "object PSNR", "silhouette IoU", "normals off by", "processor time"),
+        [
+            (
+                name,
+                f"{end['object_psnr_db']:.1f} dB",
+                f"{end['silhouette_iou']:.3f}",
+                f"{end['normal_error_deg']:.1f}°",
+                f"{end['processor_seconds']:.0f} s",
+            )
+            for name, end in ends.items()
+        ],
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "standing": standing,
     "busy": busy,
     "functions": functions,
     "accuracy": accuracy,
     "laws": laws,
+    "ceiling": ceiling,
 }
 
 if __name__ == "__main__":

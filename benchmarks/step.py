@@ -25,7 +25,7 @@ from dreamfusion.config import Config
 from dreamfusion.config.presets import preset
 from dreamfusion.diffusion.priors import Prior, ViewCondition, open_prior
 from dreamfusion.generate import open_run, prepare_process
-from dreamfusion.optimise import Run, advance, prompt_table
+from dreamfusion.loop import Run, advance, prompt_table
 from machine import as_json, machine, peak_memory
 from measure import Step, in_one_thread, middle_of_run, standing, timed_steps, two_evaluations
 from self_times import SelfTimes, operators, timing

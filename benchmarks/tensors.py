@@ -8,7 +8,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from dreamfusion.optimise import Run
+from dreamfusion.loop import Run
 
 Held = dict[int, "Block"]
 """By address, so that views of one tensor count once"""

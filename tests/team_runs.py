@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from conftest import red_disc, small_paper
 from dreamfusion.config import Config
 from dreamfusion.distributed import ProcessGroup, init_process_group
-from dreamfusion.optimise import advance, prompt_table, start
+from dreamfusion.loop import advance, prompt_table, start
 from dreamfusion.schedules import Constant
 
 STEPS = 3
@@ -33,7 +33,8 @@ def by_shampoo(config: Config) -> Config:
 
 def outcome(group: ProcessGroup) -> dict[str, torch.Tensor]:
     """Gradients of a scene at rest, summed over some steps; parameters after as many; the logged numbers."""
-    config, prior = replace(small_paper(), light=replace(small_paper().light, albedo_until=0.1)), red_disc()
+    config = replace(small_paper(), light=replace(small_paper().light, albedo_until=0.1))
+    prior = group.sharded(red_disc())
     found: dict[str, torch.Tensor] = {}
     for name, change in (("rest", steady), ("moved", by_adam), ("preconditioned", by_shampoo)):
         run = start(change(config), torch.device("cpu"), group)

@@ -158,3 +158,17 @@ def test_a_sub_range_keeps_the_views_and_a_resize_keeps_the_shape() -> None:
     assert torch.equal(wide.pose, cameras.pose)
     moved = cameras.to("cpu")
     assert all(getattr(moved, f.name) is getattr(cameras, f.name) for f in fields(Cameras))
+
+
+def test_by_default_every_view_is_drawn_for_itself() -> None:
+    sectors = [(draw(STEADY, 8, seed).azimuth.remainder(2 * math.pi) / (math.pi / 4)).floor() for seed in range(3)]
+    assert not any(sector.tolist() == list(range(8)) for sector in sectors)
+
+
+def test_ranges_may_be_one_number() -> None:
+    one = replace(STEADY, elevation=(0.2, 0.2), azimuth=(1.0, 1.0), distance=(1.3, 1.3), fov_y=(0.8, 0.8))
+    cameras = draw(one, 4)
+    torch.testing.assert_close(cameras.elevation, torch.full((4,), 0.2))
+    torch.testing.assert_close(cameras.azimuth, torch.full((4,), 1.0))
+    torch.testing.assert_close(cameras.position.norm(dim=-1), torch.full((4,), 1.3))
+    torch.testing.assert_close(cameras.fov_y, torch.full((4,), 0.8))

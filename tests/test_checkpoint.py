@@ -15,7 +15,7 @@ from dreamfusion import checkpoint
 from dreamfusion.checkpoint import load, save
 from dreamfusion.config import LearnedBackground, MlpFieldConfig
 from dreamfusion.errors import UserError
-from dreamfusion.optimise import Run, optimise, prompt_table, start
+from dreamfusion.loop import Run, optimise, prompt_table, start
 
 pytestmark = pytest.mark.processor
 
@@ -70,6 +70,13 @@ def test_a_run_before_its_first_step_is_saved_too(tiny_config, disc_prior, tmp_p
     again = load(tmp_path, CPU)
     go(run, disc_prior, 3), go(again, disc_prior, 3)
     assert_same(run, again)
+
+
+def test_a_run_at_its_end_is_loaded_too(tiny_config, disc_prior, tmp_path):
+    run = start(tiny_config, CPU)
+    go(run, disc_prior, tiny_config.steps)
+    save(run, tmp_path)
+    assert_same(load(tmp_path, CPU), run)
 
 
 def test_only_the_last_state_stays_on_disk_and_nothing_is_pickled(tiny_config, disc_prior, tmp_path):
@@ -186,6 +193,8 @@ DAMAGE = {
     "flipped": (_flip_a_bit, "damaged or cut short"),
     "format": (_edit(format=99), "format 99"),
     "elsewhere": (_edit(tensors="../secret.safetensors"), "another folder"),
+    "step past the end": (_edit(step=13), r"damaged \(step 13\)"),
+    "step before the start": (_edit(step=-1), r"damaged \(step -1\)"),
     "setting": (_edit(config={"colour": 1}), "unknown setting colour"),
 }
 

@@ -410,7 +410,7 @@ def test_an_interruption_while_files_are_made_stops_after_the_current_one(tiny_s
     def no_step(*given):
         raise AssertionError("all steps are done")
 
-    monkeypatch.setattr("dreamfusion.optimise.advance", no_step)
+    monkeypatch.setattr("dreamfusion.loop.advance", no_step)
     assert call("resume", str(out)) == 0
     assert files(out) == files(whole)
 
@@ -533,6 +533,8 @@ def test_doctor_tells_what_is_there(capsys):
     code = call("doctor")
     out = capsys.readouterr().out
     assert f"torch {version('torch')}" in out  # torch's own `__version__` has the build, which packages need not name
+    assert all(f"{name} {version(name)}" in out for name in ("tyro", "sentencepiece", "scikit-image"))
+    assert "beartype" not in out  # for development only
     assert f"{len(os.sched_getaffinity(0))} cores" in out
     assert (code == 0) == ("MISSING" not in out)
     assert ("ready: try" in out) == (code == 0)

@@ -173,3 +173,16 @@ def test_senseless_knobs_are_refused(knobs):
 def test_a_senseless_rescale_is_refused():
     with pytest.raises(UserError, match="rescale"):
         Guidance(rescale=1.5)
+
+
+def test_by_default_each_picture_is_looked_at_once(prior):
+    seen = []
+
+    class Counting(GaussianPrior):
+        def predict_noise(self, noisy, t, text, known):
+            seen.append(len(noisy))
+            return super().predict_noise(noisy, t, text, known)
+
+    counting = Counting(prior.means, prior.std, prior.schedule, SIZE)
+    Distillation()(random(5, 3, SIZE, SIZE), conditioning(prior, 5), counting, 0.0, generator())
+    assert seen == [2 * 5]  # with the caption and without

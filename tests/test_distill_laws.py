@@ -12,7 +12,7 @@ from dreamfusion.diffusion.distill import Csd, Distillation, Ism, Law, Nfsd, Sds
 from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors import Conditioning, ViewCondition, open_prior
 from dreamfusion.errors import UserError
-from dreamfusion.optimise import advance, prompt_table, start
+from dreamfusion.loop import advance, prompt_table, start
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -182,11 +182,38 @@ def test_a_path_of_ism_may_start_at_its_end_from_random_noise(prior):
 
 
 @pytest.mark.parametrize(
-    "law", [IsmLaw(inversions=0), IsmLaw(gap=1.0), IsmLaw(start=1.0), NfsdLaw(clean_below=-0.1), VsdLaw(rank=0)]
+    "law",
+    [
+        IsmLaw(inversions=0),
+        IsmLaw(gap=0.0),
+        IsmLaw(gap=1.0),
+        IsmLaw(start=-0.1),
+        IsmLaw(start=1.0),
+        NfsdLaw(clean_below=-0.1),
+        NfsdLaw(clean_below=1.1),
+        VsdLaw(rank=0),
+    ],
 )
 def test_senseless_knobs_are_refused(law):
     with pytest.raises(UserError, match="must be"):
         require_bounds(law)
+
+
+def test_the_gap_of_ism_is_at_least_one_timestep(prior):
+    x, t, given = random(COUNT, 3, SIZE, SIZE, seed=9), 300, conditioning(prior)
+    least, one, two = (pull(prior, Ism(IsmLaw(gap=gap, start=0.0)), t, x, given) for gap in (1e-5, 1e-3, 2e-3))
+    assert torch.equal(least, one)
+    assert not torch.equal(one, two)
+
+
+def test_the_negative_prompt_counts_in_nfsd_from_its_level_on(prior):
+    """At that very timestep too; 0 is always, 1 is never."""
+    x, t = random(COUNT, 3, SIZE, SIZE, seed=9), 250
+    given = conditioning(prior, "ugly")
+    never, always = (pull(prior, Nfsd(NfsdLaw(below)), t, x, given) for below in (1.0, 0.0))
+    assert not torch.allclose(never, always)
+    assert torch.equal(pull(prior, Nfsd(NfsdLaw(0.25)), t, x, given), always)
+    assert torch.equal(pull(prior, Nfsd(NfsdLaw(0.251)), t, x, given), never)
 
 
 @pytest.fixture(scope="module")

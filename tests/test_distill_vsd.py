@@ -16,7 +16,7 @@ from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors import Conditioning, ViewCondition
 from dreamfusion.embedded.unet import ToyUNet
 from dreamfusion.errors import UserError
-from dreamfusion.optimise import Diverged, advance, optimise, prompt_table, start
+from dreamfusion.loop import Diverged, advance, optimise, prompt_table, start
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -201,12 +201,15 @@ def test_a_prior_without_a_network_or_with_another_one_is_refused(prior):
     with pytest.raises(UserError, match=r"no network to adapt.*--distill"):
         Vsd().attach(without, generator())
     law = Vsd()
-    assert law.attach(prior, generator())
-    assert not law.attach(prior, generator())
+    law.attach(prior, generator())
+    first = [parameter.clone() for parameter in law.parameters()]
+    law.attach(prior, generator(1))
+    assert all(torch.equal(a, b) for a, b in zip(first, law.parameters(), strict=True)), "made twice"
     other = Linear(1.0, 1.0)
     other.layer = nn.Linear(7, 4)
     with pytest.raises(UserError, match="another prior"):
         law.attach(replace(prior, network=other), generator())
+    assert Vsd(VsdLaw(rank=1)).rank == 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """The embedded prior: its pictures tell the truth, its training resumes exactly, its folder opens as any other."""
 
+import json
 import math
 import signal
 from collections import Counter
@@ -28,15 +29,15 @@ from dreamfusion.lights import Light
 from dreamfusion.nerf.rays import cast
 from gaussian_prior import GaussianPrior, cosine_schedule
 from training import __main__ as cli
-from training import prior_data as dataset
-from training import prior_train as train
-from training import prior_views as views
+from training import views
 from training.meshes import BALL, MeshRenderer, barycentric, load, main_colour
-from training.nouns import Noun, holdout_rule, learned, names, nouns, shares
-from training.prior_card import make_card
-from training.prior_parts import new_parts, write
-from training.prior_train import TrainOptions, advance, learning_rate, new_training, pictures_seen, restore, save
-from training.prior_views import Views, build, open_views, random_cameras
+from training.nouns import Assets, Noun, holdout_rule, learned, names, nouns, shares
+from training.prior import data as dataset
+from training.prior import train
+from training.prior.card import make_card
+from training.prior.parts import new_parts, write
+from training.prior.train import TrainOptions, advance, learning_rate, new_training, pictures_seen
+from training.prior.views import Views, build, open_views, random_cameras
 
 
 def generator(seed: int = 0) -> Generator:
@@ -128,7 +129,7 @@ def test_pictures_of_half_the_size_are_those_of_the_whole_size_seen_from_further
     for key, nothing in (("paint", 0), ("rest", 0), ("normal", 127)):
         smooth = getattr(noise, key)[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
         cut[key] = torch.where(edge[..., None], smooth, nothing)
-    pictures = dataset.Pictures(replace(noise, **cut))
+    pictures = dataset.Pictures(replace(noise, **cut), nouns())
     whole, half = (pictures.batch(32, generator(), halve=halve) for halve in (False, True))
     assert whole.captions == half.captions
     assert half.image.shape[-2:] == (32, 32)
@@ -136,7 +137,7 @@ def test_pictures_of_half_the_size_are_those_of_the_whole_size_seen_from_further
 
 
 def test_every_noun_is_learned_as_often_however_many_views_it_has():
-    pictures = dataset.Pictures(views_of_noise(58))
+    pictures = dataset.Pictures(views_of_noise(58), nouns())
     rows = [pictures.table[mesh].noun for mesh in pictures.views.mesh]
     chosen = pictures._any_views(20_000, generator()).bincount(minlength=58)
     assert len(set(rows)) < 40
@@ -175,13 +176,13 @@ def test_held_out_pairs_are_a_seventh_and_never_in_a_caption():
         for row, colour, with_adjective in product(table, world.COLOURS, (False, True))
         if dataset.held_out(colour, row.noun)
     }
-    pictures, draw = dataset.Pictures(views_of_noise(len(learned(table)))), generator()
+    pictures, draw = dataset.Pictures(views_of_noise(len(learned(table))), table), generator()
     captions = [caption for _ in range(20) for caption in pictures.batch(64, draw).captions]
     subjects = {caption.split(", ")[0] for caption in captions}
     assert any(f"{c} " in subject for subject in subjects for c in world.COLOURS)
     assert not [subject for subject in subjects for name in held if f" {subject}".endswith(f" {name}")]
     words = {word.strip(",") for caption in captions for word in caption.split()}
-    assert words <= set(dataset.vocabulary())
+    assert words <= set(dataset.vocabulary(nouns()))
 
 
 def test_an_adjective_is_in_half_of_the_captions_and_never_contradicts_a_colour():
@@ -193,7 +194,7 @@ def test_an_adjective_is_in_half_of_the_captions_and_never_contradicts_a_colour(
     assert dataset.described(chair, None, with_adjective=False) == "chair"
     index = [row.adjective for row in learned(nouns())].index("cartoon")
     noise = views_of_noise(4)
-    pictures, draw = dataset.Pictures(replace(noise, mesh=torch.full_like(noise.mesh, index))), generator()
+    pictures, draw = dataset.Pictures(replace(noise, mesh=torch.full_like(noise.mesh, index)), nouns()), generator()
     said = ["cartoon" in caption for _ in range(10) for caption in pictures.batch(40, draw).captions]
     assert sum(said) / len(said) == pytest.approx(0.5, abs=0.08)  # three standard deviations of 400 draws
 
@@ -225,18 +226,18 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero():
 def test_training_resumed_is_training_uninterrupted(tmp_path):
     options, pictures = (
         TrainOptions(steps=10, batch=2, sketch_batch=16, sketch_first=1),
-        dataset.Pictures(views_of_noise(58)),
+        dataset.Pictures(views_of_noise(58), nouns()),
     )
-    whole = new_training(options)
+    whole = new_training(nouns(), options)
     losses = [advance(whole, pictures, options) for _ in range(4)]
-    first = new_training(options)
+    first = new_training(nouns(), options)
     assert [advance(first, pictures, options) for _ in range(2)] == losses[:2]
-    save(first, tmp_path)
-    second = new_training(options)
-    restore(second, tmp_path)
+    first.state.save(tmp_path)
+    second = new_training(nouns(), options)
+    second.state.restore(tmp_path)
     assert [advance(second, pictures, options) for _ in range(2)] == losses[2:]
-    tensors = second.tensors()
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.tensors().items())
+    tensors = second.state.tensors()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.state.tensors().items())
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +247,7 @@ def assets(tmp_path_factory):
     (folder / "meshes").mkdir()
     for name, shape in (("ball", trimesh.creation.icosphere(subdivisions=2)), ("box", trimesh.creation.box())):
         shape.export(folder / "meshes" / f"{name}.glb")
-    return folder
+    return Assets(folder, TABLE)
 
 
 TABLE = [
@@ -254,6 +255,11 @@ TABLE = [
     Noun("apple", "kept.glb", 0.0, kept_from="prior"),
     Noun("chest", "box.glb", 90.0, kept_from="judge"),
 ]
+MANIFEST = """noun,file,yaw_deg,kept_from
+apple,ball.glb,,
+chest,box.glb,90,judge
+apple,kept.glb,0,prior
+"""
 
 
 def in_this_process(mp_context):
@@ -264,7 +270,6 @@ def in_this_process(mp_context):
 def test_a_rendering_goes_on_where_it_stopped_and_never_opens_what_is_kept_from_the_prior(
     assets, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(views, "nouns", lambda: TABLE)
     build(assets, tmp_path / "whole", 3, 7, str)
     monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
 
@@ -277,12 +282,11 @@ def test_a_rendering_goes_on_where_it_stopped_and_never_opens_what_is_kept_from_
     rendered: list[str] = []
     build(assets, tmp_path / "views", 3, 7, rendered.append)
     assert rendered == ["rendered box.glb (2/2)"]
-    whole, again = open_views(tmp_path / "whole"), open_views(tmp_path / "views")
+    whole, again = (open_views(tmp_path / name, TABLE) for name in ("whole", "views"))
     assert whole.mesh.tolist() == [0, 0, 0, 1, 1, 1]
     assert all(torch.equal(value, getattr(again, name)) for name, value in vars(whole).items())
-    monkeypatch.setattr(views, "nouns", lambda: TABLE[2:])
     with pytest.raises(UserError, match="another table of nouns"):
-        open_views(tmp_path / "views")
+        open_views(tmp_path / "views", TABLE[2:])
 
 
 def test_views_are_shared_evenly_by_the_meshes_of_a_noun_unless_these_are_too_many():
@@ -308,7 +312,7 @@ def test_the_table_is_clean_and_keeps_meshes_by_its_rule():
     adjectives = Counter(row.adjective for row in table if row.adjective)
     assert min(adjectives.values()) >= 5
     assert set(dataset.COLOURED) <= set(adjectives)
-    known = set(dataset.vocabulary())
+    known = set(dataset.vocabulary(nouns()))
     assert all({*row.noun.split(), *row.adjective.split()} <= known for row in table)
 
 
@@ -316,11 +320,9 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
     assets, tmp_path, monkeypatch, capsys
 ):
     """The whole command on two meshes; Ctrl-C after the third step, then the same command again."""
-    monkeypatch.setattr(dataset, "nouns", lambda: TABLE)
-    monkeypatch.setattr(views, "nouns", lambda: TABLE)
+    (tmp_path / "manifest.csv").write_text(MANIFEST)
     monkeypatch.setattr(runtime, "configure_torch", lambda *_, **__: None)  # it would change torch for all other tests
-    monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=3, sketch_first=2, sheet_every=4))
-    monkeypatch.setattr(train, "SHEET", ("an apple",))
+    monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, sheet_every=4))
     monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
     real, steps = train.advance, []
 
@@ -332,8 +334,12 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
 
     monkeypatch.setattr(train, "advance", advance_and_interrupt)
     work, out = tmp_path / "work", tmp_path / "prior"
-    command = ["prior", "--assets", str(assets), "--work", str(work), "--out", str(out)]
-    command += ["--steps", "5", "--batch", "2", "--threads", "1"]
+    command = ["prior", "--assets", str(assets.folder), "--work", str(work), "--out", str(out)]
+    command += ["--steps", "5", "--sketch-first", "2", "--batch", "2", "--views", "3", "--threads", "1"]
+    command += ["--manifest", str(tmp_path / "manifest.csv")]
+    with pytest.raises(UserError, match="--licence"):
+        cli.run(command)
+    command += ["--licence", "Of nobody."]
     assert cli.run(command) == cli.INTERRUPTED
     assert "stopped after step 3" in capsys.readouterr().out
     assert not out.exists()
@@ -343,16 +349,18 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
     assert (work / "samples-000004.png").exists()
     prior = open_prior(str(out))
     assert {"apple", "chest"} <= prior.vocabulary
+    assert "hamburger" not in prior.vocabulary
     assert prior.card.name == "toybox-3"
+    assert json.loads((out / "card.json").read_text())["licence"] == "Of nobody."
 
 
 def test_missing_meshes_are_said_before_anything_is_rendered(tmp_path):
     with pytest.raises(UserError, match="--assets"):
-        build(tmp_path, tmp_path / "views", 2, 0, print)
+        build(Assets(tmp_path, nouns()), tmp_path / "views", 2, 0, print)
 
 
 def test_the_written_folder_opens_and_predicts_what_was_trained(tmp_path):
-    parts = new_parts(3)
+    parts = new_parts(nouns(), 3)
     torch.nn.init.normal_(parts.unet.head[-1].weight, std=0.02, generator=generator())
     pose, background = random_cameras(2, generator()).pose, torch.rand(2, 3, generator=generator())
     light = dataset.random_lights(pose, generator())
@@ -362,7 +370,7 @@ def test_the_written_folder_opens_and_predicts_what_was_trained(tmp_path):
         clean = parts.unet(
             noisy, t, parts.embed(captions), pose=pose, background=background, light=light, variety=variety
         )
-    write(parts, tmp_path, make_card(1, 2, 3.0))
+    write(parts, tmp_path, make_card(nouns(), 1, 2, 3.0))
     prior = open_prior(str(tmp_path))
     eps = prior.predict_noise(noisy, t, prior.embed(captions), ViewCondition(pose, background, light, variety))
     assert torch.allclose(prior.schedule.x0_from_eps(eps, noisy, t), clean, atol=0.02)  # half precision on disk
@@ -382,7 +390,7 @@ def test_ddim_carries_noise_to_the_gaussian_it_stands_for():
 
 def test_the_network_runs_in_the_precision_it_is_given():
     """bfloat16 as on a GPU: conditions come in float32, the picture goes out close to the exact one."""
-    unet = new_parts(0).unet
+    unet = new_parts(nouns(), 0).unet
     torch.nn.init.normal_(unet.head[-1].weight, std=0.02, generator=generator())
     noisy, text = torch.randn(1, 3, 64, 64, generator=generator()), torch.randn(1, 5, 128, generator=generator())
     pose = random_cameras(1, generator()).pose
@@ -402,12 +410,12 @@ def test_what_is_told_counts_pictures_not_steps():
 
 def test_the_network_knows_the_noise_schedule_of_its_scheduler():
     timestep = torch.arange(STEPS)
-    assert torch.allclose(signal_share(timestep).flatten(), new_parts(0).scheduler.alphas_cumprod, atol=1e-5)
+    assert torch.allclose(signal_share(timestep).flatten(), new_parts(nouns(), 0).scheduler.alphas_cumprod, atol=1e-5)
 
 
 def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_sketch():
     """Where sketch and picture differ as the sketch says, the posterior mean of a Gaussian: slope and error."""
-    unet, draw = new_parts(0).unet, generator()
+    unet, draw = new_parts(nouns(), 0).unet, generator()
     timestep, (text, known) = torch.full((64,), 300), (torch.zeros(64, 1, 128), torch.zeros(64, sum(GROUPS)))
     unet.sketch.look[-1].bias.data[-2:] = -4
     unet.sketch.draw.bias.data[-(SKETCH**2) :] = torch.linspace(-4, 0, SKETCH**2)
@@ -431,7 +439,7 @@ def test_an_untrained_denoiser_is_the_best_guess_that_a_pixel_can_make_from_its_
 
 
 def test_spoilt_pictures_differ_from_theirs_but_keep_a_plain_background():
-    batch = dataset.Pictures(views_of_noise(58)).batch(100, generator())
+    batch = dataset.Pictures(views_of_noise(58), nouns()).batch(100, generator())
     behind = (batch.background * 2 - 1)[:, :, None, None]
     empty = replace(batch, image=behind.expand_as(batch.image).contiguous())
     assert torch.allclose(dataset.degraded(empty, generator()), empty.image, atol=1e-6)
@@ -446,8 +454,8 @@ def test_spoilt_pictures_differ_from_theirs_but_keep_a_plain_background():
 
 
 def test_the_denoiser_learns_from_as_many_spoilt_pictures_as_asked_for(monkeypatch):
-    pictures, shown = dataset.Pictures(views_of_noise(58)), []
-    training = new_training(TrainOptions(batch=64))
+    pictures, shown = dataset.Pictures(views_of_noise(58), nouns()), []
+    training = new_training(nouns(), TrainOptions(batch=64))
     denoise = training.parts.unet.denoise
     monkeypatch.setattr(dataset, "degraded", lambda batch, generator: torch.full_like(batch.image, 1e4))
     monkeypatch.setattr(
@@ -457,3 +465,29 @@ def test_the_denoiser_learns_from_as_many_spoilt_pictures_as_asked_for(monkeypat
         train.denoising_loss(training, pictures, TrainOptions(batch=64, degraded=share))
     counts = [(noisy.abs().amax((1, 2, 3)) > 10).sum().item() for noisy in shown]
     assert counts == [0, pytest.approx(16, abs=8), 64]
+
+
+def test_a_manifest_needs_two_columns_and_its_rows_are_sorted_by_noun(tmp_path):
+    file = tmp_path / "manifest.csv"
+    file.write_text(MANIFEST)
+    assert nouns(file) == TABLE
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no columns"),
+        ("noun,name\nchair,chair.glb\n", "no columns"),
+        ("noun,file\n", "no mesh"),
+        ("noun,file\nchair,\n", "line 2: noun or file is empty"),
+        ("noun,file\nChair!,c.glb\n", "line 2: .*lower-case"),
+        ("noun,file,yaw_deg\nchair,c.glb,0\nsofa,s.glb,nan\n", "line 3: yaw_deg"),
+        ("noun,file,front\nchair,c.glb,maybe\n", "line 2: front"),
+        ("noun,file,kept_from\nchair,c.glb,me\n", "line 2: kept_from"),
+        ("noun,file,kept_from\nchair,c.glb,prior\n", "no mesh"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused_by_line(tmp_path, content, message):
+    (tmp_path / "manifest.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        nouns(tmp_path / "manifest.csv")

@@ -108,7 +108,7 @@ import sys
 from dataclasses import replace
 import torch
 from dreamfusion import generate
-from dreamfusion.optimise import advance, start
+from dreamfusion.loop import advance, start
 from dreamfusion.config.presets import FAST
 config = replace(FAST, prompt="a hamburger", size=16)
 generate.prepare_process(config)
@@ -116,6 +116,17 @@ prior, prompts = generate.open_parts(config, torch.device("cpu"))
 advance(start(config, torch.device("cpu")), prior, prompts)
 import dreamfusion.mesh, dreamfusion.video, dreamfusion.viewer
 print(sorted({"diffusers", "transformers", "scipy.ndimage", "av"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stdout
+
+
+def test_the_measures_of_the_evaluation_import_neither_meshes_nor_large_models() -> None:
+    code = """
+import sys
+import dreamfusion.evaluate.measure, dreamfusion.evaluate.r_precision, dreamfusion.evaluate.janus
+import dreamfusion.evaluate.judge.judge, dreamfusion.evaluate.captions
+print(sorted({"trimesh", "diffusers", "transformers", "scipy", "skimage", "av"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]", done.stdout

@@ -24,16 +24,14 @@ from dreamfusion.evaluate.judge.network import CUT, REACH, SIZE, cut_out, new_ne
 from dreamfusion.evaluate.judge.sides import SIDES
 from dreamfusion.evaluate.judge.summary import describe
 from training import __main__ as cli
-from training import judge_real as real
-from training import judge_shipping as shipping
-from training import judge_train as train
-from training import judge_views as views
-from training.judge_accuracy import accuracy
-from training.judge_pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
-from training.judge_train import TrainOptions, advance, new_training, restore, save
-from training.judge_views import Counts, Views, random_cameras, random_stretches, seen_side
+from training import views as rendering
+from training.judge import real, train, views
+from training.judge.accuracy import accuracy
+from training.judge.pictures import CLEAN, TRAINING, UNPAINTED, balanced, draw, mixed, mixtures, repaint
+from training.judge.train import TrainOptions, advance, new_training
+from training.judge.views import Counts, Views, random_cameras, random_stretches, seen_side
 from training.meshes import ColouredMesh, MeshRenderer
-from training.nouns import Noun, nouns
+from training.nouns import Assets, nouns
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDER = Path(str(resources.files("dreamfusion.evaluate.judge").joinpath("weights")))
@@ -112,14 +110,14 @@ def test_stretched_objects_have_the_outline_and_the_normals_of_stretched_meshes(
     factor = torch.tensor([[1.0, 0.5, 0.7]])
     stretched.apply_scale(factor[0].tolist())
     cameras = random_cameras(3, generator())
-    seen = views.buffers(renderer_of(ball), cameras, factor.expand(3, -1))
-    wanted = views.buffers(renderer_of(stretched), cameras)
+    seen = views.seen_by(cameras, renderer_of(ball), factor.expand(3, -1))
+    wanted = views.seen_by(cameras, renderer_of(stretched), torch.ones(3, 3))
     assert np.abs(seen["alpha"].astype(int) - wanted["alpha"]).mean() < 1
     inside = (seen["alpha"] == 255) & (wanted["alpha"] == 255)
     assert inside.mean() > 0.05
     off = np.abs(seen["normal"].astype(int) - wanted["normal"]).max(1, keepdims=True)
     assert off[inside].max() < 16  # flat triangles, four rays a pixel
-    plain = views.buffers(renderer_of(ball), cameras)
+    plain = views.seen_by(cameras, renderer_of(ball), torch.ones(3, 3))
     assert np.abs(plain["alpha"].astype(int) - wanted["alpha"]).mean() > 5
 
 
@@ -244,13 +242,13 @@ def test_training_resumed_is_training_uninterrupted(tmp_path):
         losses = [advance(whole, pictures_, options, threads) for _ in range(4)]
         first = new_training(3, options)
         assert [advance(first, pictures_, options, threads) for _ in range(2)] == losses[:2]
-        save(first, tmp_path)
+        first.state.save(tmp_path)
         second = new_training(3, options)
-        restore(second, tmp_path)
-        assert second.step == 2
+        second.state.restore(tmp_path)
+        assert second.state.step == 2
         assert [advance(second, pictures_, options, threads) for _ in range(2)] == losses[2:]
-    tensors = second.tensors()
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.tensors().items())
+    tensors = second.state.tensors()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.state.tensors().items())
 
 
 def test_lanes_learn_what_one_network_would_from_all_pictures():
@@ -285,10 +283,11 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     shapes["long"] = trimesh.creation.box((1, 1, 3))
     for name, shape in shapes.items():
         shape.export(tmp_path / "meshes" / f"{name}.glb")
-    table = [Noun("apple", "ball.glb", 0.0, front=False), Noun("chest", "box.glb", 90.0)]
-    table += [Noun("chest", "long.glb", 0.0, kept_from="judge")]
-    for module in (views, train, shipping):
-        monkeypatch.setattr(module, "nouns", lambda: table)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(
+        "noun,file,yaw_deg,front,kept_from\napple,ball.glb,0,no,\nchest,box.glb,90,yes,\nchest,long.glb,0,yes,judge\n"
+    )
+    table = nouns(manifest)
     monkeypatch.setattr(runtime, "configure_torch", lambda *_, **__: None)  # it would change torch for all other tests
     counts = Counts(of_noun=4, at_least=1, kept=2, kept_mesh=2)
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, views=counts, batch=4))
@@ -302,13 +301,14 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
 
     monkeypatch.setattr(train, "advance", advance_and_interrupt)
     work, out = tmp_path / "work", tmp_path / "judge"
-    command = ["judge", "--assets", str(tmp_path), "--work", str(work), "--out", str(out), "--steps", "3"]
+    shown = ["judge", "--assets", str(tmp_path), "--manifest", str(manifest), "--licence", "Of nobody."]
+    command = [*shown, "--work", str(work), "--out", str(out), "--steps", "3"]
     assert cli.run(command) == cli.INTERRUPTED
     assert not out.exists()
     assert cli.run(command) == 0
     assert len(steps) == 3
     assert "going on at step 2" in capsys.readouterr().out
-    split = views.open_views(work / "views-7")
+    split = views.open_views(work / "views-7", table)
     assert [len(part.noun) for part in (split.learn, split.new_views, split.new_meshes)] == [8, 4, 2]
     judge = open_judge(folder=out)
     assert judge.nouns == ["apple", "chest"]
@@ -322,22 +322,24 @@ def test_judge_train_goes_from_an_empty_folder_to_a_judge_that_opens_and_can_be_
     }
     assert "new meshes, textureless (2 pictures)" in describe(out)
     other = tmp_path / "other"
-    monkeypatch.setattr(views, "ProcessPoolExecutor", in_this_process)
+    monkeypatch.setattr(rendering, "ProcessPoolExecutor", in_this_process)
     begin = ["--start", str(out), "--seed", "8", "--learning-rate", "0"]
-    assert cli.run([*command[:3], "--work", str(tmp_path / "new"), "--out", str(other), "--steps", "1", *begin]) == 0
+    assert cli.run([*shown, "--work", str(tmp_path / "new"), "--out", str(other), "--steps", "1", *begin]) == 0
     begun = open_judge(folder=other)
     assert begun.card["training"] == {"steps": 4, "pictures": 16}
     for one, same in zip(judge.network.parameters(), begun.network.parameters(), strict=True):
         assert torch.equal(one, same)  # a learning rate of zero teaches nothing
-    first, second = (views.open_views(folder).learn for folder in (work / "views-7", tmp_path / "new" / "views-8"))
+    first, second = (
+        views.open_views(folder, table).learn for folder in (work / "views-7", tmp_path / "new" / "views-8")
+    )
     assert not torch.equal(first.alpha, second.alpha)  # another seed, other views
     with pytest.raises(UserError, match="there is no judge in"):
-        cli.run([*command[:3], "--work", str(work), "--start", str(tmp_path)])
+        cli.run([*shown, "--work", str(work), "--start", str(tmp_path)])
     with pytest.raises(UserError, match="must stay"):
-        cli.run([*command[:3], "--work", str(work), "--out", str(out), "--start", str(out)])
-    monkeypatch.setattr(shipping, "nouns", lambda: table[:1])
+        cli.run([*shown, "--work", str(work), "--out", str(out), "--start", str(out)])
+    manifest.write_text("noun,file\napple,ball.glb\n")
     with pytest.raises(UserError, match="knows other nouns"):
-        cli.run([*command[:3], "--work", str(work), "--start", str(out)])
+        cli.run([*shown, "--work", str(work), "--start", str(out)])
 
 
 def test_meshes_kept_from_the_judge_are_not_learned_from():
@@ -350,7 +352,7 @@ def test_meshes_kept_from_the_judge_are_not_learned_from():
 
 def test_missing_meshes_are_said_before_anything_is_rendered(tmp_path):
     with pytest.raises(UserError, match="--assets"):
-        views.render_all(tmp_path, tmp_path / "views", Counts(), 0, print)
+        views.render_all(Assets(tmp_path, nouns()), tmp_path / "views", Counts(), 0, print)
 
 
 # What ships

@@ -25,9 +25,9 @@ from dreamfusion.evaluate.measure import Result, captions_of, figures, verdicts
 from dreamfusion.evaluate.r_precision import retrieved, wilson
 from dreamfusion.evaluate.report import Report, write_report
 from dreamfusion.provenance import prior_digest
-from training import prior_data as dataset
 from training import suite_rule
 from training.nouns import names, nouns
+from training.prior import data as dataset
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROMPTS = ["a red car", "a blue car", "a frog", "an orange pig"]
@@ -281,7 +281,7 @@ def test_the_suites_hold_what_they_promise():
     assert {name: len(found) for name, found in said.items()} == {
         "plain": 40, "seen": 20, "unseen": 20, "ablation": 10, "samples": 60,
     }  # fmt: skip
-    known = set(dataset.vocabulary())
+    known = set(dataset.vocabulary(nouns()))
     for name, found in said.items():
         assert {word for prompt in suites.suite(name) for word in prompt.split()} <= known
         assert not {one.noun for one in found} & set(suite_rule.TUNED)

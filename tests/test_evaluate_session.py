@@ -24,7 +24,7 @@ from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, read_views
 from dreamfusion.evaluate.making import Task, make, make_all, pictures_of
 from dreamfusion.evaluate.session import Session
 from dreamfusion.evaluate.suites import suite
-from dreamfusion.optimise import prompt_table
+from dreamfusion.loop import prompt_table
 from dreamfusion.runs import RunFolder
 from test_evaluate_measures import PROMPTS, Says, StubJudge
 

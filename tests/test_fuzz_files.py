@@ -45,9 +45,9 @@ from dreamfusion.evaluate.judge import summary
 from dreamfusion.evaluate.judge.judge import CARD, WEIGHTS, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet
 from dreamfusion.evaluate.suites import read_prompts
-from dreamfusion.optimise import optimise, prompt_table, start
+from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.runs import RunFolder
-from training import judge_card
+from training.judge.card import make_card
 from training.nouns import names, nouns
 
 CPU = torch.device("cpu")
@@ -518,7 +518,7 @@ def judge(tmp_path_factory) -> tuple[Path, Any]:
     folder, known = tmp_path_factory.mktemp("judge"), names(nouns())[:3]
     (folder / WEIGHTS).write_bytes(tensor_bytes(JudgeNet(len(known)).half().state_dict()))
     accuracy = {"new views": {"pictures": 10, "noun": 0.5, "side": 0.5, "colour": None}}
-    full = judge_card.make_card(nouns()[:5], {"steps": 1, "pictures": 2}, accuracy)
+    full = make_card(nouns()[:5], {"steps": 1, "pictures": 2}, accuracy)
     real = {"shaded": dict.fromkeys(known, 0.5)}
     return folder, full | {"nouns": known, "with front": known[:1], "real meshes": real}
 

@@ -167,3 +167,8 @@ def test_one_call_tells_every_picture_what_is_known_of_it(prior, noisy):
     assert torch.equal(told.light.ambient, expected)
     assert torch.equal(told.light.diffuse, expected + 10)
     assert torch.equal(told.light.textureless, expected > 1)
+
+
+def test_the_default_is_the_papers_and_each_share_of_contrast_is_allowed():
+    assert Guidance() == Guidance(scale=1 + 100.0, rescale=None)  # omega = 100
+    assert Guidance(rescale=0.0).rescale == 0.0

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dreamfusion
 from dreamfusion.diffusion.priors import open_prior
-from dreamfusion.optimise import advance, prompt_table, start
+from dreamfusion.loop import advance, prompt_table, start
 
 PACKAGE = Path(dreamfusion.__file__).parent
 OUTSIDE = ("", "")
@@ -36,7 +36,7 @@ ALLOWED = {
     ("sampling.py", "_child"): "a seed, drawn on the CPU",
     ("sampling.py", "prune_empty"): "packing: samples in empty space cost nothing",
     ("sampling.py", "__getitem__"): "packing: samples that nobody sees cost nothing (twice a step)",
-    ("optimise.py", "advance"): "the step's numbers, read once, to stop before an infinity reaches the parameters",
+    ("loop.py", "_update"): "the step's numbers, read once, to stop before an infinity reaches the parameters",
 }
 
 
@@ -86,7 +86,7 @@ def test_a_step_waits_for_the_device_only_where_it_says_why(prior, tiny_config, 
         for _ in range(config.steps):
             advance(run, judge, prompts)
     assert set(watch.waited) == set(ALLOWED)
-    assert watch.waited.count(("optimise.py", "advance")) == config.steps
+    assert watch.waited.count(("loop.py", "_update")) == config.steps
     packing = sum(file == "sampling.py" and name != "_child" for file, name in watch.waited)
     assert packing <= 4 * config.steps
 

@@ -79,7 +79,9 @@ def test_the_random_draws_do_not_depend_on_progress_or_fields() -> None:
     assert all(torch.equal(outcome, outcomes[0]) for outcome in outcomes)
 
 
-@pytest.mark.parametrize("wrong", [{"shaded": 1.5}, {"albedo_until": -0.1}, {"distance": (1.5, 0.8)}])
+@pytest.mark.parametrize(
+    "wrong", [{"shaded": 1.5}, {"albedo_until": -0.1}, {"distance": (1.5, 0.8)}, {"distance": (0.0, 1.0)}]
+)
 def test_impossible_laws_are_user_errors(wrong: dict) -> None:
     with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
         require_bounds(LightConfig(**wrong))
@@ -92,6 +94,7 @@ def test_albedo_only_leaves_the_albedo_as_it_is() -> None:
     shown = 0.37 * (light.ambient + light.diffuse * cosine.clamp_min(0))
     torch.testing.assert_close(shown, torch.full((3,), 0.37))
     assert not light.textureless.any()
+    assert not light.lit
 
 
 @pytest.mark.parametrize("white", [False, True])
@@ -112,3 +115,26 @@ def test_a_sub_range_keeps_the_views() -> None:
     assert torch.equal(part.textureless, light.textureless[2:5])
     assert torch.equal(part.position, light.position[2:5])
     assert torch.equal(part.ambient, light.ambient[2:5])
+
+
+def test_a_distance_may_be_one_number() -> None:
+    light = draw(LightSampler(distance=(1.2, 1.2)), count=10)
+    torch.testing.assert_close(light.position.norm(dim=-1), torch.full((10,), 1.2))
+
+
+def test_lit_promises_what_the_diffuse_parts_hold() -> None:
+    one_in_three = LightSampler(albedo_until=0.5, shaded=0.3)
+    for sampler, progress in ((one_in_three, 0.4), (one_in_three, 0.6), (LightSampler(shaded=0.0), 1.0)):
+        for seed in range(20):
+            light = sampler(above_front(1), progress, torch.Generator().manual_seed(seed))
+            assert light.lit == bool((light.diffuse > 0).any())
+    some = one_in_three(above_front(100), 0.6, torch.Generator().manual_seed(0))
+    assert some.lit
+    assert (some.diffuse == 0).any()
+
+
+def test_the_key_light_leaves_little_in_the_dark() -> None:
+    """Seen from the origin it stands less than 40 degrees off the camera."""
+    cameras = turntable(4, 0.4, 3.0, 0.7, 16)
+    beside = normalise(key_light(cameras, textureless=False).position) * normalise(cameras.position)
+    assert (beside.sum(-1) > math.cos(math.radians(40))).all()

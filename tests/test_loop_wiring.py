@@ -23,11 +23,11 @@ from dreamfusion.config import (
 from dreamfusion.config.distill import VsdLaw
 from dreamfusion.diffusion.distill import Distillation, surrogate
 from dreamfusion.lights import Light, LightSampler
+from dreamfusion.loop import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.nerf import regularise
 from dreamfusion.nerf.fields import AnnealedField
 from dreamfusion.nerf.fields.grid import GridField
 from dreamfusion.nerf.render import render
-from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.schedules import Constant, Ramp, Steps
 from gaussian_prior import GaussianPrior
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 
 from dreamfusion.diffusion.priors import NoiseSchedule, Prediction
 from gaussian_prior import cosine_schedule
@@ -37,17 +38,20 @@ def test_conversions_invert(triple):
     noisy = schedule.add_noise(x0, eps, t)
     torch.testing.assert_close(schedule.x0_from_eps(eps, noisy, t), x0)
     torch.testing.assert_close(schedule.eps_from_x0(x0, noisy, t), eps)
-    v = schedule.v_from_eps(eps, noisy, t)
-    torch.testing.assert_close(schedule.eps_from_v(v, noisy, t), eps)
+    torch.testing.assert_close(schedule.eps_from_v(velocity(schedule, x0, eps, t), noisy, t), eps)
+
+
+def velocity(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """What v-prediction predicts (Salimans and Ho 2022)."""
     alpha, sigma = schedule.alpha(t)[:, None, None, None], schedule.sigma(t)[:, None, None, None]
-    torch.testing.assert_close(v, alpha * eps - sigma * x0)
+    return alpha * eps - sigma * x0
 
 
 def test_every_prediction_becomes_the_same_epsilon(triple):
     schedule = cosine_schedule()
     x0, eps, t = triple
     noisy = schedule.add_noise(x0, eps, t)
-    outputs = {Prediction.EPSILON: eps, Prediction.X0: x0, Prediction.V: schedule.v_from_eps(eps, noisy, t)}
+    outputs = {Prediction.EPSILON: eps, Prediction.X0: x0, Prediction.V: velocity(schedule, x0, eps, t)}
     outputs[Prediction.FLOW] = eps - x0
     for prediction in Prediction:
         torch.testing.assert_close(schedule.epsilon(prediction, outputs[prediction], noisy, t), eps)

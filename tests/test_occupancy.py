@@ -45,7 +45,8 @@ def test_mask_reads_the_cell_a_point_lies_in():
     assert occupancy.mask(points.view(20, 100, 3)).shape == (20, 100)
 
 
-def test_parts_reach_every_cell_once():
+@pytest.mark.parametrize("parts", [1, 2, 3, 4, 7])
+def test_parts_reach_every_cell_once(parts):
     asked = []
 
     class Recorder(torch.nn.Module):
@@ -58,12 +59,12 @@ def test_parts_reach_every_cell_once():
         evaluate = parameter_groups = density
 
     occupancy = Occupancy(OccupancyConfig(cells=5), radius=1.0)
-    for _ in range(3):
-        occupancy.update(Recorder(), torch.Generator().manual_seed(0), parts=3)
+    for _ in range(parts):
+        occupancy.update(Recorder(), torch.Generator().manual_seed(0), parts)
     cell = ((torch.cat(asked) + 1) * 2.5).floor().long()
     number = (cell[:, 2] * 5 + cell[:, 1]) * 5 + cell[:, 0]
     assert set(number.tolist()) == set(range(125))
-    assert len(number) <= 125 + 3
+    assert len(number) <= 125 + parts
     assert not occupancy.mask(uniform(100, 1.0)).any()
 
 
@@ -105,3 +106,17 @@ def test_empty_space_has_no_bounds():
     occupancy = Occupancy(OccupancyConfig(cells=8), radius=2.0)
     occupancy.update(ball(0.0, 1.0), torch.Generator().manual_seed(0))
     assert torch.equal(occupancy.bounds[0], occupancy.bounds[1])
+
+
+def test_points_outside_the_cube_read_its_border():
+    occupancy = Occupancy(OccupancyConfig(cells=4, margin=0), radius=2.0)
+    occupancy.occupied.fill_(False)
+    occupancy.occupied.view(4, 4, 4)[2, 0, 3] = True  # z in [0, 1), the lowest y, the highest x
+    points = torch.tensor([[9.0, -9.0, 0.5], [2.0, -2.0, 0.5], [9.0, 9.0, 0.5], [-9.0, -9.0, 0.5], [9.0, -9.0, 9.0]])
+    assert occupancy.mask(points).tolist() == [True, True, False, False, False]
+
+
+def test_with_a_threshold_of_zero_empty_space_is_empty():
+    occupancy = Occupancy(OccupancyConfig(cells=8, threshold=0.0, margin=0), radius=1.0)
+    occupancy.update(ball(0.0, 1.0), torch.Generator().manual_seed(0))
+    assert not occupancy.occupied.any()

@@ -13,8 +13,8 @@ from dreamfusion.config import CameraConfig, Config, LightConfig, RegulariseConf
 from dreamfusion.diffusion.priors import Prior
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
+from dreamfusion.loop import Diverged, Metrics, Run, optimise, prompt_table, start
 from dreamfusion.nerf.render import render_views
-from dreamfusion.optimise import Diverged, Metrics, Run, optimise, prompt_table, start
 from dreamfusion.runs import RunFolder
 from dreamfusion.schedules import Constant, Ramp
 from gaussian_prior import GaussianPrior

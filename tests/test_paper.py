@@ -11,19 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamfusion import checkpoint
-from dreamfusion import optimise as optimise_module
+from dreamfusion import checkpoint, loop
 from dreamfusion.config import BlobConfig, CameraConfig, LightConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.presets import PAPER
 from dreamfusion.config.serialise import schedule_from_text
 from dreamfusion.generate import export_mesh
+from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions
 from dreamfusion.nerf.fields.density import DensityActivation, Exp
 from dreamfusion.nerf.fields.encoding import encoded_size
 from dreamfusion.nerf.proposals import Proposal
 from dreamfusion.nerf.render import render
-from dreamfusion.optimise import optimise, prompt_table, start
 from dreamfusion.schedules import Constant, Schedule
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.video import PreviewCamera, contact_sheet
@@ -187,7 +186,7 @@ def test_a_step_renders_four_views_of_64_by_64_pixels(tiny_paper, monkeypatch):
         seen.append(picture.rgb.shape)
         return picture
 
-    monkeypatch.setattr(optimise_module, "render", spy)
+    monkeypatch.setattr(loop, "render", spy)
     go(replace(tiny_paper, size=PAPER.size, views=PAPER.views), grey, 1)
     assert seen == [(4, 64, 64, 3)]
 

@@ -28,7 +28,7 @@ from dreamfusion.diffusion.priors.locate import locate
 from dreamfusion.diffusion.priors.memory_plan import LiveBytes, plan
 from dreamfusion.diffusion.priors.pipeline import PipelineEncoder
 from dreamfusion.errors import UserError
-from dreamfusion.optimise import Metrics, advance, prompt_table, start
+from dreamfusion.loop import Metrics, advance, prompt_table, start
 from dreamfusion.provenance import prior_digest
 from dreamfusion.schedules import Constant
 

@@ -17,7 +17,7 @@ from dreamfusion.diffusion.priors import ViewCondition
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, ShardedPrior, init_process_group
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
-from dreamfusion.optimise import start
+from dreamfusion.loop import start
 from team_runs import outcome
 
 HERE = Path(__file__).parent

@@ -262,3 +262,13 @@ def test_scene_groups_hold_every_parameter_once():
     scene = blob_scene()
     grouped = [id(p) for group in scene.parameter_groups().values() for p in group]
     assert sorted(grouped) == sorted(id(p) for p in scene.parameters())
+
+
+def test_a_range_of_views_is_what_it_is_among_all_with_its_samples_light_and_background():
+    scene, cameras = blob_scene(), views(3)
+    light, behind = key_light(cameras, textureless=False), torch.rand(3, 3, generator=seeded(5))
+    whole = render(scene, cameras, light, EXACT, seeded(6), behind)
+    part = render(scene, cameras, light, replace(EXACT, views=slice(1, 3)), seeded(6), behind)
+    for name in ("rgb", "opacity", "depth", "normal"):
+        assert torch.equal(getattr(part, name), getattr(whole, name)[1:])
+    assert part.along.rays == 2 * 8 * 8

@@ -14,7 +14,7 @@ from dreamfusion.cli.arguments import read_generate
 from dreamfusion.config import Config, MemoryConfig
 from dreamfusion.config.serialise import to_json
 from dreamfusion.errors import UserError
-from dreamfusion.optimise import start
+from dreamfusion.loop import start
 from dreamfusion.runs import RunFolder
 from dreamfusion.version import VERSION
 

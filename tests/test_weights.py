@@ -16,8 +16,9 @@ from dreamfusion.embedded import world
 from dreamfusion.embedded.model_card import describe
 from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
-from training import prior_data as dataset
-from training.prior_parts import END, PAD, UNKNOWN
+from training.nouns import nouns
+from training.prior import data as dataset
+from training.prior.parts import END, PAD, UNKNOWN
 
 FOLDER = Path(str(resources.files("dreamfusion.embedded").joinpath("weights")))
 
@@ -58,7 +59,7 @@ def test_the_card_lists_the_words_of_the_tokenizer_beside_it(prior):
 
 
 def test_the_table_of_nouns_goes_on_teaching_what_the_weights_know(prior):
-    assert prior.vocabulary <= set(dataset.vocabulary())
+    assert prior.vocabulary <= set(dataset.vocabulary(nouns()))
 
 
 def test_the_description_is_that_of_the_card():

@@ -29,7 +29,7 @@ from dreamfusion.config.serialise import to_json
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import session
 from dreamfusion.evaluate.session import Session
-from dreamfusion.optimise import prompt_table
+from dreamfusion.loop import prompt_table
 from dreamfusion.runs import RunFolder
 from test_cli import call, files
 from test_evaluate_measures import Says

@@ -1,1 +1,1 @@
-"""What trains the networks that ship: `python -m training prior` and `python -m training judge`."""
+"""What trains the networks that ship: `python -m training prior` and `python -m training judge` (docs/training.md)."""

@@ -1,12 +1,17 @@
-"""`python -m training prior` and `python -m training judge` train the networks that ship, from a folder of meshes."""
+"""Train the networks of dreamfusion from a folder of meshes and a manifest that says what they show.
+
+Rendering comes first, then the training; Ctrl-C stops it and saves, and the same command goes on where it stopped, as
+if it had not. docs/training.md says where the meshes of the networks that ship come from, and what the manifest holds.
+"""
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated
 
 import tyro
+from annotated_types import Ge
 
 from dreamfusion import runtime
 from dreamfusion.claims import owned
@@ -15,47 +20,74 @@ from dreamfusion.cli.streams import patient
 from dreamfusion.config.bounds import Amount, Count, Seed, Threads
 from dreamfusion.config.check import require_bounds
 from dreamfusion.errors import UserError
-from training import judge_shipping, judge_train, prior_train
-
-Arguments = TypeVar("Arguments")
+from training import nouns
+from training.judge import shipping
+from training.judge import train as judge
+from training.loop import Watch
+from training.nouns import Assets
+from training.prior import train as prior
 
 
 @dataclass(frozen=True)
-class PriorTraining:
-    """Train the embedded prior from its meshes, or go on training it."""
+class Meshes:
+    """What is learned from."""
 
     assets: Path
-    """folder with the meshes"""
+    """folder whose subfolder meshes/ has the .glb files of the manifest"""
+    manifest: Path = nouns.TABLE
+    """CSV, a mesh a row: noun, file, and if wanted yaw_deg, front, adjective, kept_from (docs/training.md)"""
+    licence: str = ""
+    """of the meshes and the weights, for the card of the network; needed with a manifest of your own"""
+
+    def opened(self) -> Assets:
+        """The manifest, read."""
+        own = self.manifest.resolve() != nouns.TABLE.resolve()
+        if own and not self.licence:
+            raise UserError("say with --licence what the card of the network shall say about the meshes of --manifest")
+        return Assets(self.assets, nouns.nouns(self.manifest), self.licence or nouns.LICENCE)
+
+
+@dataclass(frozen=True)
+class PriorTraining(Meshes):
+    """Train the embedded prior, or go on training it; use it with `dreamfusion generate --prior OUT`."""
+
     work: Path = Path("prior-training")
-    """folder of the training's state; what is there is continued"""
+    """folder of the training: renderings, state, log, sheets of samples; what is there is continued"""
     out: Path = Path("prior-training/prior")
     """folder of the finished prior"""
-    steps: Count | None = None
-    """total number of optimisation steps; the default if not given"""
-    batch: Count | None = None
-    """pictures per step; the default if not given"""
+    steps: Count = prior.TrainOptions.steps
+    """total number of optimisation steps"""
+    sketch_first: Annotated[int, Ge(0)] = prior.TrainOptions.sketch_first
+    """first steps, in which only the sketch is trained"""
+    batch: Count = prior.TrainOptions.batch
+    """pictures for the denoiser per step"""
+    views: Count = prior.TrainOptions.views
+    """views rendered of each noun, shared by its meshes; at least 200 of a mesh, or as many as this"""
     threads: Threads = 0
     """CPU threads; 0: one per core"""
 
 
 @dataclass(frozen=True)
-class JudgeTraining:
-    """Train the judge from meshes, or go on training it."""
+class JudgeTraining(Meshes):
+    """Train the judge of the evaluation, or go on training it."""
 
-    assets: Path
-    """folder with the meshes"""
     work: Path = Path("judge-training")
-    """folder of the training's state; what is there is continued"""
+    """folder of the training: renderings, state, log; what is there is continued"""
     out: Path = Path("judge-training/judge")
     """folder of the finished judge"""
     start: Path | None = None
-    """folder of a judge to start from, in place of random weights"""
-    steps: Count | None = None
-    """total number of optimisation steps; the default if not given"""
-    learning_rate: Amount | None = None
-    """peak learning rate, after warm-up and before the decay to zero; the default if not given"""
-    seed: Seed | None = None
-    """seed of views and pictures; the default if not given"""
+    """folder of a judge to begin with, in place of random weights"""
+    steps: Count = judge.TrainOptions.steps
+    """total number of optimisation steps"""
+    learning_rate: Amount = judge.TrainOptions.learning_rate
+    """peak learning rate, after warm-up and before the linear decay to zero"""
+    seed: Seed = judge.TrainOptions.seed
+    """seed of views and pictures"""
+
+
+Training = (
+    Annotated[PriorTraining, tyro.conf.subcommand("prior")] | Annotated[JudgeTraining, tyro.conf.subcommand("judge")]
+)
 
 
 def main() -> None:
@@ -77,42 +109,41 @@ def _code(given: Sequence[str]) -> int:
 
 def run(given: Sequence[str]) -> int:
     """Train one of the networks to the last step, or to the first Ctrl-C; returns the exit code."""
-    match list(given):
-        case ["prior", *rest]:
-            return _prior(_read(PriorTraining, "prior", rest))
-        case ["judge", *rest]:
-            return _judge(_read(JudgeTraining, "judge", rest))
-        case _:
-            raise UserError("say what to train: python -m training prior, or python -m training judge")
+    arguments = tyro.cli(
+        Training,  # pyright: ignore[reportArgumentType]  # a union of commands
+        prog="python -m training",
+        description=__doc__,
+        args=given,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    require_bounds(arguments)
+    return _prior(arguments) if isinstance(arguments, PriorTraining) else _judge(arguments)
 
 
 def _prior(arguments: PriorTraining) -> int:
-    asked = {key: value for key in ("steps", "batch") if (value := getattr(arguments, key)) is not None}
     runtime.configure_torch(arguments.threads or runtime.available_cores(), repeatable=True)
-    options = replace(prior_train.TrainOptions(), **asked)
+    options = prior.TrainOptions(
+        steps=arguments.steps, batch=arguments.batch, sketch_first=arguments.sketch_first, views=arguments.views
+    )
+    assets = arguments.opened()
     with owned(arguments.work):
-        prior_train.prepare(arguments.assets, arguments.work, options, print)
+        prior.prepare(assets, arguments.work, options, print)
         with interruptible() as stop:
-            done = prior_train.main(arguments.work, arguments.out, options, print, stop.is_set)
+            done = prior.main(assets, arguments.work, arguments.out, options, Watch(print, stop.is_set))
     return 0 if done else stop.code
 
 
 def _judge(arguments: JudgeTraining) -> int:
-    chosen = {name: getattr(arguments, name) for name in ("start", "steps", "learning_rate", "seed")}
-    options = replace(
-        judge_train.TrainOptions(), **{name: value for name, value in chosen.items() if value is not None}
-    )
     runtime.configure_torch(1, repeatable=True)  # its lanes are threads of their own
-    with owned(arguments.work), interruptible() as stop:
-        folders = arguments.assets, arguments.work, arguments.out
-        done = judge_shipping.main(folders, options, print, stop.is_set)
+    options = judge.TrainOptions(
+        steps=arguments.steps, learning_rate=arguments.learning_rate, start=arguments.start, seed=arguments.seed
+    )
+    assets = arguments.opened()
+    with owned(arguments.work):
+        shipping.prepare(assets, arguments.work, arguments.out, options, print)
+        with interruptible() as stop:
+            done = shipping.main(assets, arguments.work, arguments.out, options, Watch(print, stop.is_set))
     return 0 if done else stop.code
-
-
-def _read(kind: type[Arguments], name: str, given: Sequence[str]) -> Arguments:
-    record = tyro.cli(kind, prog=f"python -m training {name}", args=given)
-    require_bounds(record)
-    return record
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dreamfusion.embedded.world import COLOURS
 from training.nouns import Noun, names
-from training.prior_data import held_out, with_article
+from training.prior.data import held_out, with_article
 
 TUNED = ("hamburger", "taxi", "sofa", "frog", "chair", "car", "snowman")
 """nouns that somebody looked at while the prior or the fast preset was tuned: in no suite"""

@@ -1,9 +1,11 @@
 """From a configuration to the parts of a run: names become types, and the parts take their records as they are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Generator
+from jaxtyping import Float
+from torch import Generator, Tensor
 
 from dreamfusion import config as c
 from dreamfusion import runtime
@@ -16,6 +18,7 @@ from dreamfusion.diffusion.priors import PriorOptions
 from dreamfusion.distributed import launched
 from dreamfusion.errors import UserError
 from dreamfusion.lights import LightSampler
+from dreamfusion.nerf import regularise
 from dreamfusion.nerf.background import Background, Environment, RandomSolid, Solid
 from dreamfusion.nerf.fields import Field
 from dreamfusion.nerf.fields.density import Activation, DensityActivation, Exp, Softplus
@@ -23,7 +26,8 @@ from dreamfusion.nerf.fields.grid import GridField
 from dreamfusion.nerf.fields.mip_mlp import MipMlp
 from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.proposals import Proposal
-from dreamfusion.nerf.render import RenderOptions
+from dreamfusion.nerf.regularise import WeightedRegulariser
+from dreamfusion.nerf.render import Render, RenderOptions
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.shampoo import Shampoo
 
@@ -38,31 +42,61 @@ class Recipe:
     """of the steps"""
     eval_render: RenderOptions
     """of pictures for people"""
-    weights: c.RegulariseConfig
+    regularisers: Mapping[str, WeightedRegulariser]
+    """by the name under which they are logged"""
 
 
 def recipe(config: c.Config) -> Recipe:
-    """The samplers, the renderer's options and the weights."""
+    """The samplers, the renderer's options, the regularisers."""
     look = RenderOptions(**vars(config.render))
     show = RenderOptions(samples=config.output.samples, chunk=config.render.chunk)
-    return Recipe(OrbitSampler(config.camera), LightSampler(config.light), look, show, config.regularise)
+    return Recipe(OrbitSampler(config.camera), LightSampler(config.light), look, show, regularisers(config))
 
 
-def scene(config: c.SceneConfig, generator: Generator) -> Scene:
-    """A scene on the CPU, its first weights drawn from `generator`."""
+def regularisers(config: c.Config) -> dict[str, WeightedRegulariser]:
+    """The configured ones. Orientation says nothing of pictures without normals, interlevel without proposals."""
+    weights = config.regularise
+    pixels = config.size**2 if weights.reduction == "sum" else 1
+
+    def orientation(render: Render, scene: Scene) -> Float[Tensor, ""] | None:
+        return None if render.along.normal is None else pixels * regularise.orientation(render)
+
+    return {
+        "opacity": (weights.opacity, lambda render, scene: pixels * regularise.opacity(render)),
+        "entropy": (weights.entropy, lambda render, scene: pixels * regularise.entropy(render)),
+        "distortion": (weights.distortion, lambda render, scene: pixels * regularise.distortion(render)),
+        "orientation": (weights.orientation, orientation),
+        "interlevel": (
+            weights.interlevel,
+            lambda render, scene: regularise.interlevel(render) if render.along.proposals else None,
+        ),
+        "smoothness": (weights.smoothness, lambda render, scene: regularise.smoothness(scene.field)),
+    }
+
+
+def scene(
+    config: c.SceneConfig, generator: Generator, field: Field | None = None, background: Background | None = None
+) -> Scene:
+    """A scene on the CPU, its first weights drawn from `generator`; with a field or a background that there is."""
     law = density_activation(config)
-    field, background = _field(config, law, generator), _background(config.background, generator)
+    field = _field(config, law, generator) if field is None else field
+    background = _background(config.background, generator) if background is None else background
     proposal = Proposal(config.proposal, law, generator) if config.proposal.rounds else None
     return Scene(field, background, Occupancy(config.occupancy, config.radius), config.radius, proposal)
 
 
 def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
-    """The optimiser, one group per kind of parameter; each group remembers its own learning rate as `base`."""
+    """The optimiser, one group per kind of parameter; each group remembers its own learning rate as `base`.
+
+    Raises UserError for a kind of parameters that has no rate, or if there are none.
+    """
     rates = {"grid": config.grid, "network": config.network, "background": config.background}
-    groups = [
-        {"params": parameters, "lr": rates[name], "base": rates[name]}
-        for name, parameters in scene.parameter_groups().items()
-    ]
+    kinds = scene.parameter_groups()
+    if not any(kinds.values()):
+        raise UserError("the scene has no parameters: there is nothing to optimise")
+    if unknown := kinds.keys() - rates.keys():
+        raise UserError(f"parameter_groups must name {' or '.join(rates)}, not {', '.join(sorted(unknown))}")
+    groups = [{"params": parameters, "lr": rates[name], "base": rates[name]} for name, parameters in kinds.items()]
     if config.method == "shampoo":
         return Shampoo(groups, config)
     fused = scene.occupancy.density.device.type in ("cpu", "cuda")
@@ -109,9 +143,14 @@ def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
     )
 
 
-def learn(optimiser: torch.optim.Optimizer, law: distill.Vsd) -> None:
-    """Let the optimiser move the parameters of a law that learns."""
-    optimiser.add_param_group({"params": list(law.parameters()), "lr": law.rate, "base": law.rate})
+def learn(optimiser: torch.optim.Optimizer, law: distill.Law) -> None:
+    """Let the optimiser move the parameters of a law that learns, also those that it has got since the last call."""
+    if not isinstance(law, distill.LearnedLaw):
+        return
+    held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    new = [parameter for parameter in law.parameters() if id(parameter) not in held]
+    if new:
+        optimiser.add_param_group({"params": new, "lr": law.rate, "base": law.rate})
 
 
 def distillation(config: c.DistillConfig) -> distill.Distillation:

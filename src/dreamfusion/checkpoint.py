@@ -1,7 +1,8 @@
 """Checkpoints: everything of a run on disk, whole at every moment.
 
 A checkpoint folder holds `checkpoint.json` (configuration, step, and the name and SHA-256 of the tensor file) and that
-`tensors-*.safetensors` (scene, what the law of distillation has learnt, state of the optimiser and of the generator).
+`tensors-*.safetensors` (scene, what the law of distillation and own regularisers hold, state of the optimiser and of
+the generator).
 Tensors are written first, under a name of their own; the rename of `checkpoint.json` is the moment from which the new
 state counts; only then the old tensors go. Nothing is pickled.
 """
@@ -21,14 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
 from torch import Tensor
+from typing_extensions import Unpack
 
 from dreamfusion import build
 from dreamfusion.config import Config
 from dreamfusion.config.serialise import KIND, from_file, to_json
-from dreamfusion.diffusion.distill import Vsd
 from dreamfusion.errors import UserError
 from dreamfusion.files import denial, permitted, read_json
-from dreamfusion.optimise import Run, start
+from dreamfusion.loop import Run, start
+from dreamfusion.own_parts import OwnParts, names, stateful
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.version import VERSION
 
@@ -57,18 +59,22 @@ def save(run: Run, folder: Path) -> None:
                 path.unlink()
 
 
-def load(folder: Path, device: torch.device, told: Config | None = None) -> Run:
+def load(folder: Path, device: torch.device, told: Config | None = None, **own: Unpack[OwnParts]) -> Run:
     """The run as it was saved, on any device, with what the configuration `told` may change (`agreed`).
 
-    Raises UserError if the checkpoint is missing, damaged or of another version, or if `told` is another run's.
+    `own` parts are those that `start` was given; their state is put into them. Raises UserError if the checkpoint is
+    missing, damaged or of another version, if `told` is another run's, or if `own` are not the parts it was made with.
     """
     head, tensors = _read(folder)
     config = from_file(Config, head["config"], folder / HEAD)
-    run = start(config if told is None else agreed(told, config), device)
+    if added := [name for name in names(own) if name not in config.custom]:
+        raise UserError(f"the run in {folder} was made without own {', '.join(added)}: start a new run with them")
+    run = start(config if told is None else agreed(told, config), device, **own)
     try:
         _restore(run, tensors)
     except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
-        raise UserError(f"the checkpoint in {folder} does not fit its configuration: start a new run") from error
+        kept = f" and its own {', '.join(config.custom)}" if config.custom else ""
+        raise UserError(f"the checkpoint in {folder} does not fit its configuration{kept}: start a new run") from error
     if not 0 <= head["step"] <= config.steps:
         raise UserError(f"{folder / HEAD} is damaged (step {head['step']}): restore it, or start a new run")
     run.step = head["step"]
@@ -108,21 +114,20 @@ def _tensors(run: Run) -> dict[str, Tensor]:
         for index, state in run.optimiser.state_dict()["state"].items()
         for name, tensor in state.items()
     }
-    everything = scene | _learnt(run) | memory | {"generator": run.generator.get_state()}
+    beside = {
+        f"{prefix}{name}": tensor
+        for prefix, part in stateful(run.distillation.law, run.recipe.regularisers).items()
+        for name, tensor in part.state_dict().items()
+    }
+    everything = scene | beside | memory | {"generator": run.generator.get_state()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in everything.items()}
-
-
-def _learnt(run: Run) -> dict[str, Tensor]:
-    law = run.distillation.law
-    return {f"law.{name}": tensor for name, tensor in law.state_dict().items()} if isinstance(law, Vsd) else {}
 
 
 def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
     run.scene.load_state_dict(_under("scene.", tensors))
-    learnt, law = _under("law.adapter.", tensors), run.distillation.law
-    if learnt and isinstance(law, Vsd):
-        law.adapter.adopt(learnt, run.device)
-        build.learn(run.optimiser, law)
+    for prefix, part in stateful(run.distillation.law, run.recipe.regularisers).items():
+        part.load_state_dict({name: tensor.to(run.device) for name, tensor in _under(prefix, tensors).items()})
+    build.learn(run.optimiser, run.distillation.law)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimiser.", tensors).items():
         index, key = name.split(".", 1)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreamfusion.config import Config
-from dreamfusion.config.distill import VsdLaw
+from dreamfusion.diffusion.distill import Law, LearnedLaw
 from dreamfusion.diffusion.priors import NoiseSchedule, Prior, ViewCondition
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.errors import UserError
@@ -65,6 +65,10 @@ class ProcessGroup:
         each = count // self.size
         return None if self.size == 1 else slice(self.rank * each, (self.rank + 1) * each)
 
+    def own_rows(self, batch: Tensor) -> Tensor:
+        """This process' part of a batch that all have."""
+        return batch if self.size == 1 else batch[self.shard(len(batch))]
+
     def all_gather(self, part: Tensor) -> Tensor:
         """The parts of all processes, in their order, along the first axis; without gradients if there are several."""
         if self.size == 1:
@@ -114,14 +118,15 @@ def init_process_group(device: torch.device) -> ProcessGroup:
     return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
-def require_divisible(config: Config, group: ProcessGroup) -> None:
+def require_divisible(config: Config, law: Law, group: ProcessGroup) -> None:
     """Raise UserError unless the processes can share the steps of such a run."""
     if config.views % group.size:
         raise UserError(
             f"--views {config.views} cannot be shared equally by {group.size} processes: give a multiple of them"
         )
-    if isinstance(config.distill.law, VsdLaw) and group.size > 1:
-        raise UserError("vsd learns from all views at once: run it in one process, without torchrun")
+    if isinstance(law, LearnedLaw) and group.size > 1:
+        name = type(law).__name__.lower()
+        raise UserError(f"{name} learns from all views at once: run it in one process, without torchrun")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -104,24 +104,22 @@ def read_json(path: Path, advice: str = "restore the file") -> Any:
 
     Raises UserError, which ends in `advice`, if it cannot be read or is no JSON.
     """
-    with permitted(path):
-        try:
-            return json_text.read(path)
-        except PermissionError:
-            raise
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as JSON ({_reason(error)}): {advice}") from error
+    return _read(path, json_text.read, "JSON", advice)
 
 
 def read_lines(path: Path, advice: str) -> list[str]:
     """The lines of a text file in UTF-8, with or without a byte order mark. Raises UserError as `read_json` does."""
+    return _read(path, lambda file: file.read_text(encoding="utf-8-sig").splitlines(), "text", advice)
+
+
+def _read(path: Path, read: Callable[[Path], Any], kind: str, advice: str) -> Any:
     with permitted(path):
         try:
-            return path.read_text(encoding="utf-8-sig").splitlines()
+            return read(path)
         except PermissionError:
             raise
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as text ({_reason(error)}): {advice}") from error
+            raise UserError(f"{path} cannot be read as {kind} ({_reason(error)}): {advice}") from error
 
 
 def expanded(name: str) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from typing_extensions import Unpack
 
 from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
@@ -19,8 +20,9 @@ from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.files import permitted, replacing, require_reachable, write_json
+from dreamfusion.loop import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
-from dreamfusion.optimise import Metrics, Run, optimise, prompt_table, start
+from dreamfusion.own_parts import PRIOR, OwnParts, require_given
 from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
 
@@ -49,21 +51,28 @@ def prepare_process(config: Config, device: str = "") -> None:
     runtime.configure_torch(build.threads(config, where).each, repeatable=where.type == "cpu")
 
 
-def create_run(config: Config, path: Path, group: ProcessGroup = SINGLE_PROCESS) -> Job:
+def create_run(
+    config: Config,
+    path: Path,
+    group: ProcessGroup = SINGLE_PROCESS,
+    prior: Prior | None = None,
+    **own: Unpack[OwnParts],
+) -> Job:
     """A new run in a new folder. Everything that can be wrong with the configuration is said before the folder is made.
 
+    A `prior` and `own` parts of the caller take the place of configured ones; the configuration then names them.
     Raises UserError.
     """
     validate(config)
-    require_divisible(config, group)
     if config.memory.embeddings:  # to be found again from any folder
         memory = replace(config.memory, embeddings=os.path.abspath(os.path.expanduser(config.memory.embeddings)))
         config = replace(config, memory=memory)
-    device = device_of(config.device)
-    prior, prompts = open_parts(config, device)
-    config = provenance.with_provenance(config)
-    run = start(config, device, group)
-    folder = RunFolder.create(path, to_json(config))
+    if prior is not None:
+        config = provenance.with_own_prior(config, prior.name)
+    run = start(config, device_of(config.device), group, **own)
+    prior, prompts = open_parts(run.config, run.device, prior)
+    run.config = provenance.with_provenance(run.config)
+    folder = RunFolder.create(path, to_json(run.config))
     checkpoint.save(run, folder.checkpoint)
     return Job(run, prior, prompts, folder)
 
@@ -73,25 +82,27 @@ def resume_run(
     device: str,
     steps: int | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
-    prior_now: str | None = None,
+    prior_now: str | Prior | None = None,
+    **own: Unpack[OwnParts],
 ) -> Job:
     """An interrupted run, at its last checkpoint; `steps` is a new total, `prior_now` where its prior is now.
 
-    Raises UserError, and then nothing is changed.
+    A run that was made with Python objects needs them again: its own prior as `prior_now`, other parts as `create_run`
+    takes them. Raises UserError, and then nothing is changed.
     """
-    folder, run = open_run(path, device)
-    require_divisible(run.config, group)
+    folder, run = open_run(path, device, **own)
+    require_divisible(run.config, run.distillation.law, group)
     run.group = group
     if steps is not None:
         run.config = replace(run.config, steps=steps)
         validate(run.config)
     if run.config.steps < run.step:
         raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
-    if prior_now is not None:
+    if isinstance(prior_now, str):
         run.config = provenance.moved(run.config, prior_now)
-    prior, prompts = open_parts(run.config, run.device)
+    prior, prompts = open_parts(run.config, run.device, None if isinstance(prior_now, str) else prior_now)
     folder.rewind_metrics(run.step)
-    if steps is not None or prior_now is not None:
+    if steps is not None or isinstance(prior_now, str):
         checkpoint.save(run, folder.checkpoint)  # before the config, which counts for both: this may not fit on a disk
         write_json(folder.config, to_json(run.config))
     return Job(run, prior, prompts, folder)
@@ -99,7 +110,7 @@ def resume_run(
 
 def run_worker(run: Run) -> None:
     """Do all steps of a run whose files another process writes. Raises UserError and Diverged, like that one."""
-    require_divisible(run.config, run.group)
+    require_divisible(run.config, run.distillation.law, run.group)
     for _ in optimise(run, *open_parts(run.config, run.device), run.config.steps):
         pass
 
@@ -113,13 +124,16 @@ def config_of(path: Path) -> Config:
 
 
 @permitted()
-def open_run(path: Path, device: str) -> tuple[RunFolder, Run]:
-    """The folder and the last checkpoint of a run, without its prior. Raises UserError."""
+def open_run(path: Path, device: str, **own: Unpack[OwnParts]) -> tuple[RunFolder, Run]:
+    """The folder and the last checkpoint of a run, without its prior, with the parts that it was made with.
+
+    Raises UserError.
+    """
     folder, config = RunFolder.open(path), config_of(path)
     require_reachable(folder.checkpoint / checkpoint.HEAD)
     if not (folder.checkpoint / checkpoint.HEAD).exists() and not folder.read_metrics():
-        return folder, start(config, device_of(device))  # killed before the first checkpoint was whole
-    return folder, checkpoint.load(folder.checkpoint, device_of(device), config)
+        return folder, start(config, device_of(device), **own)  # killed before the first checkpoint was whole
+    return folder, checkpoint.load(folder.checkpoint, device_of(device), config, **own)
 
 
 def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
@@ -239,11 +253,15 @@ def export_mesh(
     ], report
 
 
-def open_parts(config: Config, device: torch.device) -> tuple[Prior, PromptTable]:
+def open_parts(config: Config, device: torch.device, given: Prior | None = None) -> tuple[Prior, PromptTable]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
-    Raises UserError, also for a prior that does not go with the rest of the configuration.
+    `given`: the caller's own prior. Raises UserError, also for a prior that does not go with the rest of the
+    configuration.
     """
+    require_given(config, (*config.custom, PRIOR) if given is not None else tuple(set(config.custom) - {PRIOR}))
+    if given is not None:
+        return given, prompt_table(config, given)
     options, saved = build.prior_options(config, device), config.memory.embeddings
     prompts = prompt_table(config, open_prompt_encoder(config.prior, options, Path(saved) if saved else None))
     prior = open_prior(config.prior, options)

@@ -7,12 +7,21 @@ from dreamfusion.diffusion.priors.folder import digest
 from dreamfusion.diffusion.priors.kinds import kind_of
 from dreamfusion.diffusion.priors.locate import locate, rooted
 from dreamfusion.errors import UserError
+from dreamfusion.own_parts import PRIOR, require_given
 from dreamfusion.version import VERSION
 
 
 def with_provenance(config: Config) -> Config:
     """The configuration with what a run writes down when it begins. Raises UserError as `prior_digest` does."""
+    if PRIOR in config.custom:
+        return replace(config, version=VERSION)
     return replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config), version=VERSION)
+
+
+def with_own_prior(config: Config, name: str) -> Config:
+    """The configuration of a run that a Python object of this name judges: no folder, no weights to insist on."""
+    custom = (*config.custom, *({PRIOR} - {*config.custom}))
+    return replace(config, prior=name, prior_sha256="", custom=custom)
 
 
 def prior_digest(config: Config) -> str:
@@ -23,6 +32,7 @@ def prior_digest(config: Config) -> str:
 
 def moved(config: Config, prior: str) -> Config:
     """The configuration of a run whose prior is now called `prior`. Raises UserError unless it is the same one."""
+    require_given(config, tuple(set(config.custom) - {PRIOR}))
     if not config.prior_sha256:
         raise UserError("the run does not say which weights its prior had: resume it with the prior that it names")
     there = replace(config, prior=rooted(prior))

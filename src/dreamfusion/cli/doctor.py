@@ -2,12 +2,13 @@
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,11 +19,6 @@ from dreamfusion.errors import UserError
 MEMORY_GB, DISK_GB = 2.5, 0.5
 """What the main job needs, at most"""
 OPTIONAL = {"embreex": "training the embedded prior (pip install 'dreamfusion[train]')"}
-PACKAGES = (
-    *("torch", "diffusers", "transformers", "tokenizers", "accelerate", "safetensors", "huggingface_hub"),
-    *("numpy", "scipy", "scikit-image", "pillow", "av", "jaxtyping"),
-    *("trimesh", "xatlas", "fast-simplification", "manifold3d"),
-)
 
 
 PRODUCT_LIBRARIES = ("scipy.ndimage", "av", "trimesh")
@@ -60,7 +56,7 @@ def _tried(part: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 def _software() -> Iterator[Finding]:
     yield Finding("dreamfusion", f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
-    installed = {name: _version(name) for name in PACKAGES}
+    installed = {name: _version(name) for name in _required()}
     yield Finding("packages", ", ".join(f"{name} {number}" for name, number in installed.items() if number))
     for name in (name for name, number in installed.items() if number is None):
         yield Finding(name, f"not installed: pip install {name}", missing=True)
@@ -137,6 +133,15 @@ def available_memory_gb() -> float | None:
         return None
     kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable")), None)
     return None if kilobytes is None else int(kilobytes) / 1e6
+
+
+def _required() -> list[str]:
+    """The packages that this one needs, without those of its extras; none where it runs without being installed."""
+    try:
+        lines = requires("dreamfusion") or []
+    except PackageNotFoundError:
+        return []
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
 
 
 def _version(name: str) -> str | None:

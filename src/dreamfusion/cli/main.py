@@ -29,7 +29,7 @@ from dreamfusion.runs import default_folder
 
 if TYPE_CHECKING:
     from dreamfusion.generate import Job
-    from dreamfusion.optimise import Run
+    from dreamfusion.loop import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -126,7 +126,7 @@ def _generate(name: str, given: list[str]) -> int:
     from dreamfusion.build import device_of
     from dreamfusion.cli.memory import estimated
     from dreamfusion.distributed import init_process_group
-    from dreamfusion.optimise import start
+    from dreamfusion.loop import start
 
     config = arguments.settings
     if isinstance(config.distill.law, NfsdLaw) and not config.negative:

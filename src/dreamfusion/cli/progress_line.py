@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from dreamfusion.optimise import Metrics
+from dreamfusion.loop import Metrics
 
 QUIET_SECONDS = 15.0
 """between lines where the output is no terminal"""

@@ -147,6 +147,8 @@ class Config:
     """required SHA-256 of the denoiser's weights, hexadecimal; if empty, the run records the one it finds"""
     version: Annotated[str, Suppress] = ""
     """version of dreamfusion, recorded when a run begins"""
+    custom: Annotated[tuple[str, ...], Suppress] = ()
+    """parts that were given as Python objects in place of configured ones, recorded when a run begins"""
     preset: Annotated[str, Suppress] = "fast"
     """name of the preset that the settings started from"""
     steps: Annotated[int, Interval(ge=1, le=10**9)] = 600

@@ -1,11 +1,29 @@
 """Regularisers: what a good shape is like, whatever it shows. Each maps a render (or a grid) to one number >= 0."""
 
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreamfusion.nerf.fields import DenseField, Field
 from dreamfusion.nerf.render import Picture, Render
+from dreamfusion.nerf.scene import Scene
 from dreamfusion.nerf.stepfun import outer_measure
+
+
+@runtime_checkable
+class Regulariser(Protocol):
+    """A term of the loss that asks no prior."""
+
+    def __call__(self, render: Render, scene: Scene) -> Float[Tensor, ""] | None:
+        """One number >= 0 for the pictures of a step and the scene they show; None where it says nothing of them."""
+        ...
+
+
+WeightedRegulariser = tuple[Callable[[float], float], Regulariser]
+"""The weight, a function of the run's progress in [0, 1], and what it weighs"""
 
 
 def opacity(picture: Picture) -> Float[Tensor, ""]:
@@ -63,3 +81,8 @@ def total_variation(grid: Float[Tensor, "c d h w"]) -> Float[Tensor, ""]:
     """Mean square difference of neighbours, summed over the three axes: roughness of a dense grid."""
     along_axes = [grid.diff(dim=axis).square().mean() for axis in (1, 2, 3)]
     return torch.stack(along_axes).sum()
+
+
+def smoothness(field: Field) -> Float[Tensor, ""] | None:
+    """Total variation of the density logits; None for a field that has no grid of them."""
+    return total_variation(field.merged_logits()) if isinstance(field, DenseField) else None

@@ -3,8 +3,9 @@
 `docs/reference/derivations.md` derives them; every law is one small file or less.
 """
 
-from dreamfusion.diffusion.distill.distillation import Distillation, Law, clip_per_image_norm, surrogate
+from dreamfusion.diffusion.distill.distillation import Distillation, clip_per_image_norm, surrogate
 from dreamfusion.diffusion.distill.ism import Ism
+from dreamfusion.diffusion.distill.law import Law, LearnedLaw
 from dreamfusion.diffusion.distill.laws import Csd, Nfsd, Sds
 from dreamfusion.diffusion.distill.noised import NoisedBatch
 from dreamfusion.diffusion.distill.timesteps import DreamTime, TimestepSampler, UniformTimesteps
@@ -18,6 +19,7 @@ __all__ = [
     "DreamTime",
     "Ism",
     "Law",
+    "LearnedLaw",
     "Nfsd",
     "NoisedBatch",
     "Sds",

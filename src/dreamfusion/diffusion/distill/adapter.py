@@ -33,7 +33,7 @@ class Adapter(nn.Module):
             up = torch.zeros(layer.out_features, rank)
             self._add(key, down.to(layer.weight.device), up.to(layer.weight.device))
 
-    def adopt(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+    def adopt(self, state: Mapping[str, Tensor]) -> None:
         """Get the parameters of another adapter's `state_dict`, whatever layers they are for.
 
         Raises KeyError or ValueError for what is none.
@@ -44,7 +44,7 @@ class Adapter(nn.Module):
                 down, up = state[name], state[f"up.{key}"]
                 if down.dim() != 2 or up.dim() != 2 or len(down) != up.shape[1] or not down.is_floating_point():
                     raise ValueError(f"{key} is no pair of low-rank factors")
-                self._add(key, down.float().to(device), up.float().to(device))
+                self._add(key, down.float(), up.float())
 
     def require_fit(self, network: nn.Module) -> None:
         """Raises UserError unless the parameters are those of this network's layers."""

@@ -6,18 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from dreamfusion.diffusion.distill.ism import Ism
-from dreamfusion.diffusion.distill.laws import Csd, Nfsd, Sds
+from dreamfusion.diffusion.distill.law import Law, LearnedLaw
+from dreamfusion.diffusion.distill.laws import Sds
 from dreamfusion.diffusion.distill.noised import NoisedBatch
 from dreamfusion.diffusion.distill.timesteps import TimestepSampler, UniformTimesteps
-from dreamfusion.diffusion.distill.vsd import Vsd
 from dreamfusion.diffusion.distill.weighting import SigmaSquared, Weighting
 from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors import Conditioning, Prior
 from dreamfusion.errors import UserError
-
-Law = Sds | Csd | Nfsd | Ism | Vsd
-"""A difference of two noise estimates for each picture of a draw; the guided one comes first"""
 
 SDS, GUIDANCE, LEVELS, WEIGHTING = Sds(), Guidance(), UniformTimesteps(), SigmaSquared()
 
@@ -55,10 +51,12 @@ class Distillation:
         self, x: Float[Tensor, "b c u v"], given: Conditioning, prior: Prior, progress: float, generator: Generator
     ) -> dict[str, Float[Tensor, ""]]:
         """Losses of what the law itself learns from pictures x, at the noise levels at which it will be asked."""
-        if not isinstance(self.law, Vsd):
+        if not isinstance(self.law, LearnedLaw):
             return {}
         at = self._noised(x.detach(), given, prior, progress, generator)
-        return {"adapter": (self.weighting(prior.schedule, at.t).to(x) * self.law.adapter_loss(at)).mean()}
+        weight = self.weighting(prior.schedule, at.t).to(x)
+        with torch.enable_grad():
+            return {name: (weight * loss).mean() for name, loss in self.law.auxiliary_losses(at).items()}
 
     def _noised(
         self, x: Float[Tensor, "b c u v"], given: Conditioning, prior: Prior, progress: float, generator: Generator

@@ -1,8 +1,8 @@
 """Variational score distillation (ProlificDreamer): the renderings have a score too, and a network learns it."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
@@ -36,17 +36,17 @@ class Vsd(nn.Module):
         super().__init__()
         self.rank, self.rate, self.adapter = config.rank, config.rate, Adapter()
 
-    def attach(self, prior: Prior, generator: Generator) -> bool:
-        """Make sure that the adapters fit this prior's network; true if they are new.
-
-        Raises UserError if it has none, or if the adapters belong to another.
-        """
+    def attach(self, prior: Prior, generator: Generator) -> None:
+        """See `LearnedLaw`. Raises UserError if the prior has no network, or if the adapters belong to another."""
         network = network_of(prior)
-        new = self.adapter.empty
-        if new:
+        if self.adapter.empty:
             self.adapter.grow(network, self.rank, generator)
         self.adapter.require_fit(network)
-        return new
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """See `LearnedLaw`: adapters for whatever layers the state has, on its device."""
+        self.adapter.adopt({name.removeprefix("adapter."): tensor for name, tensor in state_dict.items()})
+        return super().load_state_dict(state_dict, strict, assign)
 
     def forward(self, at: NoisedBatch) -> Float[Tensor, "b c u v"]:
         return at.estimates().guided - self.estimate(at)
@@ -56,10 +56,9 @@ class Vsd(nn.Module):
         with self.adapter.on(network_of(at.prior)):
             return at.prior.predict_noise(at.noisy, at.t, at.given.text, at.given.known)
 
-    def adapter_loss(self, at: NoisedBatch) -> Float[Tensor, " b"]:
+    def auxiliary_losses(self, at: NoisedBatch) -> dict[str, Float[Tensor, " b"]]:
         """|eps_phi - eps|^2 of each picture, which is least, in the mean, for the score of the renderings."""
-        with torch.enable_grad():
-            return (self.estimate(at) - at.eps).square().sum((1, 2, 3))
+        return {"adapter": (self.estimate(at) - at.eps).square().sum((1, 2, 3))}
 
 
 def network_of(prior: Prior) -> nn.Module:

@@ -13,6 +13,7 @@ from dreamfusion.diffusion.priors.protocol import (
     PromptEncoder,
     ViewCondition,
     allowed_conditions,
+    encoded,
 )
 from dreamfusion.diffusion.priors.vocabulary import require_known, unknown_words, words_of
 
@@ -30,6 +31,7 @@ __all__ = [
     "PromptEncoder",
     "ViewCondition",
     "allowed_conditions",
+    "encoded",
     "open_prior",
     "open_prompt_encoder",
     "require_known",

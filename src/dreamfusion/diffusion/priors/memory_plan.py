@@ -5,7 +5,7 @@ counted there, operation by operation; only a folder's configuration files are r
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,8 +64,8 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     )
     network = tuned(empty(folder, kind.network, dtype), folder, options)
     vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
-    layers = [_bytes(layer, recurse=False) for layer in network.modules()]
-    weights = max(layers) if options.offload else _bytes(network)
+    layers = [_bytes(layer.parameters(recurse=False)) for layer in network.modules()]
+    vae_weights = [] if vae is None else list(vae.parameters())
     try:
         encode, x = _encoding(vae, options, views)
         denoise = _denoising(kind, network, options, x.repeat(copies, 1, 1, 1))
@@ -74,12 +74,13 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
             f"the networks of {folder.path} do not take pictures of {options.size} pixels ({reason(error)}): choose"
             " another --memory.size, or restore the folder"
         ) from error
+    words = [name for name in kind.components(options.texts) if "encoder" in name and name in folder.classes]
     return MemoryPlan(
-        text=max((_bytes(empty(folder, name, dtype)) for name in _encoders(folder, kind, options)), default=0),
-        weights=weights + _bytes(vae),
+        text=max((_bytes(empty(folder, name, dtype).parameters()) for name in words), default=0),
+        weights=(max(layers) if options.offload else _bytes(network.parameters())) + _bytes(vae_weights),
         encode=encode,
         denoise=denoise,
-        parameters=_count(network) + _count(vae),
+        parameters=sum(parameter.numel() for parameter in (*network.parameters(), *vae_weights)),
     )
 
 
@@ -103,32 +104,22 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now, self.peak = 0, 0
-        self._known: set[int] = set()
+        self.peak = 0
+        self._living = weakref.WeakSet[torch.UntypedStorage]()
+
+    @property
+    def now(self) -> int:
+        return sum(storage.nbytes() for storage in self._living)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        older = {storage._cdata for storage in _storages((args, kwargs))}
         made = func(*args, **(kwargs or {}))
-        for storage in _storages(made):
-            if storage._cdata not in older:
-                self._count(storage)
+        self._living.update(_storages(made) - _storages((args, kwargs)))
+        self.peak = max(self.peak, self.now)
         return made
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, size)
 
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
-
-
-def _storages(tree: Any) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+def _storages(tree: Any) -> set[torch.UntypedStorage]:
+    return {leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
 
 
 class _FlashAttention(TorchFunctionMode):
@@ -146,11 +137,6 @@ def live(work: Callable[[], Any]) -> tuple[LiveBytes, Any]:
     with LiveBytes() as count, _FlashAttention(), META:
         made = work()
     return count, made
-
-
-def _encoders(folder: PipelineFolder, kind: Kind, options: PriorOptions) -> list[str]:
-    """The folders of the text encoders that are needed and there; a pipeline may do without one."""
-    return [name for name in kind.components(options.texts) if "encoder" in name and name in folder.classes]
 
 
 def _encoding(vae: Any, options: PriorOptions, views: int) -> tuple[int, Tensor]:
@@ -184,17 +170,11 @@ def _computed_again(block: nn.Module, *inputs: Any) -> Any:
 @torch.no_grad()
 def _denoising(kind: Kind, network: Any, options: PriorOptions, x: Tensor) -> int:
     time = torch.empty(len(x), device=META, dtype=torch.float32 if kind.flow else torch.int64)
-    known = ViewCondition()
     denoiser = kind.denoiser(network, options.size, frozenset())
     text = torch.empty(len(x), *denoiser.text_shape, device=META, dtype=options.dtype)
-    count, _ = live(lambda: denoiser(x.to(options.dtype), time, text, known))
+    count, _ = live(lambda: denoiser(x.to(options.dtype), time, text, ViewCondition()))
     return count.peak
 
 
-def _bytes(network: nn.Module | None, recurse: bool = True) -> int:
-    parameters = network.parameters(recurse) if network is not None else ()
+def _bytes(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.nbytes for parameter in parameters)
-
-
-def _count(network: nn.Module | None) -> int:
-    return sum(parameter.numel() for parameter in network.parameters()) if network is not None else 0

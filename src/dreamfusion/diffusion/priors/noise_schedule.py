@@ -92,12 +92,6 @@ class NoiseSchedule:
         alpha, sigma = self._at(t, noisy)
         return alpha * v + sigma * noisy
 
-    def v_from_eps(
-        self, eps: Float[Tensor, "b c u v"], noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"]
-    ) -> Float[Tensor, "b c u v"]:
-        alpha, sigma = self._at(t, noisy)
-        return (eps - sigma * noisy) / alpha
-
     def eps_from_flow(
         self, flow: Float[Tensor, "b c u v"], noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"]
     ) -> Float[Tensor, "b c u v"]:

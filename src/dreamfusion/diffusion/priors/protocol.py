@@ -124,3 +124,8 @@ class LinearEncodingPrior(Prior, Protocol):
     def encode_linear(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:
         """About what `encode` makes of the pictures; differentiable."""
         ...
+
+
+def encoded(prior: Prior, image: Float[Tensor, "b h w 3"], linear: bool) -> Float[Tensor, "b c u v"]:
+    """Pictures in [0, 1] to the prior's diffusion space; with `linear`, the cheaper way, if the prior has one."""
+    return prior.encode_linear(image) if linear and isinstance(prior, LinearEncodingPrior) else prior.encode(image)

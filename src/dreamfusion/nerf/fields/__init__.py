@@ -61,6 +61,15 @@ class AnnealedField(Field, Protocol):
 
 
 @runtime_checkable
+class DenseField(Field, Protocol):
+    """A field whose density stands on one dense grid."""
+
+    def merged_logits(self) -> Float[Tensor, "1 d h w"]:
+        """The density logit at its vertices, differentiable."""
+        ...
+
+
+@runtime_checkable
 class PrecomputableField(Field, Protocol):
     """A field that can do part of its work once for several queries."""
 
@@ -104,6 +113,7 @@ def normals_from_gradient(slope: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
 
 __all__ = [
     "AnnealedField",
+    "DenseField",
     "Field",
     "FieldOutput",
     "Gaussians",

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from dreamfusion.embedded.unet import VARIETIES
 from dreamfusion.embedded.world import COLOURS, DISTANCE
 from dreamfusion.lights import Light
-from training.nouns import Noun, learned, names, nouns
-from training.prior_views import Views
+from training.nouns import Noun, learned, names
+from training.prior.views import Views
 
 OVERHEAD_ABOVE_DEG = 60.0
 VIEW_WORDS = {
@@ -26,10 +26,10 @@ COLOURED = ("golden", "autumn")
 """adjectives that speak of colour: never beside a colour word"""
 
 
-def vocabulary() -> list[str]:
+def vocabulary(table: Sequence[Noun]) -> list[str]:
     """Every word that a training caption can hold."""
     forms = [form.format("an") for form in FORMS]
-    rows = learned(nouns())
+    rows = learned(table)
     texts = [*forms, *names(rows), *(row.adjective for row in rows), *COLOURS, *VIEW_WORDS.values()]
     return sorted({word for text in texts for word in text.split()})
 
@@ -55,8 +55,8 @@ class Batch:
 class Pictures:
     """Endless shaded, recoloured, captioned batches from the buffers."""
 
-    def __init__(self, views: Views):
-        self.views, self.table, self.colours = views, learned(nouns()), list(COLOURS)
+    def __init__(self, views: Views, table: Sequence[Noun]):
+        self.views, self.table, self.colours = views, learned(table), list(COLOURS)
         total, area = torch.zeros(2, len(self.table))
         for mesh, paint in zip(views.mesh.split(1000), views.paint.split(1000), strict=True):
             painted = paint.float().mean(-1)

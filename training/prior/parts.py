@@ -1,6 +1,7 @@
 """The parts of the embedded prior's `diffusers` folder: made new for training, written for shipping."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from dreamfusion.embedded.unet import ToyUNet
-from training import prior_data as dataset
+from training.nouns import Noun
+from training.prior import data as dataset
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
@@ -39,10 +41,10 @@ class Parts:
         return states * mask[..., None]
 
 
-def new_parts(seed: int) -> Parts:
-    """Untrained parts for the vocabulary of the data set."""
+def new_parts(table: Sequence[Noun], seed: int) -> Parts:
+    """Untrained parts for the words of the manifest and its captions."""
     torch.manual_seed(seed)
-    words = [PAD, END, UNKNOWN, *dataset.vocabulary()]
+    words = [PAD, END, UNKNOWN, *dataset.vocabulary(table)]
     config = T5Config(
         vocab_size=len(words), d_model=128, d_kv=32, d_ff=256, num_layers=1, num_heads=4, dropout_rate=0.0,
         pad_token_id=0, eos_token_id=1,

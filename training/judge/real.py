@@ -10,10 +10,10 @@ from dreamfusion.evaluate.evaluation_views import BACKDROP, KINDS, cameras, ligh
 from dreamfusion.evaluate.janus import fronts
 from dreamfusion.evaluate.judge.judge import Judge
 from dreamfusion.evaluate.judge.network import SIZE
-from training.judge_views import buffers
+from training.judge.views import seen_by
 from training.meshes import MeshRenderer, load
-from training.nouns import Noun
-from training.prior_data import shade
+from training.nouns import Assets
+from training.prior.data import shade
 
 MESHES = 2
 """of a noun, at most"""
@@ -22,7 +22,7 @@ MESHES = 2
 def real_views(file: Path, yaw_deg: float) -> Float[Tensor, "3 8 h w 3"]:
     """The evaluation views of a mesh in its own colours, in the order of `KINDS`."""
     ring = cameras(radius=1.0, size=SIZE)
-    seen = buffers(MeshRenderer(load(file, yaw_deg)), ring)
+    seen = seen_by(ring, MeshRenderer(load(file, yaw_deg)), torch.ones(len(ring), 3))
     tensor = {name: torch.from_numpy(values).float().permute(0, 2, 3, 1) / 255 for name, values in seen.items()}
     normal, alpha, albedo = tensor["normal"] * (255 / 127) - 1, tensor["alpha"], tensor["paint"] + tensor["rest"]
     light_of = lights(ring)
@@ -30,7 +30,7 @@ def real_views(file: Path, yaw_deg: float) -> Float[Tensor, "3 8 h w 3"]:
     return drawn + (1 - alpha) * BACKDROP
 
 
-def real_looks(judge: Judge, assets: Path, table: list[Noun]) -> dict[str, dict[str, float]]:
+def real_looks(judge: Judge, assets: Assets) -> dict[str, dict[str, float]]:
     """What the judge says of real meshes, by noun; meshes kept from it come first.
 
     "fronts": the Janus rate, of nouns that have a front. By kind of picture: the share of views in which its first
@@ -38,8 +38,8 @@ def real_looks(judge: Judge, assets: Path, table: list[Noun]) -> dict[str, dict[
     """
     looks: dict[str, dict[str, float]] = {name: {} for name in ("fronts", *KINDS)}
     for number, noun in enumerate(judge.nouns):
-        rows = sorted((row for row in table if row.noun == noun), key=lambda row: row.kept_from != "judge")[:MESHES]
-        seen = torch.stack([real_views(assets / "meshes" / row.file, row.yaw_deg) for row in rows], dim=1)
+        rows = sorted((row for row in assets.table if row.noun == noun), key=lambda row: row.kept_from != "judge")
+        seen = torch.stack([real_views(assets.file(row), row.yaw_deg) for row in rows[:MESHES]], dim=1)
         for kind, pictures in zip(KINDS, seen, strict=True):
             right = judge.opinion(pictures.flatten(0, 1)).noun.argmax(1) == number
             looks[kind][noun] = _share(right)

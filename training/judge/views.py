@@ -6,10 +6,8 @@ nouns keeps from it.
 """
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +16,22 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
-from dreamfusion.errors import UserError, damage_explained
+from dreamfusion.errors import damage_explained
 from dreamfusion.evaluate.judge.network import SIZE
 from dreamfusion.evaluate.judge.sides import SIDES
+from dreamfusion.files import replacing
 from dreamfusion.geometry import look_at, spherical
-from dreamfusion.nerf.rays import cast
-from training import prior_data as dataset
 from training.meshes import MeshRenderer, load
-from training.nouns import Noun, names, nouns
+from training.nouns import Assets, Noun, names
+from training.prior.data import side as seen_from
+from training.views import BUFFERS, buffers, on_all_cores
 
-SUPERSAMPLE = 2
 FOV_DEG, ELEVATION_DEG = (30.0, 60.0), (-15.0, 80.0)
 FILL = (0.95, 1.4)
 """radius of the ball that would just fill the picture"""
 STRETCH = 0.15
 """standard deviation of the logarithm by which each axis of an object is stretched in views to learn from"""
 LOOK_AT_JITTER = 0.06
-BUFFERS = ("paint", "rest", "normal", "alpha")
 
 
 @dataclass(frozen=True)
@@ -99,52 +96,31 @@ def random_stretches(count: int, generator: Generator) -> Float[Tensor, "{count}
     return factor / factor.amax(1, keepdim=True)
 
 
-def buffers(
-    renderer: MeshRenderer, cameras: Cameras, stretch: Float[Tensor, "n 3"] | None = None
+def seen_by(
+    cameras: Cameras, renderer: MeshRenderer, stretch: Float[Tensor, "n 3"]
 ) -> dict[str, UInt8[np.ndarray, "n c h w"]]:
-    """What each camera sees of a mesh, which is stretched along its axes first: `BUFFERS` by name."""
-    seen = []
-    factors = np.ones((len(cameras), 3)) if stretch is None else stretch.double().numpy()
-    for i, factor in enumerate(factors):
-        rays = cast(cameras[i : i + 1].resized(cameras.height * SUPERSAMPLE))
-        origin, direction = rays.origin.double().numpy() / factor, rays.direction.double().numpy() / factor
-        direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-        view = renderer.buffers(origin, direction, cameras.height, SUPERSAMPLE)
-        seen.append(replace(view, normal=_leaning(view.normal, factor)))
-    stacked = {name: np.stack([getattr(b, name) for b in seen]) for name in BUFFERS}
-    return {name: a[:, None] if a.ndim == 3 else a.transpose(0, 3, 1, 2) for name, a in stacked.items()}
+    """What each camera sees of a stretched mesh: `BUFFERS` by name, channels first."""
+    found = buffers(renderer, cameras, stretch)
+    return {name: a[:, None] if a.ndim == 3 else a.transpose(0, 3, 1, 2) for name, a in found.items()}
 
 
-def _leaning(normal: UInt8[np.ndarray, "h w 3"], factor: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    """Normals of a surface that was stretched."""
-    leaning = (normal / 127 - 1) / factor
-    return np.round(leaning / np.maximum(np.linalg.norm(leaning, axis=-1, keepdims=True), 1) * 127 + 127).astype(
-        np.uint8
-    )
-
-
-def render_all(assets: Path, work: Path, counts: Counts, seed: int, report: Callable[[str], None]) -> None:
+def render_all(assets: Assets, work: Path, counts: Counts, seed: int, report: Callable[[str], None]) -> None:
     """Render what is not there yet of every mesh of the table into the folder `work`, on all cores."""
-    table = nouns()
-    files = [assets / "meshes" / mesh.file for mesh in table]
-    if missing := [str(file) for file in files if not file.exists()]:
-        raise UserError(f"{missing[0]} is missing; --assets must name a folder with meshes/ and manifest.csv")
+    assets.require(assets.table)
     work.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (files[i], mesh.yaw_deg, _counted(mesh, table, counts), seed + i, _file(work, i))
-        for i, mesh in enumerate(table)
+        (assets.file(mesh), mesh.yaw_deg, _counted(mesh, assets.table, counts), seed + i, _file(work, i))
+        for i, mesh in enumerate(assets.table)
         if not _file(work, i).exists()
     ]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for done, path in enumerate(pool.map(_render, *zip(*jobs, strict=True)) if jobs else (), start=1):
-            report(f"rendered {path.name} ({done}/{len(jobs)})")
+    on_all_cores(_render, jobs, lambda path: report(f"rendered {path.name} (of {len(assets.table)})"))
 
 
-def open_views(work: Path) -> Split:
+def open_views(work: Path, table: Sequence[Noun]) -> Split:
     """What `render_all` wrote."""
-    known, kinds = names(nouns()), ("learn", "new_views", "new_meshes")
+    known, kinds = names(table), ("learn", "new_views", "new_meshes")
     parts: dict[str, list[Views]] = {kind: [] for kind in kinds}
-    for index, mesh in enumerate(nouns()):
+    for index, mesh in enumerate(table):
         path = _file(work, index)
         with damage_explained(path, "delete it, and it will be rendered again"), np.load(path) as file:
             learn, tensors = int(file["learn"]), {n: torch.from_numpy(file[n]) for n in ("eye", *BUFFERS)}
@@ -159,11 +135,11 @@ def open_views(work: Path) -> Split:
 
 def seen_side(eye: Float[Tensor, "3"], front: bool) -> str:
     """Which of `SIDES` a camera at `eye` sees of an object with or without a front."""
-    side = dataset.side(eye) if front else "none"
+    side = seen_from(eye) if front else "none"
     return side if side in SIDES else "none"
 
 
-def _counted(mesh: Noun, table: list[Noun], counts: Counts) -> tuple[int, int]:
+def _counted(mesh: Noun, table: Sequence[Noun], counts: Counts) -> tuple[int, int]:
     """Views to learn from and views kept, of one mesh."""
     if mesh.kept_from == "judge":
         return 0, counts.kept_mesh
@@ -177,11 +153,10 @@ def _render(file: Path, yaw_deg: float, counts: tuple[int, int], seed: int, path
     first, second = (random_cameras(count, draw) for count, draw in zip(counts, draws, strict=True))
     cameras = Cameras(torch.cat([first.pose, second.pose]), torch.cat([first.fov_y, second.fov_y]), SIZE, SIZE)
     stretches = torch.cat([random_stretches(counts[0], draws[0]), torch.ones(counts[1], 3)])
-    seen = buffers(MeshRenderer(load(file, yaw_deg)), cameras, stretches)
-    partial = path.with_suffix(".partial.npz")
+    seen = seen_by(cameras, MeshRenderer(load(file, yaw_deg)), stretches)
     arrays = {"learn": np.array(counts[0]), "eye": cameras.position.numpy(), **seen}
-    np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]  # its stubs want a bool
-    partial.replace(path)
+    with replacing(path) as part:
+        np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]  # its stubs want a bool
     return path
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.evaluate.judge.sides import MIRRORED
-from training.judge_views import BUFFERS, Views
+from training.judge.views import Views
+from training.views import BUFFERS
 
 LAMPS = 3
 TINT = 0.2

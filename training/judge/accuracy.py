@@ -8,8 +8,8 @@ from torch import Generator
 from dreamfusion.evaluate.judge.judge import considered
 from dreamfusion.evaluate.judge.network import JudgeNet, Opinion
 from dreamfusion.evaluate.judge.sides import SIDES
-from training.judge_pictures import CLEAN, UNPAINTED, Batch, draw
-from training.judge_views import Split, Views
+from training.judge.pictures import CLEAN, UNPAINTED, Batch, draw
+from training.judge.views import Split, Views
 
 CHUNK = 256
 
@@ -20,7 +20,7 @@ class Accuracy:
 
     pictures: int
     noun: float
-    side: float
+    side: float | None
     """among pictures of objects with a front, not from above"""
     colour: float | None
     """among pictures painted with a colour word"""
@@ -39,7 +39,7 @@ def accuracy(network: JudgeNet, views: Views, textureless: float, seed: int) -> 
             right[name].append(marks)
     network.train(before)
     share = {name: torch.cat(marks).float().mean().item() for name, marks in right.items() if torch.cat(marks).numel()}
-    return Accuracy(len(views.noun), share["noun"], share["side"], share.get("colour"))
+    return Accuracy(len(views.noun), share["noun"], share.get("side"), share.get("colour"))
 
 
 def accuracies(network: JudgeNet, split: Split, seed: int = 99) -> dict[str, dict[str, object]]:

@@ -1,7 +1,7 @@
 """The judge's card: what it learnt from, what it knows, how often it is right. `dreamfusion judge info` prints it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,7 @@ from dreamfusion.embedded.world import COLOURS
 from dreamfusion.evaluate.judge.judge import CARD
 from dreamfusion.evaluate.judge.network import SIZE
 from dreamfusion.evaluate.judge.sides import SIDES
-from training.nouns import Noun, names
-from training.prior_card import LICENCE
+from training.nouns import LICENCE, Noun, names
 
 LIMITS = (
     "It knows no other things than these nouns and believes that every picture shows one of them. It looks at "
@@ -20,7 +19,9 @@ LIMITS = (
 )
 
 
-def make_card(table: list[Noun], training: Mapping[str, Any], accuracy: Mapping[str, Any]) -> dict[str, Any]:
+def make_card(
+    table: Sequence[Noun], training: Mapping[str, Any], accuracy: Mapping[str, Any], licence: str = LICENCE
+) -> dict[str, Any]:
     """The card of a trained judge; `accuracy` is measured on real meshes."""
     without = {row.noun for row in table if not row.front}
     kept = [row.file for row in table if row.kept_from == "judge"]
@@ -33,7 +34,7 @@ def make_card(table: list[Noun], training: Mapping[str, Any], accuracy: Mapping[
         "data": {"meshes": len(table) - len(kept), "kept meshes": kept},
         "training": dict(training),
         "accuracy": dict(accuracy),
-        "licence": LICENCE,
+        "licence": licence,
         "limits": LIMITS,
     }
 

@@ -2,10 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,10 @@ from dreamfusion import json_text
 from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.embedded.world import DISTANCE, ELEVATION_DEG, FOV_DEG, SIZE
 from dreamfusion.errors import UserError, damage_explained
-from dreamfusion.nerf.rays import cast
 from training.meshes import MeshRenderer, load
-from training.nouns import Noun, learned, nouns, shares
+from training.nouns import Assets, Noun, learned, shares
+from training.views import buffers, on_all_cores
 
-SUPERSAMPLE = 2
 LEAST_VIEWS = 200
 """of one mesh, however many its noun has: with fewer, what lies between them is drawn worse"""
 PLAN = "plan.json"
@@ -35,7 +32,7 @@ COLUMNS = {
 class Views:
     """Buffers of n views. Colours are multiplied by coverage; `paint` has the main colour, which can change."""
 
-    mesh: Int[Tensor, " n"]  # index into learned(nouns())
+    mesh: Int[Tensor, " n"]  # index into `learned` of the manifest
     pose: Float[Tensor, "n 4 4"]
     paint: UInt8[Tensor, "n h w 3"]
     rest: UInt8[Tensor, "n h w 3"]
@@ -43,33 +40,34 @@ class Views:
     alpha: UInt8[Tensor, "n h w"]
 
 
-def build(assets: Path, folder: Path, views: int, seed: int, progress: Callable[[str], None]) -> None:
-    """Render random views of meshes under `assets` into `folder`, on all cores: of every noun `views`, of every mesh
-    at least `LEAST_VIEWS`.
+def build(assets: Assets, folder: Path, views: int, seed: int, report: Callable[[str], None]) -> None:
+    """Render random views of the meshes into `folder`, on all cores: of every noun `views`, of every mesh at least
+    `LEAST_VIEWS`.
 
     One array a file, 41 kB a view. Until all is there the folder is called `.partial`; the same call then goes on.
     Raises UserError if a mesh is missing, before anything is rendered.
     """
-    table = learned(nouns())
-    files = [assets / "meshes" / row.file for row in table]
-    if missing := [str(file) for file in files if not file.exists()]:
-        raise UserError(f"{missing[0]} is missing; --assets must name a folder with meshes/ and manifest.csv")
+    table = learned(assets.table)
+    assets.require(table)
     counts = shares(table, views, min(views, LEAST_VIEWS))
     ends = np.cumsum(counts)
     partial = folder.with_name(f"{folder.name}.partial")
     arrays = _begun(partial, int(ends[-1]), json.dumps({"seed": seed, "counts": counts, "meshes": _drawn(table)}))
     rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
     jobs = [
-        (index, files[index], row.yaw_deg, counts[index], seed + index)
+        (index, assets.file(row), row.yaw_deg, counts[index], seed + index)
         for index, row in enumerate(table)
         if (arrays["mesh"][rows[index]] < 0).any()
     ]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for index, part in pool.map(_views, *zip(*jobs, strict=True)) if jobs else ():
-            for key, values in part.items():
-                arrays[key][rows[index]] = values
-            arrays["mesh"][rows[index]] = index  # last: from now on these rows count as rendered
-            progress(f"rendered {table[index].file} ({index + 1}/{len(table)})")
+
+    def keep(rendered: tuple[int, dict[str, np.ndarray]]) -> None:
+        index, part = rendered
+        for key, values in part.items():
+            arrays[key][rows[index]] = values
+        arrays["mesh"][rows[index]] = index  # last: from now on these rows count as rendered
+        report(f"rendered {table[index].file} ({index + 1}/{len(table)})")
+
+    on_all_cores(_views, jobs, keep)
     for array in arrays.values():
         array.flush()
     partial.replace(folder)
@@ -91,18 +89,18 @@ def _begun(folder: Path, count: int, plan: str) -> dict[str, np.memmap]:
     return arrays
 
 
-def _drawn(table: list[Noun]) -> list[list[str | float]]:
+def _drawn(table: Sequence[Noun]) -> list[list[str | float]]:
     """What the numbers in `Views.mesh` stand for."""
     return [[row.noun, row.file, row.yaw_deg] for row in table]
 
 
-def open_views(folder: Path) -> Views:
+def open_views(folder: Path, table: Sequence[Noun]) -> Views:
     """Map what `build` wrote into memory; only what is looked at is read.
 
-    Raises UserError if the table of nouns has changed since.
+    Raises UserError if the manifest has changed since.
     """
     with damage_explained(folder, "train in a new --work folder"):
-        if json_text.read(folder / PLAN)["meshes"] != _drawn(learned(nouns())):
+        if json_text.read(folder / PLAN)["meshes"] != _drawn(learned(table)):
             raise UserError(f"{folder} was rendered for another table of nouns; train in a new --work folder")
         # "c": nothing is written, but torch wants arrays that could be
         return Views(**{key: torch.from_numpy(np.load(folder / f"{key}.npy", mmap_mode="c")) for key in COLUMNS})
@@ -120,9 +118,4 @@ def random_cameras(count: int, generator: Generator) -> Cameras:
 def _views(index: int, file: Path, yaw_deg: float, count: int, seed: int) -> tuple[int, dict[str, np.ndarray]]:
     torch.set_num_threads(1)
     cameras = random_cameras(count, torch.Generator().manual_seed(seed))
-    renderer, seen = MeshRenderer(load(file, yaw_deg)), []
-    for i in range(count):
-        rays = cast(cameras[i : i + 1].resized(SIZE * SUPERSAMPLE))
-        seen.append(renderer.buffers(rays.origin.double().numpy(), rays.direction.double().numpy(), SIZE, SUPERSAMPLE))
-    buffers = {key: np.stack([getattr(b, key) for b in seen]) for key in ("paint", "rest", "normal", "alpha")}
-    return index, {"pose": cameras.pose.numpy(), **buffers}
+    return index, {"pose": cameras.pose.numpy(), **buffers(MeshRenderer(load(file, yaw_deg)), cameras)}

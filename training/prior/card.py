@@ -1,15 +1,12 @@
 """The embedded prior's model card: made after training, read by `priors`, shown by `dreamfusion prior info`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from dreamfusion.embedded import world
-from training import prior_data as dataset
-from training.nouns import learned, names, nouns
+from training.nouns import LICENCE, Noun, learned, names
+from training.prior import data as dataset
 
-LICENCE = (
-    "Trained only on renderings of CC0 1.0 meshes by Kenney (kenney.nl), Quaternius (quaternius.com) and Kay Lousberg "
-    "(kaylousberg.com). The weights are CC0 1.0 too."
-)
 LIMITS = (
     "It knows these nouns and colours and no other words, single toy-like objects on plain backgrounds, from its own "
     "cameras. Of nouns with several meshes it draws a mixture where little is told. It is made to be distilled into 3D "
@@ -17,19 +14,20 @@ LIMITS = (
 )
 
 
-def make_card(steps: int, pictures: int, seconds: float) -> dict[str, Any]:
+def make_card(
+    table: Sequence[Noun], steps: int, pictures: int, seconds: float, licence: str = LICENCE
+) -> dict[str, Any]:
     """The card of weights trained for `steps` steps, on `pictures` pictures in all, in `seconds` of wall time.
 
     What was measured of them is added as "quality" once it is: a record of texts.
     """
-    table = nouns()
     return {
         "name": "toybox-3",
         "image_size": world.SIZE,
         "view_words": dataset.VIEW_WORDS,
         "overhead_above_deg": dataset.OVERHEAD_ABOVE_DEG,
         "conditions": ["background", "light", "pose", "variety"],
-        "vocabulary": dataset.vocabulary(),
+        "vocabulary": dataset.vocabulary(table),
         "zero_padding": True,
         "nouns": names(table),
         "colours": list(world.COLOURS),
@@ -46,5 +44,5 @@ def make_card(steps: int, pictures: int, seconds: float) -> dict[str, Any]:
         },
         "training": {"steps": steps, "pictures": pictures, "hours": round(seconds / 3600, 2)},
         "limits": LIMITS,
-        "licence": LICENCE,
+        "licence": licence,
     }

@@ -1,0 +1,1 @@
+"""The judge of the evaluation: its pictures, its training, how often it is right."""

@@ -1,0 +1,1 @@
+"""The embedded prior: its pictures, its networks, its training."""
