@@ -16,6 +16,7 @@ from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import evaluation_views as views
 from dreamfusion.lights import Light
+from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.mesh import Mesh
 from dreamfusion.nerf.rays import cast
 from dreamfusion.nerf.render import RenderOptions

@@ -87,7 +87,7 @@ class ProcessGroup:
             tensor.copy_(mean.view_as(tensor))
 
     def sharded(self, prior: Prior) -> Prior:
-        """The prior, asked by all processes for the same pictures: each evaluates its share of them."""
+        """A prior sharded over processes: all call it with the same pictures, each evaluates its part."""
         return prior if self.size == 1 else ShardedPrior(prior, self)
 
     def barrier(self) -> None:

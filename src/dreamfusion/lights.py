@@ -1,7 +1,7 @@
 """Lights: one point light and one ambient light per view.
 
 A surface with albedo a, normal n and direction l to the light shows `a * (ambient + diffuse * max(0, n.l))`, where a
-`white` light replaces a by 1. So albedo only (ambient 1, diffuse 0), lit and textureless pictures are values of a
+`textureless` light replaces a by 1. So albedo only (ambient 1, diffuse 0), lit and textureless pictures are values of a
 `Light`, not modes of the renderer (paper, section 3.1).
 """
 
@@ -28,7 +28,7 @@ class Light:
     textureless: Bool[Tensor, " b"]
     """whether the albedo is replaced by 1, so that only the shape is seen (textureless)"""
     lit: bool = True
-    """False promises that all diffuse parts are 0: nobody has to ask the device whether normals are needed"""
+    """False: all diffuse parts are 0, known on the host, so that no device synchronisation decides about normals"""
 
     def __len__(self) -> int:
         return len(self.position)
@@ -76,8 +76,8 @@ def albedo_only(count: int, device: torch.device | str = "cpu") -> Light:
 
 
 def key_light(cameras: Cameras, textureless: bool) -> Light:
-    """A steady light above and to the right of each camera, for evaluation and media; `white` shows the shape without
-    its colours.
+    """A steady light above and to the right of each camera, for evaluation and media; `textureless`
+    sets the albedo to 1.
     """
     eye, right, up = cameras.position, cameras.pose[:, :3, 0], cameras.pose[:, :3, 1]
     one = torch.ones_like(eye[:, 0])

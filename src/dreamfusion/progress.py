@@ -7,4 +7,4 @@ ProgressCallback = Callable[[str], None]
 
 
 def silent(doing: str) -> None:
-    """The `ProgressCallback` of nobody."""
+    """A `ProgressCallback` that does nothing."""

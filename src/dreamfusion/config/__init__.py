@@ -1,4 +1,4 @@
-"""What a run is told: a tree of frozen records. Importing this imports nothing slow."""
+"""The configuration of a run: a tree of frozen records. Importing this imports nothing slow."""
 
 from dreamfusion.config.bounds import Colour, Span
 from dreamfusion.config.distill import DistillConfig

@@ -1,1 +1,1 @@
-"""The 2D half: priors, prompts, guidance, score distillation. It knows nothing of scenes."""
+"""The 2D half: priors, prompts, guidance, score distillation. It does not depend on scenes."""

@@ -1,4 +1,4 @@
-"""Pictures from a prior alone, without any 3D: to see what it knows before it is asked to distil it."""
+"""DDIM sampling from a prior, without 3D: what it can draw before it is distilled."""
 
 from collections.abc import Sequence
 

@@ -13,7 +13,7 @@ from dreamfusion.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class NoiseEstimates:
-    """What a prior says of the noise in pictures."""
+    """Noise estimates of a prior."""
 
     uncond: Float[Tensor, "b c u v"]
     """for the empty caption, or the negative prompt in its place"""

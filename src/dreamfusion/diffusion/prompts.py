@@ -1,4 +1,4 @@
-"""From one prompt to what the prior is told about each view: a caption with view words, and what else is known."""
+"""From one prompt to the conditioning of each view: a caption with view words, and the other inputs."""
 
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,9 +20,9 @@ class PromptOptions:
     negative: str = ""
     """takes the place of the empty caption in guidance"""
     view_dependent: bool = True
-    """whether captions say from where the object is seen"""
+    """whether view words are appended to captions"""
     conditions: ConditionSet = "all"
-    """what the prior is told beside words"""
+    """inputs of the prior besides the caption"""
     variety: int = 0
     """which of the things that the prompt fits (`ViewCondition.variety`)"""
     blend_views: bool = False

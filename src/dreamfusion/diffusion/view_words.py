@@ -1,4 +1,4 @@
-"""The words that say in a caption from where an object is seen. They belong to the prior: it was trained on them."""
+"""View words of captions ("front view" ...). They belong to the prior: it was trained on them."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class ViewWords:
 
     front: str = "front view"
     left: str = "side view"
-    """seen at azimuth 90 degrees: the object's own left side"""
+    """azimuth 90 degrees: the object's own left side"""
     back: str = "back view"
     right: str = "side view"
     overhead: str = "overhead view"
@@ -41,7 +41,7 @@ class ViewWords:
         return (self.front, self.left, self.back, self.right, self.overhead)
 
     def weights(self, azimuth: Float[Tensor, " b"], elevation: Float[Tensor, " b"]) -> Float[Tensor, "b w"]:
-        """How much each of `words` says about views from these angles (radians).
+        """Weight of each of `words` for views from these angles (radians).
 
         The front is centred on azimuth 0. Weights are >= 0, sum to one in each row and are periodic in the azimuth.
         Without `interpolate` each row has a single 1; with it rows are continuous in the direction, the poles included.

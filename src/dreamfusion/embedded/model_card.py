@@ -5,7 +5,7 @@ from importlib import resources
 
 
 def describe() -> str:
-    """What the shipped prior is and knows, for people."""
+    """The shipped prior's card as text: network, vocabulary, limits."""
     path = resources.files("dreamfusion.embedded").joinpath("weights/card.json")
     card = json.loads(path.read_text(encoding="utf-8"))
     views = [word for key, word in card["view_words"].items() if key != "textureless"]

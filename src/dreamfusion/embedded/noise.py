@@ -16,7 +16,7 @@ MOST_STEPS = 10_000
 
 
 class CosineScheduler:
-    """What is asked of a diffusers scheduler with `beta_schedule` "squaredcos_cap_v2", without importing diffusers."""
+    """What is needed of a diffusers scheduler with `beta_schedule` "squaredcos_cap_v2", without importing diffusers."""
 
     def __init__(self, num_train_timesteps: int, prediction_type: str):
         self.config = SimpleNamespace(num_train_timesteps=num_train_timesteps, prediction_type=prediction_type)

@@ -27,9 +27,9 @@ def sides(
     conditions: ConditionSet = "all",
     variety: int = 0,
 ) -> Conditioning:
-    """What a prior is told to draw each caption from the front, left, back and right. Needs no denoiser.
+    """Conditioning of a prior for each caption from the front, left, back and right. Needs no denoiser.
 
-    The side is always in the words; `conditions` says what it is told besides.
+    The side is always in the caption; `conditions`: the inputs besides it.
     """
     azimuth = torch.tensor(AZIMUTHS_DEG).deg2rad().repeat(len(captions))
     count = len(azimuth)
@@ -47,7 +47,7 @@ def sides(
 def samples(
     prior: PipelinePrior, given: Conditioning, *, steps: int, guidance_scale: float, seed: int
 ) -> Float[Tensor, "c v h w 3"]:
-    """Pictures in [0, 1] of what `sides` says."""
+    """Pictures in [0, 1] for the conditioning of `sides`."""
     x = ddim(prior, given, steps, guidance_scale, Generator().manual_seed(seed), prior.space.limit)
     return prior.decode(x).unflatten(0, (-1, len(AZIMUTHS_DEG)))
 

@@ -1,4 +1,4 @@
-"""The embedded prior's first idea of a picture, from words, camera and light alone, before anything is seen of it.
+"""The embedded prior's sketch: an estimate of the picture from caption, camera and light alone, without x_t.
 
 A perceptron draws what the words and the camera decide: coverage, normals, and colours in two parts, of which the
 paint can have any. A second, small one says the paint's colour, and the background and the light wherever nobody told
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 SKETCH = 32
 """pixels per side of the sketch"""
 MAPS = (1, 3, 3, 1, 1)
-"""of the drawn maps: brightness of the paint, colour of the rest, normal in the camera's axes, coverage, doubt"""
+"""of the drawn maps: brightness of the paint, colour of the rest, normal in the camera's axes, coverage, log sigma"""
 LOOK = (3, 3, 1, 3, 1, 2)
-"""numbers that tell the look: colour of the paint, background, ambient, lamp, white, doubts of object and background"""
+"""appearance: paint colour, background, ambient, point light, textureless, log sigmas of object and background"""
 LOOK_WIDTH = 256
 SUREST = 0.02
 """the least spread: what pixels smaller than the sketch's own may differ"""
@@ -83,7 +83,7 @@ def merge(groups: tuple[int, ...], width: int, layers: int = 3, norm: bool = Tru
 def _told_or(
     guess: Float[Tensor, "b n"], told: Float[Tensor, "b n"], flag: Float[Tensor, "b 1"]
 ) -> Float[Tensor, "b n"]:
-    """What was told where the flag is one, the guess where it is zero."""
+    """The given value where the flag is 1, the guess where it is 0."""
     return flag * told + (1 - flag) * guess
 
 

@@ -1,4 +1,4 @@
-"""The embedded prior's denoiser: a small convolutional U-Net that is told everything that is known of the picture.
+"""The embedded prior's denoiser: a small U-Net conditioned on caption, camera, background, light and variety.
 
 What the words, the camera and the light say is used twice. A multi-layer perceptron draws a *sketch* from it, the
 picture to expect before anything is seen of it (`sketch.py`): parameters used once per picture, not once per pixel, so
@@ -25,7 +25,7 @@ PATCH = 4
 FINE = 16
 """channels of the convolutions at full size"""
 VARIETIES = 12
-"""how many things of a noun can be told apart by number"""
+"""number of varieties per noun"""
 GROUPS = (11, 4, 7, 1 + VARIETIES)
 """numbers that tell the pose, the background, the light, the variety"""
 TIME_FEATURES = 128

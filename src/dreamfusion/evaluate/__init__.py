@@ -1,1 +1,1 @@
-"""Evaluation: what a scorer that nobody trained against sees in the results (docs/evaluation.md)."""
+"""Evaluation: R-Precision and Janus rate of runs, by an independent scorer (docs/evaluation.md)."""

@@ -1,4 +1,4 @@
-"""What a caption says in the words of the embedded vocabulary: a noun, and perhaps a colour word."""
+"""Noun and, if present, colour word of a caption in the embedded vocabulary."""
 
 import re
 from collections.abc import Sequence
@@ -38,6 +38,6 @@ def require_meaning(caption: str, nouns: Sequence[str]) -> Meaning:
 
 
 def without_colour(caption: str) -> str:
-    """The caption without its colour words: what can be seen of it in a textureless picture."""
+    """The caption without its colour words: for textureless pictures."""
     colourless = re.sub(rf"\b({'|'.join(COLOURS)})\s+", "", caption)
     return re.sub(r"\b(an?)(?= (\w))", lambda found: "an" if found[2] in "aeiou" else "a", colourless)

@@ -30,7 +30,7 @@ def cameras(radius: float, size: int = SIZE) -> Cameras:
 
 
 def lights(ring: Cameras) -> dict[str, Light]:
-    """By kind: without light, in white light, and that light on white matter."""
+    """Lights by kind: albedo only, shaded, and shaded with albedo 1 (textureless)."""
     return {
         "albedo": albedo_only(len(ring), ring.pose.device),
         "shaded": key_light(ring, textureless=False),

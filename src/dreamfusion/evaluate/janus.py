@@ -1,4 +1,4 @@
-"""The Janus rate: how often a front is seen where the back or a side should be."""
+"""The Janus rate: share of side and back views in which the judge finds a front."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor

@@ -100,7 +100,7 @@ def _opened(task: Task) -> generate.Job:
 
 
 def _finished(job: generate.Job, stop: Stop) -> str:
-    """Write the run's own files. A scene without matter has no mesh: that is a result, not an end."""
+    """Write the run's own files. An empty scene has no mesh: that is a result, not an error."""
     try:
         generate.finish(job.run, job.folder, silent, stop.is_set)
     except UserError as error:

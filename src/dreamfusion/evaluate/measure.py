@@ -29,7 +29,7 @@ class Result:
     problem: str = ""
     """what went wrong while it was made"""
     pictures: Float[Tensor, "3 8 h w 3"] | None = None
-    """None if the run left nothing to look at"""
+    """None if the run left no scene"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Captions:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was seen of one run; shares of its eight views, in [0, 1]."""
+    """Measures of one run; fractions of its eight views, in [0, 1]."""
 
     prompt: str
     suite: str

@@ -1,4 +1,4 @@
-"""Judging the prior's own pictures, without any 3D: does it draw what the caption says, seen from where it says?"""
+"""Evaluation of the prior's own pictures, without 3D: noun, side and colour of the caption."""
 
 import math
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class Sampling:
 def draw(
     prior: PipelinePrior, captions: Sequence[str], conditions: ConditionSet, seed: int
 ) -> Float[Tensor, "c v h w 3"]:
-    """Pictures in [0, 1] of every caption with each view word. `conditions` says what it is told besides.
+    """Pictures in [0, 1] of every caption with each view word. `conditions`: its inputs besides the caption.
 
     Raises UserError for words that the prior does not know.
     """

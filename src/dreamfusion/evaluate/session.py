@@ -1,4 +1,4 @@
-"""Evaluations from beginning to end: make the runs that are missing, look at them, report."""
+"""Evaluations from beginning to end: make the runs that are missing, measure them, report."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ Stopped = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Session:
-    """What all evaluations are told."""
+    """Options that all evaluations share."""
 
     out: Path
     scorer: Scorer
@@ -149,7 +149,7 @@ def real_facts(judge: Judge, results: Sequence[Result]) -> dict[str, object]:
 
 
 def facts_of(session: Session, folders: Sequence[Path]) -> dict[str, object]:
-    """How the figures came about: the scorer, and what the runs were told, as lists where they differ."""
+    """How the figures came about: the scorer, and the settings of the runs, as lists where they differ."""
     configs = [generate.config_of(folder) for folder in folders if RunFolder(folder).config.exists()]
     told = {
         name: list(dict.fromkeys(getattr(config, name) for config in configs))

@@ -1,4 +1,4 @@
-"""Prompt suites: fixed lists of prompts, chosen by a rule before anything was seen of the results."""
+"""Prompt suites: fixed lists of prompts, chosen by a rule before there were results."""
 
 from importlib import resources
 from pathlib import Path

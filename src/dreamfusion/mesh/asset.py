@@ -1,4 +1,4 @@
-"""From a scene to a finished mesh, and how well it agrees with what the scene looks like."""
+"""From a scene to a finished mesh, and its agreement with the renderings."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -80,7 +80,7 @@ def make_mesh(
     options: MeshOptions = MeshOptions(),
     say: ProgressCallback = silent,
 ) -> tuple[Mesh, Report]:
-    """The surface of a scene, simplified, painted and textured. `look` says how finely the scene is rendered.
+    """The surface of a scene, simplified, painted and textured. `look`: settings of the renderings.
 
     `say` is told what is being done. Raises UserError for scenes without a surface: empty ones, and fog.
     """

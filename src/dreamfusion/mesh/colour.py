@@ -1,4 +1,4 @@
-"""The look of a scene's surface, and the two encodings of colour."""
+"""Colour of a scene's surface, and the two encodings of colour (linear, sRGB)."""
 
 from dataclasses import replace
 

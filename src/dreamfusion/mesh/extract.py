@@ -62,7 +62,7 @@ def manifold(mesh: Mesh) -> Manifold:
 def without_small_parts(mesh: Mesh, smallest: float = _SMALLEST_PART) -> Mesh:
     """Keep the connected parts that enclose at least `smallest` of the largest one's volume.
 
-    So the walls of cavities go too, which nobody sees: the volume in them is negative.
+    So the walls of cavities, which are invisible, go too: their enclosed volume is negative.
     """
     part = _part_of_face(mesh)
     volume = np.bincount(part, signed_volumes(mesh))

@@ -1,4 +1,4 @@
-"""The density of a scene on a regular lattice, asked for only where there may be matter."""
+"""The density of a scene on a regular grid of points, evaluated in occupied cells only."""
 
 from dataclasses import dataclass
 
@@ -29,9 +29,9 @@ class DensityGrid:
 
 
 def density_grid(scene: Scene, resolution: int, blur: float = BLUR) -> DensityGrid:
-    """Density on the part of a lattice of `resolution` points per diameter of the scene's ball that may hold matter.
+    """Density on a grid of `resolution` points per diameter of the scene's sphere, cropped to the occupied cells.
 
-    The field is asked in occupied cells inside the ball alone; elsewhere renderings show nothing, and here it is zero.
+    The field is evaluated in occupied cells inside the sphere; elsewhere renderings are empty, and the density is 0.
     Then it is blurred by a bell of the standard deviation `blur`, in radii of the ball. Four bytes are kept for every
     point in the box of the occupied cells. Raises UserError for a resolution below 8.
     """

@@ -23,14 +23,14 @@ class Mesh:
     texture: UInt8[np.ndarray, "size size 3"] | None = None
     """display values, the top row first; None before `bake`"""
     normal_map: UInt8[np.ndarray, "size size 3"] | None = None
-    """normals in the axes of `tangents`, -1..1 as 0..255; None unless asked for"""
+    """normals in the axes of `tangents`, -1..1 as 0..255; None without a normal map"""
     lit: bool = False
     """whether the texture holds light already, so that viewers should add none"""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The vertices as files know them: one for each pair of a vertex and its place in the texture."""
+    """The vertices as in files: one for each pair of a vertex and its texture coordinate."""
 
     vertex: Int[np.ndarray, " n"]
     """number in the mesh"""

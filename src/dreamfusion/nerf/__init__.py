@@ -1,1 +1,1 @@
-"""The 3D half: fields, rays, volume rendering. It knows nothing of diffusion models."""
+"""The 3D half: fields, rays, volume rendering. It does not depend on diffusion models."""

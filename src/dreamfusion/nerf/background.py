@@ -1,4 +1,4 @@
-"""What a ray sees that passes the object.
+"""Backgrounds: the colour of a ray beyond the object.
 
 A background answers two questions. `draw`: the plain colours of this step's views, or None if it has none; a prior
 may be told of them. `colour`: what lies in a direction when no plain colour was drawn, so also in videos.
@@ -56,7 +56,7 @@ class Solid(nn.Module):
 
 
 class RandomSolid(nn.Module):
-    """A new plain colour for every view of every step: matter cannot hide in it, and holes show.
+    """A new solid colour for every view of every step, so that the object cannot blend into it and holes show.
 
     Outside training it shows the middle of its range.
     """

@@ -1,4 +1,4 @@
-"""Memory against time: results whose graph is not kept, but made again when gradients are asked for.
+"""Gradient checkpointing: the graph of a result is not kept but computed again in the backward pass.
 
 torch's own checkpoints know nested tuples of tensors only; these know frozen records, and what differentiates inside
 itself (normals are slopes).

@@ -1,4 +1,4 @@
-"""Where along a ray the field is asked, after a small network's proposals (mip-NeRF 360, section 3.1).
+"""Samples along a ray from a proposal network (mip-NeRF 360, section 3.1).
 
 In rounds: the network says how dense each bin is, the next bins are drawn where it sees weight, and the field is asked
 in the last ones. The network learns from the field through `regularise.interlevel` alone; bins carry no gradient.

@@ -36,7 +36,7 @@ class Rays:
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
-    """Where a field is asked: blurred points with a diagonal covariance. Zero variance asks at a point."""
+    """Where a field is evaluated: Gaussians with a diagonal covariance. Zero variance: a point."""
 
     mean: Float[Tensor, "m 3"]
     var: Float[Tensor, "m 3"]

@@ -17,21 +17,21 @@ from dreamfusion.records import concatenated
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What the pixels show."""
+    """Rendered images."""
 
     rgb: Float[Tensor, "b h w 3"]
     """with the background; in [0, 1] for lights whose ambient and diffuse parts sum to at most 1"""
     opacity: Float[Tensor, "b h w"]
     """in [0, 1]"""
     depth: Float[Tensor, "b h w"]
-    """mean distance from the camera to the matter that the pixel shows; 0 where it shows none"""
+    """expected distance from the camera along the ray, given opacity; 0 where the opacity is 0"""
     normal: Float[Tensor, "b h w 3"] | None
     """weighted sum of the normals along the ray, in the world's axes; its length is at most the opacity"""
 
 
 @dataclass(frozen=True, eq=False)
 class Render(Picture):
-    """Pictures with gradients, and what a regulariser needs to know of how they came about."""
+    """Pictures with gradients, and the samples along the rays, for regularisers."""
 
     along: RaySamples
 

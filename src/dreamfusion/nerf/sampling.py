@@ -1,7 +1,7 @@
-"""Where along the rays the field is worth a question.
+"""Samples along rays, without those in empty space.
 
-Rays that pass by all matter are left out. The others are cut into a dense table of bins, `t: "r s+1"`; the samples that
-are left of it are *packed*: a flat list, each with its place in the table.
+Rays that miss the occupied region are left out. The others are divided into a dense table of intervals, `t: "r s+1"`;
+samples in occupied cells are *packed*: a flat list, each with its place in the table.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from dreamfusion.records import mapped
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """The rays that may hit matter, and where they are cut."""
+    """The rays that may hit occupied space, and the edges of their sample intervals."""
 
     number: Int[Tensor, " r"]
     """among all rays"""
@@ -48,7 +48,7 @@ class Samples:
 
 
 def sample_rays(scene: Scene, rays: Rays, samples: int, generator: Generator | None) -> Bins:
-    """Cut rays into `samples` bins each, from where they enter the ball and the box that hold all matter to the end.
+    """Divide rays into `samples` intervals each, within the sphere and the bounding box of the occupied cells.
 
     If the scene has a network for proposals, that is left to `resample`.
     """
@@ -73,7 +73,7 @@ def keep_views(bins: Bins, rays: slice) -> Bins:
 
 
 def resample(scene: Scene, bins: Bins, samples: int) -> tuple[Bins, tuple[Histogram, ...]]:
-    """The same rays, cut for the field, and what was seen on them in each round of proposals (if there are any)."""
+    """The same rays with the field's intervals, and the weights of each proposal round (if there are any)."""
     if scene.proposal is None or bins.offset is None:
         return bins, ()
     t, seen = scene.proposal.edges(bins.rays, bins.t, samples, bins.offset)

@@ -11,7 +11,7 @@ from dreamfusion.nerf.proposals import Proposal
 class Scene(nn.Module):
     """A field inside the ball of `radius` about the origin, a background outside, and a memory of empty space.
 
-    With a `proposal`, rays are cut where that network sees matter, else evenly.
+    With a `proposal`, samples follow the density of that network, else they are uniform.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Light on matter (DreamFusion, section 3.1, "Shading")."""
+"""Lambertian shading (DreamFusion, section 3.1, "Shading")."""
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +12,7 @@ from dreamfusion.nerf.fields import FieldOutput
 def lambert(
     matter: FieldOutput, place: Float[Tensor, "m 3"], light: Light, view: Int[Tensor, " m"]
 ) -> Float[Tensor, "m 3"]:
-    """Reflected colour of matter at `place`, each lit by the light of its view.
+    """Reflected colour at `place`, each sample lit by the light of its view.
 
     colour = (1 where the light is white, else albedo) * (ambient + diffuse * max(0, normal . to_light)).
     Matter without normals sees the ambient part alone: right for views whose diffuse light is 0.

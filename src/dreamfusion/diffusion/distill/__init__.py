@@ -1,4 +1,4 @@
-"""Score distillation (DreamFusion, section 2) and its relatives: a frozen diffusion model says how renderings change.
+"""Score distillation (DreamFusion, section 2) and its relatives: gradients from a frozen diffusion model.
 
 `docs/reference/derivations.md` derives them; every law is one small file or less.
 """

@@ -43,7 +43,7 @@ class Ism:
 
 
 def uncond_estimate(at: NoisedBatch, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"]) -> Float[Tensor, "b c u v"]:
-    """The noise in pictures of which nothing was said in words."""
+    """Noise estimate with the empty caption."""
     return at.prior.predict_noise(noisy, t, at.given.null_text, at.given.known)
 
 

@@ -25,7 +25,7 @@ class Sds:
 class Csd:
     """Classifier score distillation: s (eps(x_t; y, t) - eps(x_t; t)) (Yu et al. 2023, arXiv 2310.19415, section 4).
 
-    Guidance alone, the gradient of an implicit classifier: what x has to become more of to be told from any picture.
+    Guidance alone, the gradient of an implicit classifier of the caption.
     The guidance scale is only a factor. A negative prompt takes the place of the empty caption. Nothing of guidance's
     contrast is taken back, as that is all there is: `rescale` does not count.
     """

@@ -1,4 +1,4 @@
-"""What a law of distillation is asked about: pictures at some noise levels, and all that is known of them."""
+"""Input of a law of distillation: noisy pictures with their timesteps, noise, conditioning and prior."""
 
 from dataclasses import dataclass
 
@@ -27,5 +27,5 @@ class NoisedBatch:
         return self.prior.schedule.add_noise(self.x, self.eps, self.t)
 
     def estimates(self) -> NoiseEstimates:
-        """What the prior says of the noise in x_t."""
+        """Noise estimates of the prior at x_t."""
         return self.guidance(self.prior, self.noisy, self.t, self.given)

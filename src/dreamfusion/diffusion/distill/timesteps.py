@@ -1,4 +1,4 @@
-"""Which noise levels distillation looks at: at random, or one after the other from much noise to little."""
+"""Timesteps of distillation: uniformly random, or decreasing over the run (DreamTime)."""
 
 from dataclasses import dataclass
 
@@ -20,9 +20,9 @@ class UniformTimesteps:
     """Timesteps are uniform between two limits, which may move in the course of the run (annealing)."""
 
     t_min: Schedule = LEAST
-    """least noise, as a fraction of the timesteps, in [0, 1], over the progress of the run"""
+    """smallest timestep as a fraction of all, in [0, 1], over the progress of the run"""
     t_max: Schedule = MOST
-    """most noise, idem"""
+    """largest timestep, likewise"""
 
     def __call__(
         self, schedule: NoiseSchedule, shape: tuple[int, int], progress: float, generator: Generator
@@ -45,9 +45,9 @@ class DreamTime:
     """
 
     t_min: Schedule = LEAST
-    """least noise, as a fraction of the timesteps; where it moves, the least at both ends of the run"""
+    """smallest timestep as a fraction of all; of a schedule, the smaller of its two ends"""
     t_max: Schedule = MOST
-    """most noise, likewise the most"""
+    """largest timestep, likewise the larger"""
     centre: float = 0.5
     """where the run stays longest, as a fraction of the timesteps, but for the factor sigma / alpha"""
     spread: float = 0.125
@@ -79,7 +79,7 @@ TimestepSampler = UniformTimesteps | DreamTime
 
 
 def limits(t_min: Schedule, t_max: Schedule, progress: float) -> tuple[float, float]:
-    """Least and most noise now. Raises UserError unless 0 <= least <= most <= 1."""
+    """Smallest and largest timestep now, as fractions. Raises UserError unless 0 <= t_min <= t_max <= 1."""
     low, high = t_min(progress), t_max(progress)
     if not 0 <= low <= high <= 1:
         raise UserError(f"the noise levels must satisfy 0 <= t_min <= t_max <= 1, not {low} and {high}")

@@ -1,4 +1,4 @@
-"""Variational score distillation (ProlificDreamer): the renderings have a score too, and a network learns it."""
+"""Variational score distillation (ProlificDreamer): score of the renderings from a LoRA copy of the prior."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from dreamfusion.errors import UserError
 
 @runtime_checkable
 class HasNetwork(Protocol):
-    """A prior whose noise estimates come from a network that can be adapted."""
+    """A prior whose noise estimates come from a network that takes low-rank adapters."""
 
     @property
     def network(self) -> nn.Module:
@@ -26,9 +26,9 @@ class HasNetwork(Protocol):
 class Vsd(nn.Module):
     """eps_hat(x_t; y, t) - eps_phi(x_t; y, c, t) (Wang et al. 2023, arXiv 2305.16213, section 3.2).
 
-    eps_phi is the prior with low-rank adapters, trained beside the scene to see the noise in its renderings: it knows
-    what they look like already. It is asked and trained without guidance, and hears of the camera c what the prior
-    hears: view words, and the pose if the prior takes one.
+    eps_phi is the prior with low-rank adapters (LoRA), trained beside the scene to denoise its renderings. It is
+    evaluated and trained without guidance. The camera c enters as in the prior: by view words, and by the pose if the
+    prior takes one.
     """
 
     def __init__(self, config: VsdLaw = VsdLaw()) -> None:

@@ -1,4 +1,4 @@
-"""What each noise level counts: the w(t) of score distillation."""
+"""w(t), the weight of a noise level in score distillation."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class AlphaSigma:
-    """w = alpha sigma. It weighs x - x0_hat by alpha^2: little say for what is guessed from almost pure noise."""
+    """w = alpha sigma. It weighs x - x0_hat by alpha^2: little weight for estimates from almost pure noise."""
 
     def __call__(self, schedule: NoiseSchedule, t: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         return schedule.alpha(t) * schedule.sigma(t)

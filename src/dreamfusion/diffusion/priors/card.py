@@ -1,4 +1,4 @@
-"""What a prior says about itself beyond its networks: `card.json`, an optional file beside `model_index.json`.
+"""A prior's metadata beyond its networks: `card.json`, an optional file beside `model_index.json`.
 
 A folder without a card is any other diffusers pipeline: the paper's view words, every word allowed, nothing known
 besides the text.

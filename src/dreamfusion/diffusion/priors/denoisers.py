@@ -22,7 +22,7 @@ from dreamfusion.diffusion.priors.text_encoders import (
 )
 
 FLUX_GUIDANCE = 1.0
-"""What a guidance-distilled Flux is told: the caption as it is. Exaggerating it is left to classifier-free guidance."""
+"""Guidance input of a guidance-distilled Flux: 1. Guidance is left to classifier-free guidance."""
 
 
 @runtime_checkable
@@ -93,7 +93,7 @@ class SdxlUNet:
 
 @dataclass(frozen=True, eq=False)
 class PixArtTransformer:
-    """Tokens with their mask; the largest models also hear the size and the shape of the picture."""
+    """Tokens with their mask; the largest models also take the size and the aspect ratio of the picture."""
 
     network: Any
     size: int
@@ -146,7 +146,7 @@ class Sd3Transformer:
 
 @dataclass(frozen=True, eq=False)
 class FluxTransformer:
-    """Tokens and a pooled vector; blocks of 2 x 2 latents are tokens themselves, told apart by their place."""
+    """Tokens and a pooled vector; blocks of 2 x 2 latents are tokens, with positional embeddings."""
 
     network: Any
 

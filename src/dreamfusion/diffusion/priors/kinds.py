@@ -29,7 +29,7 @@ class Kind:
     """text encoders"""
     embed: text.Embed
     denoiser: Callable[[Any, int, frozenset[str]], Denoiser]
-    """from the network, the size of the pictures, and the names of what else it is told"""
+    """from the network, the size of the pictures, and the names of its other inputs"""
     preset: str
     latent: bool = True
     flow: bool = False

@@ -1,4 +1,4 @@
-"""How a prior is put into memory."""
+"""Device, precision and memory options of a prior."""
 
 from dataclasses import dataclass
 

@@ -21,7 +21,7 @@ from dreamfusion.runtime import side_by_side
 
 @dataclass(frozen=True, eq=False)
 class PipelineEncoder(Described):
-    """A `PromptEncoder` that loads a folder's text encoders when it is asked, and lets them go."""
+    """A `PromptEncoder` that loads a folder's text encoders when needed, and frees them."""
 
     encoders: TextEncoders
     read: Embed

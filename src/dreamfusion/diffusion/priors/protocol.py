@@ -1,4 +1,4 @@
-"""What the rest knows of a text-to-image diffusion model: the `Prior` protocol and the records that go through it."""
+"""The interface of a text-to-image diffusion model: the `Prior` protocol and the records that go through it."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class ViewCondition:
 
 
 def allowed_conditions(able: frozenset[str], wanted: ConditionSet) -> frozenset[str]:
-    """Which of the conditions (fields of `ViewCondition`) that a prior is able to use it is told."""
+    """The conditions (fields of `ViewCondition`) that are passed to a prior, of those that it can use."""
     return {"all": able, "no-camera": able - {"pose"}, "none": frozenset[str]()}[wanted]
 
 
@@ -68,7 +68,7 @@ class Conditioning:
 
 @runtime_checkable
 class PromptEncoder(Protocol):
-    """What a prior makes of captions, and what else it can be told. It may be there before the networks are."""
+    """Embeds captions, and names the prior's other inputs. It can be made before the networks are loaded."""
 
     @property
     def name(self) -> str: ...
@@ -83,7 +83,7 @@ class PromptEncoder(Protocol):
 
     @property
     def vocabulary(self) -> frozenset[str] | None:
-        """All words it knows, lower case; None if it takes any text."""
+        """Vocabulary, lower case; None if it takes any text."""
         ...
 
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
@@ -103,7 +103,7 @@ class Prior(PromptEncoder, Protocol):
 
     @property
     def image_size(self) -> int:
-        """Pixels along the sides of the (square) pictures it knows."""
+        """Pixels per side of the (square) pictures that it was trained on."""
         ...
 
     def encode(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c u v"]:

@@ -1,4 +1,4 @@
-"""What a folder's scheduler says about the noise, which is all that it is asked for."""
+"""The noise schedule of a pipeline folder's scheduler; nothing else of the scheduler is used."""
 
 import math
 from typing import Any

@@ -27,7 +27,7 @@ CLIP_LENGTH = 77
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """What a text encoder says about captions."""
+    """Output of a text encoder for captions."""
 
     last: Float[Tensor, "p l d"]
     penultimate: Float[Tensor, "p l d"]
@@ -71,7 +71,7 @@ def sd_text(encoders: TextEncoders, prompts: Sequence[str]) -> Float[Tensor, "p 
 
 
 def if_text(encoders: TextEncoders, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
-    """T5, told what is padding; what it makes of padding counts (DeepFloyd IF)."""
+    """T5 with an attention mask for padding; outputs at padding are kept (DeepFloyd IF)."""
     return _t5(encoders, prompts, IF_LENGTH).last
 
 
@@ -105,7 +105,7 @@ def sd3_text(encoders: TextEncoders, prompts: Sequence[str]) -> Float[Tensor, "p
 
 
 def flux_text(encoders: TextEncoders, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
-    """T5, not told what is padding, and the pooled vector of CLIP."""
+    """T5 without an attention mask, and the pooled vector of CLIP."""
     guided = read_json(encoders.folder.path / "transformer" / "config.json").get("guidance_embeds", False)
     tokens = encoders.read(prompts, 2, FLUX_LENGTH if guided else FLUX_SCHNELL_LENGTH).last
     return packed(tokens, _pooled(encoders, encoders.read(prompts, 1)))

@@ -1,4 +1,4 @@
-"""The words that a small prior knows, checked before any work starts."""
+"""The vocabulary of a small prior, checked before any work starts."""
 
 import re
 from collections.abc import Set

@@ -1,1 +1,1 @@
-"""The judge: a small network of our own that says what it sees in a picture. It never meets the prior."""
+"""The judge: a small classifier of nouns, colours and sides, independent of the prior."""

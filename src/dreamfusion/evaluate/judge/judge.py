@@ -1,4 +1,4 @@
-"""The judge, opened: it implements `Scorer`, and says which side of an object it sees."""
+"""The judge, opened: it implements `Scorer`, and classifies the visible side of an object."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -38,7 +38,7 @@ class Judge:
         self.name: str = card["name"]
         self.nouns: list[str] = card["nouns"]
         self.with_front: list[str] = card["with front"]
-        """the nouns of which a front, sides and a back can be told apart"""
+        """the nouns whose front, sides and back differ"""
 
     @torch.no_grad()
     def opinion(self, images: Float[Tensor, "b h w 3"]) -> Opinion:

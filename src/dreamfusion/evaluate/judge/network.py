@@ -1,4 +1,4 @@
-"""The judge's network: a residual convolutional classifier that cuts out what it sees and has three opinions of it."""
+"""The judge's network: a residual convolutional classifier of cut-out objects, outputs noun, colour and side."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Opinion:
     colour: Float[Tensor, "b 11"]
     """which colour word it was painted with, if with one"""
     side: Float[Tensor, "b 5"]
-    """which side of the object is seen"""
+    """logits of the visible side"""
 
 
 class Residual(nn.Module):

@@ -10,7 +10,7 @@ from dreamfusion.evaluate.judge.network import SIZE
 
 
 def describe(folder: Path | None = None) -> str:
-    """What the judge is, knows, and how often it is right, for people. Raises UserError, as `open_judge` does."""
+    """The judge's card as text: network, vocabulary, accuracy. Raises UserError, as `open_judge` does."""
     judge = open_judge(folder=folder)
     with damage_explained(Path(CARD), "restore the judge"):
         return _described(judge.card)

@@ -1,4 +1,4 @@
-"""Fields: what is where. A field maps Gaussians in world space to matter (density and albedo)."""
+"""Fields: a field maps Gaussians in world space to density and albedo."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -19,7 +19,7 @@ class FieldOutput:
     albedo: Float[Tensor, "m 3"]
     """reflected share of white light, in [0, 1]"""
     normal: Float[Tensor, "m 3"] | None = None
-    """unit vectors out of the matter, or None where nobody asked for them"""
+    """outward unit normals, or None if not requested"""
 
 
 @runtime_checkable
@@ -30,7 +30,7 @@ class Field(Protocol):
     """whether its answers depend on the variance of the Gaussians; if not, it may be given zeros"""
 
     def density(self, at: Gaussians) -> Float[Tensor, " m"]:
-        """Density alone; cheaper than `matter`."""
+        """Density alone; cheaper than `evaluate`."""
         ...
 
     def evaluate(self, at: Gaussians) -> FieldOutput:
@@ -44,7 +44,7 @@ class Field(Protocol):
 
 @runtime_checkable
 class SurfaceField(Field, Protocol):
-    """A field that knows a cheaper way to its normals than differentiating its density."""
+    """A field with a cheaper way to its normals than differentiating its density."""
 
     def surface(self, at: Gaussians) -> FieldOutput:
         """Density, albedo and normals, differentiable in the parameters."""

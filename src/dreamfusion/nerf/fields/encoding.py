@@ -35,7 +35,7 @@ def integrated(at: Gaussians, levels: int) -> Float[Tensor, "m c"]:
 
 
 def isotropic(mean: Float[Tensor, "m 3"], variance: float | Float[Tensor, ""]) -> Gaussians:
-    """Places with covariance `variance` * I, whatever a pixel sees (the paper's annealed lambda_Sigma * I)."""
+    """Points with covariance `variance` * I, whatever the pixel's cone (the paper's annealed lambda_Sigma * I)."""
     one = variance.view(1, 1).to(mean) if isinstance(variance, Tensor) else mean.new_full((1, 1), variance)
     return Gaussians(mean=mean, var=one.expand_as(mean))
 
