@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from dreamfusion.optimise import optimise, prompt_table, start
 
 from dreamfusion.config import LearnedBackground
 from dreamfusion.config.presets import FAST, PAPER
