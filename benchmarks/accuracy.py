@@ -22,7 +22,7 @@ from dreamfusion.build import device_of
 from dreamfusion.cameras import Cameras
 from dreamfusion.config.presets import preset
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
-from dreamfusion.lights import Light
+from dreamfusion.lights import Light, LightSampler
 from dreamfusion.loop import Run, prompt_table
 from dreamfusion.nerf.render import RenderOptions, render
 from dreamfusion.runtime import configure_torch
@@ -32,7 +32,7 @@ from measure import middle_of_run
 DENSE = RenderOptions(samples=192, weight_threshold=0.0)
 DRAWS = 8
 SETTINGS = {
-    f"{samples} bins, seen {seen}, coloured {coloured}": RenderOptions(samples, 16384, seen, coloured)
+    f"{samples} bins, seen {seen}, coloured {coloured}": RenderOptions(samples, seen, coloured)
     for samples, seen, coloured in (
         (64, 0.0, 0.0),
         (64, 3e-3, 3e-3),
@@ -65,7 +65,8 @@ def _rows(run: Run, prior: Prior, lit: bool) -> Iterator[tuple[str, dict[str, An
     """One line for each setting."""
     generator = Generator().manual_seed(1)
     camera = run.recipe.cameras(1, run.config.size, generator)
-    light = replace(run.recipe.lights, shaded=float(lit), albedo_until=0.0, textureless=0.0)(camera, 1.0, generator)
+    law = replace(run.config.light, shaded=float(lit), albedo_until=0.0, textureless=0.0)
+    light = LightSampler(law)(camera, 1.0, generator)
     background = run.scene.background.draw(1, generator)
     told = prompt_table(run.config, prior)(camera, light, background)
     picture = render(run.scene, camera, light, DENSE, None, background).rgb

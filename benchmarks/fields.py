@@ -16,16 +16,16 @@ from torch import nn
 
 from dreamfusion.build import device_of
 from dreamfusion.cameras import Cameras, orbit
+from dreamfusion.config import GridFieldConfig, MlpFieldConfig, OccupancyConfig
 from dreamfusion.lights import albedo_only
 from dreamfusion.nerf.background import RandomSolid
 from dreamfusion.nerf.fields import FieldOutput, Gaussians, surface
-from dreamfusion.nerf.fields.density import DensityActivation
-from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
-from dreamfusion.nerf.fields.mip_mlp import MipMlp, MipMlpOptions
-from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.fields.grid import GridField
+from dreamfusion.nerf.fields.mip_mlp import MipMlp
+from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.render import RenderOptions, render, render_views
 from dreamfusion.nerf.scene import Scene
-from hash_field import ACTIVATION, BLOB, Encoded, hash_field
+from hash_field import LAW, Encoded, hash_field
 from machine import as_json, machine
 
 
@@ -57,12 +57,12 @@ def candidates():
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     return {
-        "grid": GridField(GridFieldOptions(activation=ACTIVATION, blob=BLOB), generator),
+        "grid": GridField(GridFieldConfig(), LAW, 1.0, generator),
         "dense_levels": Encoded(DenseGrids((17, 33, 65), 4), 12),
         "dense_single": Encoded(DenseGrids((49,), 8), 8),
         "tri_plane": Encoded(TriPlane(128, 16), 16),
         "hash_grid": hash_field(),
-        "mip_mlp": MipMlp(MipMlpOptions(law=DensityActivation(ACTIVATION, BLOB)), generator),
+        "mip_mlp": MipMlp(MlpFieldConfig(), LAW, generator),
     }
 
 
@@ -129,7 +129,7 @@ def views(count, generator):
 
 
 def scene_of(field):
-    return Scene(field, RandomSolid(), Occupancy(OccupancyOptions(), 1.0), 1.0)
+    return Scene(field, RandomSolid(), Occupancy(OccupancyConfig(), 1.0), 1.0)
 
 
 def fit(field, seconds, noise, rate=0.06):

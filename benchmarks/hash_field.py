@@ -6,11 +6,11 @@ Shared by `fields.py`, where it is a candidate, and `reference_path.py`, where i
 import torch
 from torch import Tensor, nn
 
+from dreamfusion import build
+from dreamfusion.config.presets import FAST
 from dreamfusion.nerf.fields import FieldOutput, Gaussians
-from dreamfusion.nerf.fields.density import Exp, GaussianBlob
 
-ACTIVATION, BLOB = Exp(bias=-5.0, clamp=5.0), GaussianBlob(height=8.0, width=0.35)
-"""Of the fast preset."""
+LAW = build.density_activation(FAST.scene)
 
 
 class HashGrid(nn.Module):
@@ -66,7 +66,7 @@ class Encoded(nn.Module):
 
     def _outputs(self, at: Gaussians) -> tuple[Tensor, Tensor]:
         out = self.network(self.encoder(at.mean))
-        return ACTIVATION(out[:, 0] + BLOB(at.mean)), out[:, 1:]
+        return LAW(out[:, 0], at.mean), out[:, 1:]
 
 
 def hash_field() -> Encoded:

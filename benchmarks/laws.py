@@ -27,7 +27,7 @@ from dreamfusion.config import BlobConfig
 from dreamfusion.config.presets import preset
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.loop import Run, prompt_table, start
-from dreamfusion.nerf.fields.density import GaussianBlob
+from dreamfusion.nerf.fields.density import radius_above
 from dreamfusion.runtime import available_cores, configure_torch
 from laws_plot import draw
 from machine import as_json, machine
@@ -118,7 +118,7 @@ def _ball(run: Run, radius: float) -> Run:
     scene = run.config.scene
     # A very high blob has a steep flank; it falls to the density at which cells count as empty at `radius`.
     empty = math.log(scene.occupancy.threshold) - scene.density_bias
-    width = radius * scene.radius / GaussianBlob(height=STEEP, width=1.0).radius_above(empty)
+    width = radius * scene.radius / radius_above(BlobConfig(height=STEEP, width=1.0), empty)
     config = replace(run.config, scene=replace(scene, blob=BlobConfig(height=STEEP, width=width)))
     ball = start(config, run.device)
     ball.step = run.step

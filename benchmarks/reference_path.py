@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dreamfusion import build
 from dreamfusion.build import device_of
-from dreamfusion.config import Config
+from dreamfusion.config import Config, GridFieldConfig, MlpFieldConfig
 from dreamfusion.config.presets import preset
 from dreamfusion.diffusion.distill import surrogate
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
@@ -39,12 +39,11 @@ from dreamfusion.geometry import intersect_ball
 from dreamfusion.lights import Light
 from dreamfusion.loop import prompt_table
 from dreamfusion.nerf.fields import Field, Gaussians
-from dreamfusion.nerf.fields.density import DensityActivation
-from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
-from dreamfusion.nerf.fields.mip_mlp import MipMlp, MipMlpOptions
+from dreamfusion.nerf.fields.grid import GridField
+from dreamfusion.nerf.fields.mip_mlp import MipMlp
 from dreamfusion.nerf.rays import Rays, cast, stratified
 from dreamfusion.runtime import configure_torch
-from hash_field import ACTIVATION, BLOB, Encoded, hash_field
+from hash_field import LAW, Encoded, hash_field
 from machine import as_json, machine, now, peak_memory
 from measure import all_lit, middle_of_run, none_lit
 from step import measured as measured_step
@@ -216,8 +215,8 @@ def _field(name: str) -> SomeField:
     torch.manual_seed(0)
     makers: dict[str, Callable[[], SomeField]] = {
         "hash": hash_field,
-        "grid": lambda: GridField(GridFieldOptions(activation=ACTIVATION, blob=BLOB), Generator().manual_seed(0)),
-        "mlp": lambda: MipMlp(MipMlpOptions(law=DensityActivation(ACTIVATION, BLOB)), Generator().manual_seed(0)),
+        "grid": lambda: GridField(GridFieldConfig(), LAW, 1.0, Generator().manual_seed(0)),
+        "mlp": lambda: MipMlp(MlpFieldConfig(), LAW, Generator().manual_seed(0)),
     }
     return makers[name]()
 

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dreamfusion.config import OccupancyConfig
 from dreamfusion.mesh import Mesh
 from dreamfusion.nerf.background import Solid
 from dreamfusion.nerf.fields import FieldOutput, Gaussians
-from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.scene import Scene
 
 RADIUS = 1.0
@@ -59,7 +60,7 @@ def union(*laws: Law) -> Law:
 
 
 def scene_of(density: Law, albedo: Law = by_place) -> Scene:
-    return Scene(Known(density, albedo), Solid(), Occupancy(OccupancyOptions(cells=8), RADIUS), RADIUS)
+    return Scene(Known(density, albedo), Solid(), Occupancy(OccupancyConfig(cells=8), RADIUS), RADIUS)
 
 
 def lopsided() -> Mesh:

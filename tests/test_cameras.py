@@ -5,16 +5,19 @@ import pytest
 import torch
 
 from dreamfusion.cameras import Cameras, OrbitSampler, evaluation_ring, orbit, turntable
+from dreamfusion.config import CameraConfig
+from dreamfusion.config.check import require_bounds
+from dreamfusion.config.presets import PAPER
 from dreamfusion.errors import UserError
 
 pytestmark = pytest.mark.processor
 
-STEADY = OrbitSampler(position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0)
+STEADY = CameraConfig(position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0)
 MANY = 20_000
 
 
-def draw(sampler: OrbitSampler, count: int = MANY, seed: int = 0) -> Cameras:
-    return sampler(count, 64, torch.Generator().manual_seed(seed))
+def draw(config: CameraConfig, count: int = MANY, seed: int = 0) -> Cameras:
+    return OrbitSampler(config)(count, 64, torch.Generator().manual_seed(seed))
 
 
 def uniform_distance(values: torch.Tensor, low: float, high: float) -> float:
@@ -38,7 +41,7 @@ def test_paper_angles_distances_and_focal_lengths_follow_their_laws() -> None:
 
 
 def test_elevation_is_uniform_in_angle_or_in_area_or_a_mixture() -> None:
-    low, high = STEADY.elevation
+    low, high = map(math.radians, STEADY.elevation_deg)
     by_angle = draw(replace(STEADY, elevation_uniform_in_angle=1.0)).elevation
     by_area = draw(replace(STEADY, elevation_uniform_in_angle=0.0)).elevation
     assert uniform_distance(by_angle, low, high) < SAME_LAW
@@ -50,7 +53,7 @@ def test_elevation_is_uniform_in_angle_or_in_area_or_a_mixture() -> None:
 
 
 def test_jitters_have_the_papers_sizes() -> None:
-    jittered, steady = draw(OrbitSampler()), draw(STEADY)
+    jittered, steady = draw(PAPER.camera), draw(STEADY)
     moved = (jittered.position - steady.position).flatten()
     assert uniform_distance(moved[:MANY], -0.1, 0.1) < SAME_LAW
     # The point of the view nearest to the origin is the part of the look-at point across the view: two normal axes.
@@ -61,14 +64,14 @@ def test_jitters_have_the_papers_sizes() -> None:
 
 
 def test_up_jitter_rolls_level_cameras_by_its_standard_deviation() -> None:
-    level = draw(replace(STEADY, elevation=(0.0, 0.0), up_jitter=0.02))
+    level = draw(replace(STEADY, elevation_deg=(0.0, 0.0), up_jitter=0.02))
     roll = torch.atan2(level.pose[:, 1, 0], level.pose[:, 1, 1])
     assert roll.std().item() == pytest.approx(0.02, rel=0.03)
-    assert draw(replace(STEADY, elevation=(0.0, 0.0))).pose[:, 1, 0].abs().max() < 1e-6
+    assert draw(replace(STEADY, elevation_deg=(0.0, 0.0))).pose[:, 1, 0].abs().max() < 1e-6
 
 
 def test_without_jitter_all_views_go_through_the_origin_also_at_the_pole() -> None:
-    cameras = draw(replace(STEADY, elevation=(math.pi / 2, math.pi / 2)), 50)
+    cameras = draw(replace(STEADY, elevation_deg=(90.0, 90.0)), 50)
     torch.testing.assert_close(-cameras.pose[:, :3, 2] * cameras.position.norm(dim=-1)[:, None], -cameras.position)
     assert cameras.pose.isfinite().all()
 
@@ -81,9 +84,9 @@ def test_stratified_azimuths_fall_one_into_each_sector() -> None:
 
 def test_the_number_of_draws_does_not_depend_on_the_ranges() -> None:
     states = []
-    for sampler in (OrbitSampler(), STEADY, OrbitSampler(stratified=True, elevation=(0.0, 0.0))):
+    for config in (CameraConfig(), STEADY, CameraConfig(stratified=True, elevation_deg=(0.0, 0.0))):
         generator = torch.Generator().manual_seed(3)
-        sampler(3, 64, generator)
+        OrbitSampler(config)(3, 64, generator)
         states.append(generator.get_state())
     assert all(torch.equal(state, states[0]) for state in states)
 
@@ -91,16 +94,16 @@ def test_the_number_of_draws_does_not_depend_on_the_ranges() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"elevation": (1.0, 0.0)},
+        {"elevation_deg": (1.0, 0.0)},
         {"distance": (0.0, 1.0)},
-        {"fov_y": (0.5, math.pi)},
-        {"fov_y": (0.0, 1.0)},
+        {"fov_deg": (30.0, 180.0)},
+        {"fov_deg": (0.0, 60.0)},
         {"elevation_uniform_in_angle": 1.5},
     ],
 )
 def test_impossible_ranges_are_user_errors(wrong: dict) -> None:
-    with pytest.raises(UserError):
-        OrbitSampler(**wrong)
+    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+        require_bounds(CameraConfig(**wrong))
 
 
 def test_orbit_is_where_it_was_asked_to_be_and_upright() -> None:

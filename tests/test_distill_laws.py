@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from dreamfusion.cli.arguments import read_generate
+from dreamfusion.config.check import require_bounds
+from dreamfusion.config.distill import IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.diffusion.distill import Csd, Distillation, Ism, Law, Nfsd, Sds, UniformTimesteps
 from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors import Conditioning, ViewCondition, open_prior
@@ -125,7 +127,8 @@ def test_the_inversion_of_ism_is_the_flow_of_probability(prior):
     t, x = 700, random(COUNT, 3, SIZE, SIZE, seed=9)
     wanted = ism_closed_form(prior, t, 50, x)
     errors = [
-        (pull(prior, Ism(inversions), t, x, conditioning(prior)) - wanted).abs().max() for inversions in (20, 80, 320)
+        (pull(prior, Ism(IsmLaw(inversions, start=0.0)), t, x, conditioning(prior)) - wanted).abs().max()
+        for inversions in (20, 80, 320)
     ]
     assert errors[0] > 3 * errors[1] > 9 * errors[2]  # a method of first order
     assert errors[2] < 0.01 * wanted.abs().max()
@@ -151,21 +154,21 @@ def test_ism_of_a_sure_prior_is_exact_in_one_step(prior, inversions, start):
     """One noise leads from any level to any other, so that only guidance is left: alpha / sigma (mean - mode)."""
     sure, t, x = replace(prior, std=0.0), 300, random(COUNT, 3, SIZE, SIZE, seed=9)
     _, alpha, sigma = slope(sure, t)
-    got = pull(sure, Ism(inversions, start=start), t, x, conditioning(sure))
+    got = pull(sure, Ism(IsmLaw(inversions, start=start)), t, x, conditioning(sure))
     torch.testing.assert_close(got, (alpha / sigma * (sure.means[""] - mode(sure))).expand_as(got))
 
 
 def test_ism_does_not_depend_on_luck_and_starts_at_the_first_timestep(prior):
     x = random(COUNT, 3, SIZE, SIZE, seed=9)
     for t in (0, 30, 800):
-        one, other = (pull(prior, Ism(), t, x, conditioning(prior), seed) for seed in (1, 2))
+        one, other = (pull(prior, Ism(IsmLaw(start=0.0)), t, x, conditioning(prior), seed) for seed in (1, 2))
         assert torch.equal(one, other)
         assert bool(one.isfinite().all())
 
 
 def test_a_path_of_ism_may_start_at_its_end_from_random_noise(prior):
     """One draw of noise at s, of which little is left in the difference of the two estimates."""
-    x, t, gap, started = random(COUNT, 3, SIZE, SIZE, seed=9), 300, 50, Ism(start=0.9)
+    x, t, gap, started = random(COUNT, 3, SIZE, SIZE, seed=9), 300, 50, Ism(IsmLaw(start=0.9))
     (a_s, alpha_s, sigma_s), (a_t, alpha_t, sigma_t) = slope(prior, t - gap), slope(prior, t)
     eps_s = a_s * alpha_s * (x - prior.means[""])  # in expectation
     x_t = alpha_t * (alpha_s * x - sigma_s * eps_s) / alpha_s + sigma_t * eps_s
@@ -179,25 +182,26 @@ def test_a_path_of_ism_may_start_at_its_end_from_random_noise(prior):
 
 
 @pytest.mark.parametrize(
-    "make",
+    "law",
     [
-        lambda: Ism(inversions=0),
-        lambda: Ism(gap=0.0),
-        lambda: Ism(gap=1.0),
-        lambda: Ism(start=-0.1),
-        lambda: Ism(start=1.0),
-        lambda: Nfsd(clean_below=-0.1),
-        lambda: Nfsd(clean_below=1.1),
+        IsmLaw(inversions=0),
+        IsmLaw(gap=0.0),
+        IsmLaw(gap=1.0),
+        IsmLaw(start=-0.1),
+        IsmLaw(start=1.0),
+        NfsdLaw(clean_below=-0.1),
+        NfsdLaw(clean_below=1.1),
+        VsdLaw(rank=0),
     ],
 )
-def test_senseless_knobs_are_refused(make):
-    with pytest.raises(UserError):
-        make()
+def test_senseless_knobs_are_refused(law):
+    with pytest.raises(UserError, match="must be"):
+        require_bounds(law)
 
 
 def test_the_gap_of_ism_is_at_least_one_timestep(prior):
     x, t, given = random(COUNT, 3, SIZE, SIZE, seed=9), 300, conditioning(prior)
-    least, one, two = (pull(prior, Ism(gap=gap), t, x, given) for gap in (1e-5, 1e-3, 2e-3))
+    least, one, two = (pull(prior, Ism(IsmLaw(gap=gap, start=0.0)), t, x, given) for gap in (1e-5, 1e-3, 2e-3))
     assert torch.equal(least, one)
     assert not torch.equal(one, two)
 
@@ -206,10 +210,10 @@ def test_the_negative_prompt_counts_in_nfsd_from_its_level_on(prior):
     """At that very timestep too; 0 is always, 1 is never."""
     x, t = random(COUNT, 3, SIZE, SIZE, seed=9), 250
     given = conditioning(prior, "ugly")
-    never, always = (pull(prior, Nfsd(below), t, x, given) for below in (1.0, 0.0))
+    never, always = (pull(prior, Nfsd(NfsdLaw(below)), t, x, given) for below in (1.0, 0.0))
     assert not torch.allclose(never, always)
-    assert torch.equal(pull(prior, Nfsd(0.25), t, x, given), always)
-    assert torch.equal(pull(prior, Nfsd(0.251), t, x, given), never)
+    assert torch.equal(pull(prior, Nfsd(NfsdLaw(0.25)), t, x, given), always)
+    assert torch.equal(pull(prior, Nfsd(NfsdLaw(0.251)), t, x, given), never)
 
 
 @pytest.fixture(scope="module")

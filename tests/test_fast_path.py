@@ -8,11 +8,11 @@ import torch
 
 from dreamfusion import build
 from dreamfusion.cameras import OrbitSampler, orbit
-from dreamfusion.config import SolidBackground
+from dreamfusion.config import CameraConfig, OccupancyConfig, SolidBackground
 from dreamfusion.config.presets import preset
 from dreamfusion.lights import albedo_only, key_light
 from dreamfusion.nerf.background import Solid
-from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.render import RenderOptions, render
 from dreamfusion.nerf.scene import Scene
 from reference.analytic_fields import SoftBall
@@ -35,12 +35,14 @@ def camera(azimuth_deg, size=32):
 def trained():
     """A grid field that has learned, with the fast preset's options, to look like a coloured ball with a soft edge."""
     options = build.recipe(preset("fast")).train_render
-    cells = OccupancyOptions(cells=32)
+    cells = OccupancyConfig(cells=32)
     target = Scene(SoftBall(0.5, 30.0), Solid(), Occupancy(cells, 1.0), 1.0)
     scene = build.scene(replace(preset("fast").scene, background=SolidBackground()), seeded())
     field = scene.field
     optimiser, generator = torch.optim.Adam(scene.parameters(), 0.05), seeded(1)
-    views = OrbitSampler(distance=(3.0, 3.0), fov_y=(0.7, 0.7), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0)
+    views = OrbitSampler(
+        CameraConfig(distance=(3.0, 3.0), fov_deg=(40.0, 40.0), position_jitter=0.0, look_at_jitter=0.0, up_jitter=0.0)
+    )
     for step in range(80):
         if step % 8 == 0:
             scene.occupancy.update(field, generator)

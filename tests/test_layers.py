@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dreamfusion"
 FLOORS = (
     {
         *("errors", "version", "files", "json_text", "progress", "records", "runtime"),
-        *("geometry", "schedules", "cameras", "lights"),
+        *("geometry", "schedules"),
     },
     {"config"},
+    {"cameras", "lights"},
     {"nerf", "diffusion"},
     {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo"},
     {"generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded", "evaluate"},

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from dreamfusion.cameras import Cameras, orbit, turntable
+from dreamfusion.config import LightConfig
+from dreamfusion.config.check import require_bounds
 from dreamfusion.errors import UserError
 from dreamfusion.geometry import normalise
 from dreamfusion.lights import Light, LightSampler, albedo_only, key_light
@@ -19,20 +21,20 @@ def above_front(count: int = MANY) -> Cameras:
     return orbit(0.3 * one, 0.5 * one, 1.25 * one, one, 8)
 
 
-def draw(sampler: LightSampler, progress: float = 1.0, count: int = MANY) -> Light:
-    return sampler(above_front(count), progress, torch.Generator().manual_seed(0))
+def draw(config: LightConfig, progress: float = 1.0, count: int = MANY) -> Light:
+    return LightSampler(config)(above_front(count), progress, torch.Generator().manual_seed(0))
 
 
 def test_the_run_begins_with_albedo_only() -> None:
-    early = draw(LightSampler(), 999 / 15000)
+    early = draw(LightConfig(), 999 / 15000)
     assert early.ambient.eq(1).all()
     assert early.diffuse.eq(0).all()
     assert not early.textureless.any()
-    assert draw(LightSampler(), 1000 / 15000).diffuse.gt(0).any()
+    assert draw(LightConfig(), 1000 / 15000).diffuse.gt(0).any()
 
 
 def test_later_the_three_kinds_of_picture_have_the_papers_shares() -> None:
-    light = draw(LightSampler())
+    light = draw(LightConfig())
     lit = light.diffuse > 0
     torch.testing.assert_close(light.ambient, torch.where(lit, 0.1, 1.0))
     torch.testing.assert_close(light.diffuse, torch.where(lit, 0.9, 0.0))
@@ -42,14 +44,14 @@ def test_later_the_three_kinds_of_picture_have_the_papers_shares() -> None:
 
 
 def test_every_number_is_a_field() -> None:
-    light = draw(LightSampler(albedo_until=0.0, shaded=1.0, textureless=0.0, ambient=0.4, diffuse=0.6), 0.0, 100)
+    light = draw(LightConfig(albedo_until=0.0, shaded=1.0, textureless=0.0, ambient=0.4, diffuse=0.6), 0.0, 100)
     assert not light.textureless.any()
     torch.testing.assert_close(light.ambient, torch.full((100,), 0.4))
     torch.testing.assert_close(light.diffuse, torch.full((100,), 0.6))
 
 
 def test_distances_are_uniform_and_independent_of_the_kind() -> None:
-    light = draw(LightSampler())
+    light = draw(LightConfig())
     distance = light.position.norm(dim=-1)
     place = (distance.sort().values - 0.8) / 0.7
     assert (place - torch.linspace(0, 1, MANY)).abs().max() < 1.95 / math.sqrt(MANY)
@@ -61,18 +63,18 @@ def test_distances_are_uniform_and_independent_of_the_kind() -> None:
 def test_directions_are_normal_about_the_camera() -> None:
     # Against an independent draw of the law: both means estimate the same vector.
     oracle = normalise(above_front().position + torch.randn(MANY, 3, generator=torch.Generator().manual_seed(9)))
-    direction = normalise(draw(LightSampler()).position)
+    direction = normalise(draw(LightConfig()).position)
     torch.testing.assert_close(direction.mean(0), oracle.mean(0), atol=0.02, rtol=0)
     torch.testing.assert_close(direction.T.cov(), oracle.T.cov(), atol=0.02, rtol=0)
-    narrow = draw(replace(LightSampler(), spread=0.0), count=10)
+    narrow = draw(replace(LightConfig(), spread=0.0), count=10)
     torch.testing.assert_close(normalise(narrow.position), normalise(above_front(10).position))
 
 
 def test_the_random_draws_do_not_depend_on_progress_or_fields() -> None:
     outcomes = []
-    for sampler, progress in ((LightSampler(), 0.0), (LightSampler(), 1.0), (LightSampler(shaded=0.0), 1.0)):
+    for config, progress in ((LightConfig(), 0.0), (LightConfig(), 1.0), (LightConfig(shaded=0.0), 1.0)):
         generator = torch.Generator().manual_seed(5)
-        light = sampler(above_front(7), progress, generator)
+        light = LightSampler(config)(above_front(7), progress, generator)
         outcomes.append(torch.cat([light.position.flatten(), generator.get_state()]))
     assert all(torch.equal(outcome, outcomes[0]) for outcome in outcomes)
 
@@ -81,8 +83,8 @@ def test_the_random_draws_do_not_depend_on_progress_or_fields() -> None:
     "wrong", [{"shaded": 1.5}, {"albedo_until": -0.1}, {"distance": (1.5, 0.8)}, {"distance": (0.0, 1.0)}]
 )
 def test_impossible_laws_are_user_errors(wrong: dict) -> None:
-    with pytest.raises(UserError):
-        LightSampler(**wrong)
+    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+        require_bounds(LightConfig(**wrong))
 
 
 def test_albedo_only_leaves_the_albedo_as_it_is() -> None:
@@ -107,7 +109,7 @@ def test_headlight_stands_above_and_to_the_right_of_each_camera_and_never_overex
 
 
 def test_a_sub_range_keeps_the_views() -> None:
-    light = draw(LightSampler(), count=9)
+    light = draw(LightConfig(), count=9)
     part = light[2:5].to("cpu")
     assert len(part) == 3
     assert torch.equal(part.textureless, light.textureless[2:5])

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from dreamfusion.config import OccupancyConfig
 from dreamfusion.nerf.fields import Gaussians
-from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.occupancy import Occupancy
 from reference.analytic_fields import Shape, ball
 
 pytestmark = pytest.mark.processor
@@ -13,7 +14,7 @@ def uniform(count, radius, seed=0):
 
 
 def test_everything_is_occupied_before_the_first_update():
-    occupancy = Occupancy(OccupancyOptions(cells=8), radius=2.0)
+    occupancy = Occupancy(OccupancyConfig(cells=8), radius=2.0)
     assert occupancy.mask(uniform(500, 2.0)).all()
     occupancy.update(ball(0.5, 10.0), torch.Generator().manual_seed(0), parts=4)
     never_asked = occupancy.density.isinf()
@@ -23,7 +24,7 @@ def test_everything_is_occupied_before_the_first_update():
 
 def test_mask_keeps_all_matter_and_drops_most_of_the_rest():
     radius, cells = 2.0, 32
-    occupancy = Occupancy(OccupancyOptions(cells=cells), radius)
+    occupancy = Occupancy(OccupancyConfig(cells=cells), radius)
     field = ball(0.9, 10.0)
     occupancy.update(field, torch.Generator().manual_seed(0))
     points = uniform(5000, radius)
@@ -35,7 +36,7 @@ def test_mask_keeps_all_matter_and_drops_most_of_the_rest():
 
 
 def test_mask_reads_the_cell_a_point_lies_in():
-    occupancy = Occupancy(OccupancyOptions(cells=4, margin=0), radius=2.0)
+    occupancy = Occupancy(OccupancyConfig(cells=4, margin=0), radius=2.0)
     occupancy.occupied.fill_(False)
     occupancy.occupied.view(4, 4, 4)[2, 0, 3] = True  # z in [0, 1), y in [-2, -1), x in [1, 2)
     points = uniform(2000, 2.0)
@@ -57,7 +58,7 @@ def test_parts_reach_every_cell_once(parts):
 
         evaluate = parameter_groups = density
 
-    occupancy = Occupancy(OccupancyOptions(cells=5), radius=1.0)
+    occupancy = Occupancy(OccupancyConfig(cells=5), radius=1.0)
     for _ in range(parts):
         occupancy.update(Recorder(), torch.Generator().manual_seed(0), parts)
     cell = ((torch.cat(asked) + 1) * 2.5).floor().long()
@@ -68,7 +69,7 @@ def test_parts_reach_every_cell_once(parts):
 
 
 def test_matter_that_went_is_forgotten_slowly_and_new_matter_is_seen_at_once():
-    occupancy = Occupancy(OccupancyOptions(cells=8, threshold=1.0, decay=0.5, margin=0), radius=1.0)
+    occupancy = Occupancy(OccupancyConfig(cells=8, threshold=1.0, decay=0.5, margin=0), radius=1.0)
     generator = torch.Generator().manual_seed(0)
     everywhere, nowhere = ball(9.0, 7.0), ball(0.0, 7.0)
     occupancy.update(everywhere, generator)
@@ -82,8 +83,8 @@ def test_matter_that_went_is_forgotten_slowly_and_new_matter_is_seen_at_once():
 
 
 def test_state_is_in_the_checkpoint():
-    options, generator = OccupancyOptions(cells=8), torch.Generator().manual_seed(0)
-    first, second = Occupancy(options, 1.0), Occupancy(options, 1.0)
+    config, generator = OccupancyConfig(cells=8), torch.Generator().manual_seed(0)
+    first, second = Occupancy(config, 1.0), Occupancy(config, 1.0)
     first.update(ball(0.5, 3.0), generator, parts=3)
     second.load_state_dict(first.state_dict())
     for occupancy in (first, second):
@@ -92,7 +93,7 @@ def test_state_is_in_the_checkpoint():
 
 
 def test_bounds_are_the_box_around_the_occupied_cells():
-    occupancy = Occupancy(OccupancyOptions(cells=8, margin=0), radius=2.0)
+    occupancy = Occupancy(OccupancyConfig(cells=8, margin=0), radius=2.0)
     assert occupancy.bounds.tolist() == [[-2.0] * 3, [2.0] * 3]
     # Matter in 0.6 < x < 0.9, -1.9 < y < -0.6, everywhere along z; cells are 0.5 wide.
     inside = lambda x: (x[:, 0] > 0.6) & (x[:, 0] < 0.9) & (x[:, 1] > -1.9) & (x[:, 1] < -0.6)  # noqa: E731
@@ -102,13 +103,13 @@ def test_bounds_are_the_box_around_the_occupied_cells():
 
 
 def test_empty_space_has_no_bounds():
-    occupancy = Occupancy(OccupancyOptions(cells=8), radius=2.0)
+    occupancy = Occupancy(OccupancyConfig(cells=8), radius=2.0)
     occupancy.update(ball(0.0, 1.0), torch.Generator().manual_seed(0))
     assert torch.equal(occupancy.bounds[0], occupancy.bounds[1])
 
 
 def test_points_outside_the_cube_read_its_border():
-    occupancy = Occupancy(OccupancyOptions(cells=4, margin=0), radius=2.0)
+    occupancy = Occupancy(OccupancyConfig(cells=4, margin=0), radius=2.0)
     occupancy.occupied.fill_(False)
     occupancy.occupied.view(4, 4, 4)[2, 0, 3] = True  # z in [0, 1), the lowest y, the highest x
     points = torch.tensor([[9.0, -9.0, 0.5], [2.0, -2.0, 0.5], [9.0, 9.0, 0.5], [-9.0, -9.0, 0.5], [9.0, -9.0, 9.0]])
@@ -116,6 +117,6 @@ def test_points_outside_the_cube_read_its_border():
 
 
 def test_with_a_threshold_of_zero_empty_space_is_empty():
-    occupancy = Occupancy(OccupancyOptions(cells=8, threshold=0.0, margin=0), radius=1.0)
+    occupancy = Occupancy(OccupancyConfig(cells=8, threshold=0.0, margin=0), radius=1.0)
     occupancy.update(ball(0.0, 1.0), torch.Generator().manual_seed(0))
     assert not occupancy.occupied.any()

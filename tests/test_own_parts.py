@@ -8,10 +8,11 @@ from torch import nn
 
 from dreamfusion import checkpoint, generate
 from dreamfusion.cli.arguments import read_generate
+from dreamfusion.config import LearnedBackground
 from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.loop import Run, advance, optimise, prompt_table, start
-from dreamfusion.nerf.background import Environment, EnvironmentOptions
+from dreamfusion.nerf.background import Environment
 from dreamfusion.schedules import Constant
 from examples.own_field import Ball, symmetric
 from examples.own_law import Baseline, clipped
@@ -34,7 +35,7 @@ class Remembering(nn.Module):
 
 
 def environment() -> Environment:
-    return Environment(EnvironmentOptions(levels=2, layers=1, width=8), torch.Generator().manual_seed(7))
+    return Environment(LearnedBackground(levels=2, layers=1, width=8), torch.Generator().manual_seed(7))
 
 
 def parts() -> dict:

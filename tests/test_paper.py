@@ -12,20 +12,19 @@ import pytest
 import torch
 
 from dreamfusion import checkpoint, loop
-from dreamfusion.cameras import OrbitSampler
+from dreamfusion.config import BlobConfig, CameraConfig, LightConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.presets import PAPER
 from dreamfusion.config.serialise import schedule_from_text
 from dreamfusion.generate import export_mesh
-from dreamfusion.lights import LightSampler
 from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions
-from dreamfusion.nerf.fields.density import DensityActivation, Exp, GaussianBlob
+from dreamfusion.nerf.fields.density import DensityActivation, Exp
 from dreamfusion.nerf.fields.encoding import encoded_size
-from dreamfusion.nerf.proposals import Proposal, ProposalOptions
+from dreamfusion.nerf.proposals import Proposal
 from dreamfusion.nerf.render import render
 from dreamfusion.schedules import Constant, Schedule
-from dreamfusion.shampoo import Shampoo, ShampooOptions
+from dreamfusion.shampoo import Shampoo
 from dreamfusion.video import PreviewCamera, contact_sheet
 from gaussian_prior import GaussianPrior, cosine_schedule
 
@@ -149,18 +148,17 @@ def test_schedules_follow_the_progress_of_the_run(tiny_paper, disc_prior):
 
 
 def test_what_runs_has_the_numbers_of_the_preset():
-    """The proofs of the page use these classes' defaults: what is built of the preset must have them too."""
+    """What is built takes the records of the preset as they are."""
     run = start(replace(PAPER, prompt="a ball", device="cpu"), CPU)
-    law = DensityActivation(Exp(bias=-1.0, clamp=15.0), GaussianBlob(5.0, 0.2))
+    law = DensityActivation(Exp(bias=-1.0, clamp=15.0), BlobConfig(5.0, 0.2))
     assert isinstance(run.optimiser, Shampoo)
     assert isinstance(run.scene.proposal, Proposal)
-    assert run.optimiser.options == ShampooOptions()
-    assert run.scene.proposal.options == ProposalOptions(law=law)
-    assert run.recipe.lights == LightSampler()
-    got, wanted = vars(run.recipe.cameras), vars(OrbitSampler())
-    assert got.keys() == wanted.keys()
-    for name, value in wanted.items():
-        assert got[name] == pytest.approx(value, rel=1e-4), name
+    assert run.optimiser.config is run.config.optimise
+    assert run.scene.proposal.config is run.config.scene.proposal
+    assert run.scene.proposal.law == run.scene.field.law == law
+    assert run.recipe.lights.config == LightConfig()  # the defaults are the paper's
+    assert run.recipe.cameras.config is run.config.camera
+    assert run.config.camera == replace(CameraConfig(), fov_deg=run.config.camera.fov_deg)  # rounded in the default
 
 
 def test_the_run_is_15000_iterations_long():

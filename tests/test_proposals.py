@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from dreamfusion.cameras import orbit
+from dreamfusion.config import BlobConfig, OccupancyConfig, ProposalConfig
+from dreamfusion.config.presets import PAPER
 from dreamfusion.lights import albedo_only, key_light
 from dreamfusion.nerf.background import Solid
 from dreamfusion.nerf.fields import Gaussians
-from dreamfusion.nerf.fields.density import DensityActivation, Exp, GaussianBlob
-from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
-from dreamfusion.nerf.proposals import Proposal, ProposalOptions
+from dreamfusion.nerf.fields.density import DensityActivation, Exp
+from dreamfusion.nerf.occupancy import Occupancy
+from dreamfusion.nerf.proposals import Proposal
 from dreamfusion.nerf.rays import cast
 from dreamfusion.nerf.regularise import interlevel
 from dreamfusion.nerf.render import RenderOptions, render, render_views
@@ -25,17 +27,17 @@ from reference.analytic_fields import SoftBall
 pytestmark = pytest.mark.processor
 
 LOOK = RenderOptions(samples=8, weight_threshold=0.0)
-EMPTY = DensityActivation(Exp(bias=-3.0), GaussianBlob(0.0, 1.0))
-SMALL = ProposalOptions(rounds=(16, 12), levels=3, layers=2, width=16, law=EMPTY)
+EMPTY = DensityActivation(Exp(bias=-3.0), BlobConfig(0.0, 1.0))
+SMALL = ProposalConfig(rounds=(16, 12), levels=3, layers=2, width=16)
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def scene_of(options=SMALL, radius=1.0, field=None):
-    occupancy = Occupancy(OccupancyOptions(cells=8), radius)
-    scene = Scene(field or SoftBall(0.35, 40.0), Solid(), occupancy, radius, Proposal(options, seeded()))
+def scene_of(config=SMALL, radius=1.0, field=None):
+    occupancy = Occupancy(OccupancyConfig(cells=8), radius)
+    scene = Scene(field or SoftBall(0.35, 40.0), Solid(), occupancy, radius, Proposal(config, EMPTY, seeded()))
     scene.set_variance(1e-3, 1.0)
     return scene
 
@@ -62,8 +64,8 @@ def test_bins_ascend_and_stay_inside_the_ball_also_for_cameras_in_it():
             assert places.norm(dim=-1).max() < 1.0 + 1e-5
 
 
-def test_two_rounds_of_64_and_a_last_of_32_are_the_default():
-    scene = scene_of(replace(SMALL, rounds=ProposalOptions().rounds))
+def test_two_rounds_of_64_and_a_last_of_32_are_the_papers():
+    scene = scene_of(replace(SMALL, rounds=PAPER.scene.proposal.rounds))
     along = picture(scene, replace(LOOK, samples=32)).along
     assert [each.weights.shape[1] for each in along.proposals] == [64, 64]
     assert along.weights.shape[1] == 32

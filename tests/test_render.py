@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from dreamfusion.cameras import Cameras, orbit
+from dreamfusion.config import BlobConfig, GridFieldConfig, OccupancyConfig, SolidBackground
 from dreamfusion.lights import Light, albedo_only, key_light
 from dreamfusion.nerf.background import Solid
-from dreamfusion.nerf.fields.density import Exp, GaussianBlob
-from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
-from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.fields.density import DensityActivation, Exp
+from dreamfusion.nerf.fields.grid import GridField
+from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.rays import cast
 from dreamfusion.nerf.render import RenderOptions, render, render_views
 from dreamfusion.nerf.scene import Scene
@@ -27,7 +28,7 @@ def seeded(seed=0):
 
 
 def scene_of(field, radius=1.0, colour=WHITE):
-    return Scene(field, Solid(colour), Occupancy(OccupancyOptions(cells=32), radius), radius)
+    return Scene(field, Solid(SolidBackground(colour)), Occupancy(OccupancyConfig(cells=32), radius), radius)
 
 
 def views(count=1, size=8, fov_deg=40.0):
@@ -43,8 +44,9 @@ def front(size, fov_deg):
 
 def blob_scene(dtype=torch.float32):
     """A ragged, coloured blob with a soft edge."""
-    options = GridFieldOptions(cells=(8, 32), colour_cells=(8, 16), activation=Exp(bias=-4.0, clamp=5.0))
-    field = GridField(replace(options, blob=GaussianBlob(height=9.0, width=0.35)), seeded())
+    config = GridFieldConfig(cells=(8, 32), colour_cells=(8, 16))
+    law = DensityActivation(Exp(bias=-4.0, clamp=5.0), BlobConfig(height=9.0, width=0.35))
+    field = GridField(config, law, 1.0, seeded())
     with torch.no_grad():
         field.logits[0].add_(0.7 * torch.randn(field.logits[0].shape, generator=seeded(1)))
         for level in field.features:
@@ -201,7 +203,8 @@ def test_an_empty_scene_shows_the_background_with_finite_gradients():
 
 
 def test_huge_density_has_finite_gradients():
-    scene = scene_of(GridField(GridFieldOptions(cells=(8,), colour_cells=(8,)), seeded()))
+    law = DensityActivation(Exp(bias=-5.0, clamp=5.0), BlobConfig(height=8.0, width=0.35))
+    scene = scene_of(GridField(GridFieldConfig(cells=(8,), colour_cells=(8,)), law, 1.0, seeded()))
     with torch.no_grad():
         scene.field.logits[0].fill_(1e6)
     cameras = views(1)

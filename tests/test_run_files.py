@@ -85,7 +85,7 @@ def test_other_edits_are_refused_by_name(run, field, value, old):
 
 def test_edits_that_no_run_could_have_are_refused(run):
     edit(run / "config.json", "output.frames", 0)
-    with pytest.raises(UserError, match=r"--output\.frames must lie between 2"):
+    with pytest.raises(UserError, match=r"--output\.frames must be at least 2"):
         generate.open_run(run, "cpu")
     edit(run / "config.json", "output.frames", 3)
     edit(run / "config.json", "steps", 2)

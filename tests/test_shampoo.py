@@ -7,12 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from dreamfusion.shampoo import Shampoo, ShampooOptions, as_matrix, inverse_root
+from dreamfusion.config import presets
+from dreamfusion.shampoo import Shampoo, as_matrix, inverse_root
 from reference.dense_shampoo import DenseShampoo
 
 pytestmark = pytest.mark.processor
 
-PAPER = ShampooOptions()
+PAPER = presets.PAPER.optimise
+
+
+def changed(config=PAPER, **changes):
+    """The configuration with other settings of Shampoo's own."""
+    return replace(config, shampoo=replace(config.shampoo, **changes))
 
 
 def seeded(seed=0):
@@ -38,33 +44,33 @@ def descended(start, slope, options, steps, rate=1e-2):
 
 VARIANTS = {
     "paper": PAPER,
-    "averaged": replace(PAPER, averaged=True),
-    "plain momentum": replace(PAPER, nesterov=False),
-    "shampoo's own exponent": replace(PAPER, exponent=4.0, betas=(0.5, 0.99)),
+    "averaged": changed(averaged=True),
+    "plain momentum": changed(nesterov=False),
+    "shampoo's own exponent": replace(changed(exponent=4.0), betas=(0.5, 0.99)),
 }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_it_is_the_dense_reference_on_a_quadratic(name):
-    options = VARIANTS[name]
+    config, own = VARIANTS[name], VARIANTS[name].shampoo
     start, slope = quadratic()
-    dense = DenseShampoo(options.betas, options.epsilon, options.exponent, options.averaged, options.nesterov)
+    dense = DenseShampoo(config.betas, config.epsilon, own.exponent, own.averaged, own.nesterov)
     expected = start.numpy()
     for _ in range(12):
         expected = dense.step(expected, slope(torch.from_numpy(expected)).numpy(), 1e-2)
-    found, _ = descended(start, slope, options, 12)
+    found, _ = descended(start, slope, config, 12)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_it_goes_down_where_scales_differ_by_ten_thousand():
     start, slope = quadratic()
-    found, _ = descended(start, slope, replace(PAPER, exponent=4.0, averaged=True), 100, rate=2e-2)
+    found, _ = descended(start, slope, changed(exponent=4.0, averaged=True), 100, rate=2e-2)
     assert found.abs().mean() < 0.1 * start.abs().mean()
 
 
 def test_blocks_are_preconditioned_each_by_itself():
     start, slope = quadratic(6, 4)
-    options = replace(PAPER, block=3, betas=(0.0, 0.9))
+    options = replace(changed(block=3), betas=(0.0, 0.9))
     found, _ = descended(start, slope, options, 1)
     parts = [
         descended(block, lambda w, here=gradient: here, options, 1)[0] - block
@@ -101,13 +107,13 @@ def test_vectors_numbers_and_zero_gradients():
 
 def test_roots_are_renewed_every_so_many_steps_only():
     start, slope = quadratic()
-    _, optimiser = descended(start, slope, replace(PAPER, every=3), 2)
+    _, optimiser = descended(start, slope, changed(every=3), 2)
     (state,) = optimiser.state.values()
-    root = inverse_root(state["left.0"], PAPER.exponent, PAPER.epsilon)
+    root = inverse_root(state["left.0"], PAPER.shampoo.exponent, PAPER.epsilon)
     assert not torch.allclose(state["left.0.root"], root)
-    _, optimiser = descended(start, slope, replace(PAPER, every=3), 4)
+    _, optimiser = descended(start, slope, changed(every=3), 4)
     (state,) = optimiser.state.values()
-    assert torch.allclose(state["left.0.root"], inverse_root(state["left.0"], PAPER.exponent, PAPER.epsilon))
+    assert torch.allclose(state["left.0.root"], inverse_root(state["left.0"], PAPER.shampoo.exponent, PAPER.epsilon))
 
 
 def test_inverse_root_inverts():

@@ -12,11 +12,13 @@ from torch import nn
 
 from dreamfusion import video
 from dreamfusion.cameras import Cameras
+from dreamfusion.config import BlobConfig, GridFieldConfig, OccupancyConfig, SolidBackground
 from dreamfusion.errors import UserError
 from dreamfusion.nerf.background import Solid
 from dreamfusion.nerf.fields import FieldOutput, Gaussians
-from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
-from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
+from dreamfusion.nerf.fields.density import DensityActivation, Exp
+from dreamfusion.nerf.fields.grid import GridField
+from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.render import RenderOptions
 from dreamfusion.nerf.scene import Scene
 
@@ -29,9 +31,9 @@ class MarkedBall(nn.Module):
 
     uses_covariance = False
 
-    def __init__(self, options: GridFieldOptions, generator: torch.Generator) -> None:
+    def __init__(self, config: GridFieldConfig, law: DensityActivation) -> None:
         super().__init__()
-        self.grid = GridField(options, generator)
+        self.grid = GridField(config, law, 1.0, torch.Generator().manual_seed(0))
 
     def density(self, at: Gaussians) -> torch.Tensor:
         return self.grid.density(at)
@@ -54,10 +56,11 @@ class MarkedBall(nn.Module):
 
 @pytest.fixture(scope="module")
 def ball() -> Scene:
-    field = MarkedBall(GridFieldOptions(cells=(32,), colour_cells=(2,)), torch.Generator().manual_seed(0))
+    law = DensityActivation(Exp(bias=-5.0, clamp=5.0), BlobConfig(height=8.0, width=0.35))
+    field = MarkedBall(GridFieldConfig(cells=(32,), colour_cells=(2,)), law)
     with torch.no_grad():
         field.grid.logits[0].add_(1.5)
-    return Scene(field, Solid((0.0, 0.0, 0.0)), Occupancy(OccupancyOptions(cells=8), 1.0), 1.0)
+    return Scene(field, Solid(SolidBackground((0.0, 0.0, 0.0))), Occupancy(OccupancyConfig(cells=8), 1.0), 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from annotated_types import Ge
 
 from dreamfusion import runtime
 from dreamfusion.claims import owned
 from dreamfusion.cli.interrupt import INTERRUPTED, Ended, ending, interruptible
 from dreamfusion.cli.streams import patient
-from dreamfusion.config.check import require
+from dreamfusion.config.bounds import Amount, Count, Seed, Threads
+from dreamfusion.config.check import require_bounds
 from dreamfusion.errors import UserError
 from training import nouns
 from training.judge import shipping
@@ -53,15 +55,15 @@ class PriorTraining(Meshes):
     """folder of the training: renderings, state, log, sheets of samples; what is there is continued"""
     out: Path = Path("prior-training/prior")
     """folder of the finished prior"""
-    steps: int = prior.TrainOptions.steps
+    steps: Count = prior.TrainOptions.steps
     """total number of optimisation steps"""
-    sketch_first: int = prior.TrainOptions.sketch_first
+    sketch_first: Annotated[int, Ge(0)] = prior.TrainOptions.sketch_first
     """first steps, in which only the sketch is trained"""
-    batch: int = prior.TrainOptions.batch
+    batch: Count = prior.TrainOptions.batch
     """pictures for the denoiser per step"""
-    views: int = prior.TrainOptions.views
+    views: Count = prior.TrainOptions.views
     """views rendered of each noun, shared by its meshes; at least 200 of a mesh, or as many as this"""
-    threads: int = 0
+    threads: Threads = 0
     """CPU threads; 0: one per core"""
 
 
@@ -75,11 +77,11 @@ class JudgeTraining(Meshes):
     """folder of the finished judge"""
     start: Path | None = None
     """folder of a judge to begin with, in place of random weights"""
-    steps: int = judge.TrainOptions.steps
+    steps: Count = judge.TrainOptions.steps
     """total number of optimisation steps"""
-    learning_rate: float = judge.TrainOptions.learning_rate
+    learning_rate: Amount = judge.TrainOptions.learning_rate
     """peak learning rate, after warm-up and before the linear decay to zero"""
-    seed: int = judge.TrainOptions.seed
+    seed: Seed = judge.TrainOptions.seed
     """seed of views and pictures"""
 
 
@@ -114,14 +116,11 @@ def run(given: Sequence[str]) -> int:
         args=given,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
+    require_bounds(arguments)
     return _prior(arguments) if isinstance(arguments, PriorTraining) else _judge(arguments)
 
 
 def _prior(arguments: PriorTraining) -> int:
-    for option in ("steps", "batch", "views"):
-        require(option, getattr(arguments, option), 1)
-    require("sketch-first", arguments.sketch_first, 0)
-    require("threads", arguments.threads, 0)
     runtime.configure_torch(arguments.threads or runtime.available_cores(), repeatable=True)
     options = prior.TrainOptions(
         steps=arguments.steps, batch=arguments.batch, sketch_first=arguments.sketch_first, views=arguments.views
@@ -135,9 +134,6 @@ def _prior(arguments: PriorTraining) -> int:
 
 
 def _judge(arguments: JudgeTraining) -> int:
-    require("steps", arguments.steps, 1)
-    require("learning-rate", arguments.learning_rate, 0.0)
-    require("seed", arguments.seed, 0, 2**63 - 1)
     runtime.configure_torch(1, repeatable=True)  # its lanes are threads of their own
     options = judge.TrainOptions(
         steps=arguments.steps, learning_rate=arguments.learning_rate, start=arguments.start, seed=arguments.seed

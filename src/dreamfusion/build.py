@@ -1,6 +1,5 @@
-"""From a configuration to the parts of a run. Degrees become radians here, names become types; nothing is decided."""
+"""From a configuration to the parts of a run: names become types, and the parts take their records as they are."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,17 +19,17 @@ from dreamfusion.distributed import launched
 from dreamfusion.errors import UserError
 from dreamfusion.lights import LightSampler
 from dreamfusion.nerf import regularise
-from dreamfusion.nerf.background import Background, ColourRange, Environment, EnvironmentOptions, RandomSolid, Solid
+from dreamfusion.nerf.background import Background, Environment, RandomSolid, Solid
 from dreamfusion.nerf.fields import Field
-from dreamfusion.nerf.fields.density import Activation, DensityActivation, Exp, GaussianBlob, Softplus
-from dreamfusion.nerf.fields.grid import GridField, GridFieldOptions
-from dreamfusion.nerf.fields.mip_mlp import MipMlp, MipMlpOptions
-from dreamfusion.nerf.occupancy import Occupancy, OccupancyOptions
-from dreamfusion.nerf.proposals import Proposal, ProposalOptions
+from dreamfusion.nerf.fields.density import Activation, DensityActivation, Exp, Softplus
+from dreamfusion.nerf.fields.grid import GridField
+from dreamfusion.nerf.fields.mip_mlp import MipMlp
+from dreamfusion.nerf.occupancy import Occupancy
+from dreamfusion.nerf.proposals import Proposal
 from dreamfusion.nerf.regularise import WeightedRegulariser
 from dreamfusion.nerf.render import Render, RenderOptions
 from dreamfusion.nerf.scene import Scene
-from dreamfusion.shampoo import Shampoo, ShampooOptions
+from dreamfusion.shampoo import Shampoo
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class Recipe:
 
 
 def recipe(config: c.Config) -> Recipe:
-    """The samplers, the renderer's options, the regularisers. Raises UserError for values that they refuse."""
-    cameras, lights = _cameras(config.camera), _lights(config.light)
-    look, show = _look(config.render), RenderOptions(samples=config.output.samples, chunk=config.render.chunk)
-    return Recipe(cameras, lights, look, show, regularisers(config))
+    """The samplers, the renderer's options, the regularisers."""
+    look = RenderOptions(**vars(config.render))
+    show = RenderOptions(samples=config.output.samples, chunk=config.render.chunk)
+    return Recipe(OrbitSampler(config.camera), LightSampler(config.light), look, show, regularisers(config))
 
 
 def regularisers(config: c.Config) -> dict[str, WeightedRegulariser]:
@@ -79,12 +78,11 @@ def scene(
     config: c.SceneConfig, generator: Generator, field: Field | None = None, background: Background | None = None
 ) -> Scene:
     """A scene on the CPU, its first weights drawn from `generator`; with a field or a background that there is."""
-    cells = config.occupancy
-    options = OccupancyOptions(cells=cells.cells, threshold=cells.threshold, decay=cells.decay, margin=cells.margin)
-    field = _field(config, generator) if field is None else field
+    law = density_activation(config)
+    field = _field(config, law, generator) if field is None else field
     background = _background(config.background, generator) if background is None else background
-    proposal = _proposal(config, generator) if config.proposal.rounds else None
-    return Scene(field, background, Occupancy(options, config.radius), config.radius, proposal)
+    proposal = Proposal(config.proposal, law, generator) if config.proposal.rounds else None
+    return Scene(field, background, Occupancy(config.occupancy, config.radius), config.radius, proposal)
 
 
 def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
@@ -100,19 +98,7 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
         raise UserError(f"parameter_groups must name {' or '.join(rates)}, not {', '.join(sorted(unknown))}")
     groups = [{"params": parameters, "lr": rates[name], "base": rates[name]} for name, parameters in kinds.items()]
     if config.method == "shampoo":
-        own = config.shampoo
-        return Shampoo(
-            groups,
-            ShampooOptions(
-                betas=config.betas,
-                epsilon=config.epsilon,
-                exponent=own.exponent,
-                block=own.block,
-                averaged=own.averaged,
-                nesterov=own.nesterov,
-                every=own.every,
-            ),
-        )
+        return Shampoo(groups, config)
     fused = scene.occupancy.density.device.type in ("cpu", "cuda")
     return torch.optim.Adam(groups, betas=config.betas, eps=config.epsilon, fused=fused)
 
@@ -211,110 +197,42 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _cameras(config: c.CameraConfig) -> OrbitSampler:
-    spread = math.sqrt if config.jitter_is == "variance" else float
-    return OrbitSampler(
-        elevation=_radians(config.elevation_deg),
-        elevation_uniform_in_angle=config.elevation_uniform_in_angle,
-        azimuth=_radians(config.azimuth_deg),
-        distance=config.distance,
-        fov_y=_radians(config.fov_deg),
-        position_jitter=config.position_jitter,
-        look_at_jitter=spread(config.look_at_jitter),
-        up_jitter=spread(config.up_jitter),
-        stratified=config.stratified,
-    )
-
-
-def _lights(config: c.LightConfig) -> LightSampler:
-    return LightSampler(
-        albedo_until=config.albedo_until,
-        shaded=config.shaded,
-        textureless=config.textureless,
-        ambient=config.ambient,
-        diffuse=config.diffuse,
-        distance=config.distance,
-        spread=config.spread,
-    )
-
-
-def _look(config: c.RenderConfig) -> RenderOptions:
-    return RenderOptions(
-        samples=config.samples,
-        chunk=config.chunk,
-        weight_threshold=config.weight_threshold,
-        colour_threshold=config.colour_threshold,
-        normals=config.normals,
-        checkpoint_rays=config.checkpoint_rays,
-    )
-
-
 def _law(config: LawConfig) -> distill.Law:
     match config:
         case SdsLaw():
             return distill.Sds()
         case CsdLaw():
             return distill.Csd()
-        case NfsdLaw(clean_below):
-            return distill.Nfsd(clean_below)
-        case IsmLaw(inversions, gap, start):
-            return distill.Ism(inversions, gap, start)
-        case VsdLaw(rank, rate):
-            return distill.Vsd(rank, rate)
+        case NfsdLaw():
+            return distill.Nfsd(config)
+        case IsmLaw():
+            return distill.Ism(config)
+        case VsdLaw():
+            return distill.Vsd(config)
 
 
-def _density_law(config: c.SceneConfig) -> DensityActivation:
+def density_activation(config: c.SceneConfig) -> DensityActivation:
+    """From logits to density, as the scene's field and its proposals have it."""
     activations: dict[str, Activation] = {
         "exp": Exp(config.density_bias, config.exp_clamp),
         "softplus": Softplus(config.density_bias),
     }
-    blob = GaussianBlob(config.blob.height, config.blob.width)
-    return DensityActivation(activations[config.activation], blob, config.blob.on)
+    return DensityActivation(activations[config.activation], config.blob)
 
 
-def _field(config: c.SceneConfig, generator: Generator) -> Field:
-    law = _density_law(config)
+def _field(config: c.SceneConfig, law: DensityActivation, generator: Generator) -> Field:
     match config.field:
         case c.GridFieldConfig() as grid:
-            sizes = GridFieldOptions(
-                radius=config.radius,
-                cells=grid.cells,
-                detail=grid.detail,
-                colour_cells=grid.colour_cells,
-                features=grid.features,
-                hidden=grid.hidden,
-                activation=law.activation,
-                blob=law.blob,
-            )
-            return GridField(sizes, generator)
-        case c.MlpFieldConfig(levels, blocks, width, order):
-            options = MipMlpOptions(levels=levels, blocks=blocks, width=width, order=order, law=law)
-            return MipMlp(options, generator)
-
-
-def _proposal(config: c.SceneConfig, generator: Generator) -> Proposal:
-    own = config.proposal
-    options = ProposalOptions(
-        rounds=own.rounds,
-        levels=own.levels,
-        layers=own.layers,
-        width=own.width,
-        dilation=own.dilation,
-        slope=own.slope,
-        law=_density_law(config),
-    )
-    return Proposal(options, generator)
+            return GridField(grid, law, config.radius, generator)
+        case c.MlpFieldConfig() as mlp:
+            return MipMlp(mlp, law, generator)
 
 
 def _background(config: c.BackgroundConfig, generator: Generator) -> Background:
     match config:
-        case c.SolidBackground(colour):
-            return Solid(colour)
-        case c.RandomBackground(low, high, grey):
-            return RandomSolid(ColourRange(low, high, grey))
-        case c.LearnedBackground(levels, layers, width):
-            return Environment(EnvironmentOptions(levels, layers, width), generator)
-
-
-def _radians(span: c.Span) -> c.Span:
-    return math.radians(span[0]), math.radians(span[1])
+        case c.SolidBackground():
+            return Solid(config)
+        case c.RandomBackground():
+            return RandomSolid(config)
+        case c.LearnedBackground():
+            return Environment(config, generator)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
-from dreamfusion.errors import UserError
+from dreamfusion.config import LightConfig
 from dreamfusion.geometry import normalise
 from dreamfusion.records import mapped
 
@@ -49,25 +49,7 @@ class LightSampler:
     values whatever the progress, the fields and the outcome are, so that runs stay comparable.
     """
 
-    albedo_until: float = 1000 / 15000
-    """fraction of the run during which views show the albedo only"""
-    shaded: float = 0.75
-    """probability of a lit view after that; the others go on to show the albedo only"""
-    textureless: float = 0.5
-    """probability that a lit view is textureless"""
-    ambient: float = 0.1
-    diffuse: float = 0.9
-    distance: tuple[float, float] = (0.8, 1.5)
-    """of the light from the origin, uniform (low, high)"""
-    spread: float = 1.0
-    """standard deviation, per axis, of the point about the camera's position towards which the light lies"""
-
-    def __post_init__(self) -> None:
-        for name in ("albedo_until", "shaded", "textureless"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} of the light is a fraction between 0 and 1, not {getattr(self, name)}")
-        if not 0 < self.distance[0] <= self.distance[1]:
-            raise UserError(f"the light's distance range must be positive and go from low to high, not {self.distance}")
+    config: LightConfig = LightConfig()
 
     def __call__(self, cameras: Cameras, progress: float, generator: Generator) -> Light:
         """A light per camera, on the cameras' device; `progress` in [0, 1]."""
@@ -75,14 +57,14 @@ class LightSampler:
         drawn = torch.rand(3, len(cameras), generator=generator, device=generator.device)
         u = drawn.to(eye)
         bell = torch.randn(len(cameras), 3, generator=generator, device=generator.device).to(eye)
-        lit = (u[0] < self.shaded) & (progress >= self.albedo_until)
-        low, high = self.distance
+        lit = (u[0] < self.config.shaded) & (progress >= self.config.albedo_until)
+        low, high = self.config.distance
         return Light(
-            position=(low + (high - low) * u[2])[:, None] * normalise(eye + self.spread * bell),
-            ambient=torch.where(lit, self.ambient, 1.0).to(eye),
-            diffuse=torch.where(lit, self.diffuse, 0.0).to(eye),
-            textureless=lit & (u[1] < self.textureless),
-            lit=progress >= self.albedo_until and bool((drawn[0] < self.shaded).any()),
+            position=(low + (high - low) * u[2])[:, None] * normalise(eye + self.config.spread * bell),
+            ambient=torch.where(lit, self.config.ambient, 1.0).to(eye),
+            diffuse=torch.where(lit, self.config.diffuse, 0.0).to(eye),
+            textureless=lit & (u[1] < self.config.textureless),
+            lit=progress >= self.config.albedo_until and bool((drawn[0] < self.config.shaded).any()),
         )
 
 

@@ -9,40 +9,16 @@ graft.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dreamfusion.config import OptimiseConfig
+
 TINY = 1e-16
 """Keeps the graft of a gradient that is zero at zero"""
-
-
-@dataclass(frozen=True)
-class ShampooOptions:
-    """The paper's settings (DreamFusion, appendix A.2), and what it leaves to the original implementation."""
-
-    betas: tuple[float, float] = (0.9, 0.9)
-    """memory of the momentum and of the statistics"""
-    epsilon: float = 1e-6
-    """added to the eigenvalues of the statistics, relative to the greatest"""
-    exponent: float = 2.0
-    """p: each side is multiplied by the p-th inverse root of its statistics"""
-    block: int = 128
-    """greatest side of a block"""
-    averaged: bool = False
-    """whether the momentum is a mean of updates, and not their sum"""
-    nesterov: bool = True
-    """whether the momentum looks one update ahead"""
-    every: int = 1
-    """steps between new inverse roots"""
-
-    @property
-    def share(self) -> float:
-        """What one update adds to the momentum."""
-        return 1.0 - self.betas[0] if self.averaged else 1.0
 
 
 SIDES = ("left", "right")
@@ -51,9 +27,9 @@ SIDES = ("left", "right")
 class Shampoo(torch.optim.Optimizer):
     """See the module's docstring. All state is in tensors; a parameter without a gradient stays as it is."""
 
-    def __init__(self, params: Iterable[dict[str, Any]], options: ShampooOptions) -> None:
+    def __init__(self, params: Iterable[dict[str, Any]], config: OptimiseConfig) -> None:
         super().__init__(params, {"lr": 0.0})
-        self.options = options
+        self.config = config
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -67,28 +43,29 @@ class Shampoo(torch.optim.Optimizer):
 
     def state_shapes(self, parameter: Tensor) -> dict[str, torch.Size]:
         """What is remembered of a parameter after its first update, by name."""
-        size, matrix = self.options.block, as_matrix(parameter)
+        size, matrix = self.config.shampoo.block, as_matrix(parameter)
         blocks = [block for rows in matrix.split(size) for block in rows.split(size, dim=1)]
         sides = {f"{side}.{n}": len(b if side == "left" else b.T) for n, b in enumerate(blocks) for side in SIDES}
         roots = {f"{name}{end}": torch.Size((k, k)) for name, k in sides.items() if k > 1 for end in ("", ".root")}
         return {"step": torch.Size(), "momentum": parameter.shape, **roots}
 
     def _update(self, parameter: nn.Parameter, gradient: Tensor, rate: float) -> None:
-        options, state = self.options, self.state[parameter]
+        config, own, state = self.config, self.config.shampoo, self.state[parameter]
+        added = 1.0 - config.betas[0] if own.averaged else 1.0
         if not state:
             state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(parameter)
-        renew = int(state["step"]) % options.every == 0  # on the host: torch keeps "step" on the CPU
+        renew = int(state["step"]) % own.every == 0  # on the host: torch keeps "step" on the CPU
         direction = self._preconditioned(state, as_matrix(gradient), renew).view_as(parameter)
         direction = direction * (direction.numel() ** 0.5 / (direction.norm() + TINY))
-        momentum = state["momentum"].mul_(options.betas[0]).add_(direction, alpha=options.share)
-        ahead = options.betas[0] * momentum + options.share * direction if options.nesterov else momentum
+        momentum = state["momentum"].mul_(config.betas[0]).add_(direction, alpha=added)
+        ahead = config.betas[0] * momentum + added * direction if own.nesterov else momentum
         parameter.add_(ahead, alpha=-rate)
         state["step"] += 1
 
     def _preconditioned(self, state: dict[str, Tensor], gradient: Float[Tensor, "m n"], renew: bool) -> Tensor:
         """The gradient, block by block between its inverse roots; updates the statistics."""
         result = torch.empty_like(gradient)
-        size = self.options.block
+        size = self.config.shampoo.block
         targets = [block for rows in result.split(size) for block in rows.split(size, dim=1)]
         blocks = [block for rows in gradient.split(size) for block in rows.split(size, dim=1)]
         for number, (block, target) in enumerate(zip(blocks, targets, strict=True)):
@@ -102,12 +79,12 @@ class Shampoo(torch.optim.Optimizer):
 
     def _observe(self, state: dict[str, Tensor], name: str, block: Float[Tensor, "k l"], renew: bool) -> None:
         """Take one more gradient into the statistics of a side, and renew its root."""
-        beta, product = self.options.betas[1], block @ block.T
+        beta, product = self.config.betas[1], block @ block.T
         if name not in state:
             state[name] = torch.zeros_like(product)
         state[name].mul_(beta).add_(product, alpha=1.0 - beta)
         if renew:
-            state[f"{name}.root"] = inverse_root(state[name], self.options.exponent, self.options.epsilon)
+            state[f"{name}.root"] = inverse_root(state[name], self.config.shampoo.exponent, self.config.epsilon)
 
 
 def as_matrix(tensor: Tensor) -> Float[Tensor, "m n"]:

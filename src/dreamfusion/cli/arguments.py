@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+from annotated_types import Ge, Interval
 from tyro.conf import AvoidSubcommands, DisallowNone, Positional, PositionalMetavarFromFieldName, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from dreamfusion import config as c
 from dreamfusion.config import OutputConfig
+from dreamfusion.config.bounds import Amount, Count, FrameSize, Seed
+from dreamfusion.config.check import require_bounds
 from dreamfusion.config.distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.config.serialise import from_file, schedule_from_text, schedule_text
@@ -68,7 +71,7 @@ class Resume:
 
     run: Positional[Path]
     """folder of the run"""
-    steps: int | None = None
+    steps: Count | None = None
     """new total number of steps; the run's own if not given"""
     device: str | None = None
     """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
@@ -86,21 +89,21 @@ class MakeMesh:
     """new .glb, .obj, .ply, .stl or .usdz file; mesh.glb in the run's folder if not given"""
     format: tuple[Literal["glb", "obj", "ply", "stl", "usdz"], ...] = ()
     """formats to write besides that file"""
-    resolution: int | None = None
+    resolution: Annotated[int, Interval(ge=8, le=1024)] | None = None
     """grid points per diameter of the scene's sphere at which the density is sampled; the run's own if not given"""
-    level: float | None = None
+    level: Annotated[float, Ge(1e-6)] | None = None
     """density of the isosurface, per world unit; chosen by agreement with the renderings if not given"""
-    blur: float = 0.03
+    blur: Annotated[float, Interval(ge=0, le=0.2)] = 0.03
     """standard deviation of the density's blur before marching cubes, in radii of the scene's sphere"""
-    faces: int = 20_000
+    faces: Annotated[int, Ge(100)] = 20_000
     """target number of triangles; shapes that cannot be simplified so far keep more"""
-    texture_size: int | None = None
+    texture_size: Annotated[int, Interval(ge=64, le=4096)] | None = None
     """texture size, pixels per side; the run's own if not given"""
     normal_map: bool = False
     """add a tangent-space normal map from the field's normals (.glb)"""
     bake_light: bool = False
     """bake shading into the texture, for viewers without lights (.glb, .obj, .usdz)"""
-    height_mm: float | None = None
+    height_mm: Annotated[float, Ge(1e-3)] | None = None
     """height of the object in .stl files, millimetres; 100 if not given"""
     device: str | None = None
     """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
@@ -112,9 +115,9 @@ class MakeVideo:
 
     run: Positional[Path]
     """folder of the run"""
-    frames: int = OutputConfig.frames
+    frames: Annotated[int, Ge(2)] = OutputConfig.frames
     """frames of the turntable"""
-    size: int = OutputConfig.frame_size
+    size: FrameSize = OutputConfig.frame_size
     """size of the turntable, pixels per side"""
     device: str | None = None
     """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
@@ -143,11 +146,11 @@ class PriorSample:
     """captions, each drawn from four sides"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id"""
-    steps: int = 50
+    steps: Count = 50
     """steps of the DDIM sampler"""
-    guidance_scale: float = 4.0
+    guidance_scale: Amount = 4.0
     """classifier-free guidance scale; 1: no guidance"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the noise"""
     conditions: c.ConditionSet = "all"
     """inputs of the prior besides the caption, if it takes any: camera, background, light, variety (from the seed)"""
@@ -183,7 +186,7 @@ def doctor_config(arguments: Doctor) -> c.Config:
 def read(kind: type[Arguments], command: str, given: list[str], default: Arguments | None = None) -> Arguments:
     """Arguments as a record; exits with a message for those that it has no place for.
 
-    Raises UserError for words that it has no place for.
+    Raises UserError for words that it has no place for, and for numbers out of bounds.
     """
     options: dict[str, Any] = {
         "prog": f"dreamfusion {command}",
@@ -195,6 +198,8 @@ def read(kind: type[Arguments], command: str, given: list[str], default: Argumen
     options |= {} if default is None else {"default": default}
     record, rest = tyro.cli(kind, **options, return_unknown_args=True)
     if not rest:
+        if not isinstance(record, Generate):  # whose settings `validate` checks, once they are complete
+            require_bounds(record)
         return record
     if not any(word.startswith("-") for word in rest):
         raise UserError(f"{' '.join(rest)!r} is too much: put words that belong together in quotes")

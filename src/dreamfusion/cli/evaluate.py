@@ -4,13 +4,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from dreamfusion.claims import owned
 from dreamfusion.cli import arguments as a
 from dreamfusion.cli.interrupt import interruptible
 from dreamfusion.config import ConditionSet
-from dreamfusion.config.check import require
+from dreamfusion.config.bounds import Count, Seed
 from dreamfusion.errors import UserError
 from dreamfusion.files import listed
 
@@ -41,11 +43,11 @@ class Evaluate:
     """text-to-image model: embedded, a diffusers folder, or a hub id"""
     conditions: ConditionSet = "all"
     """inputs of the prior besides the caption, if it takes any: camera, background, light, variety (from the seed)"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of every run"""
-    steps: int | None = None
+    steps: Count | None = None
     """optimisation steps of every run; the preset's if not given"""
-    jobs: int = 0
+    jobs: Annotated[int, Ge(0)] = 0
     """runs at a time; 0: one per core"""
     files: bool = True
     """write turntable, mesh and page of every run; without, `dreamfusion resume RUN` writes them later"""
@@ -75,10 +77,6 @@ def _check(arguments: Evaluate) -> None:
     chosen = [name for name in ("prompts", "runs", "samples", "ablation") if getattr(arguments, name)]
     if len(chosen) > 1 and chosen != ["prompts", "runs"]:
         raise UserError(f"--{chosen[0]} and --{chosen[1]} are different evaluations: give one of them")
-    require("seed", arguments.seed, 0, 2**63 - 1)
-    require("jobs", arguments.jobs, 0)
-    if arguments.steps is not None:
-        require("steps", arguments.steps, 1)
 
 
 def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:

@@ -19,7 +19,7 @@ from dreamfusion.cli import prior as cli_prior
 from dreamfusion.cli import products as cli_products
 from dreamfusion.cli.interrupt import INTERRUPTED, Ended, ending, interruptible
 from dreamfusion.cli.streams import patient
-from dreamfusion.config.check import require, validate
+from dreamfusion.config.check import validate
 from dreamfusion.config.distill import NfsdLaw
 from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import require_text
@@ -150,8 +150,6 @@ def _generate(name: str, given: list[str]) -> int:
 
 def _resume(name: str, given: list[str]) -> int:
     arguments = a.read(a.Resume, name, given)
-    if arguments.steps is not None:
-        require("steps", arguments.steps, 1)
     from dreamfusion import generate
     from dreamfusion.build import device_of
     from dreamfusion.distributed import init_process_group

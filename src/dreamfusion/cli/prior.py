@@ -5,7 +5,6 @@ from pathlib import Path
 
 from dreamfusion.claims import new_files
 from dreamfusion.cli import arguments as a
-from dreamfusion.config.check import require
 from dreamfusion.errors import UserError
 from dreamfusion.files import listed, replacing, require_new_file
 
@@ -26,9 +25,6 @@ def sample(name: str, given: list[str]) -> int:
     arguments = a.read(a.PriorSample, name, given)
     if not arguments.captions:
         raise UserError('say what to draw: dreamfusion prior sample "a red chair"')
-    require("steps", arguments.steps, 1)
-    require("seed", arguments.seed, 0, 2**63 - 1)
-    require("guidance-scale", arguments.guidance_scale, 0)
     out = arguments.out or Path("samples.png")
     require_new_file(out, PICTURE_SUFFIXES, or_next=arguments.out is None)
     with new_files([out], or_next=arguments.out is None) as [place]:

@@ -1,13 +1,11 @@
 """The commands `mesh`, `video` and `compose`: new files of finished runs. Whatever is slow to load they import."""
 
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from dreamfusion.claims import new_files, new_folder, owned
 from dreamfusion.cli import arguments as a
-from dreamfusion.config.check import require, require_frame_size
 from dreamfusion.errors import UserError
 from dreamfusion.files import listed, require_new_file
 
@@ -55,11 +53,6 @@ def mesh(name: str, given: list[str]) -> int:
 
 def _require_mesh(arguments: a.MakeMesh) -> list[Path]:
     """The new files that are wanted, none for the run's own. Raises UserError for what cannot be done."""
-    limits = {"resolution": (8, 1024), "texture_size": (64, 4096), "level": (1e-6, math.inf), "blur": (0, 0.2)}
-    limits |= {"faces": (100, math.inf), "height_mm": (1e-3, math.inf)}
-    for option, (low, high) in limits.items():
-        if (value := getattr(arguments, option)) is not None:
-            require(option, value, low, high)
     first = Path("mesh.glb") if arguments.out is None else arguments.out
     paths = [first, *(first.with_suffix(f".{name}") for name in arguments.format)]
     if arguments.out is not None:
@@ -83,8 +76,6 @@ def _require_mesh(arguments: a.MakeMesh) -> list[Path]:
 def video(name: str, given: list[str]) -> int:
     """Make a run's pictures again."""
     arguments = a.read(a.MakeVideo, name, given)
-    require("frames", arguments.frames, 2)
-    require_frame_size("size", arguments.size)
     from dreamfusion import generate
 
     folder, run = generate.open_run(arguments.run, settle_as(arguments.run, arguments.device))

@@ -1,5 +1,6 @@
 """The configuration of a run: a tree of frozen records. Importing this imports nothing slow."""
 
+from dreamfusion.config.bounds import Colour, Span
 from dreamfusion.config.distill import DistillConfig
 from dreamfusion.config.run import (
     ConditionSet,
@@ -14,7 +15,6 @@ from dreamfusion.config.run import (
 from dreamfusion.config.scene import (
     BackgroundConfig,
     BlobConfig,
-    Colour,
     FieldConfig,
     GridFieldConfig,
     LearnedBackground,
@@ -24,7 +24,6 @@ from dreamfusion.config.scene import (
     RandomBackground,
     SceneConfig,
     SolidBackground,
-    Span,
 )
 from dreamfusion.config.views import CameraConfig, LightConfig
 

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Interval
 from tyro.conf import arg
 
+from dreamfusion.config.bounds import Amount, Fraction
 from dreamfusion.schedules import Constant, Schedule
 
 
@@ -22,7 +24,7 @@ class CsdLaw:
 class NfsdLaw:
     """NFSD: noise-free score distillation; needs a --negative prompt."""
 
-    clean_below: float = 0.2
+    clean_below: Fraction = 0.2
     """timestep from which on the negative prompt is used, as a fraction of all"""
 
 
@@ -30,11 +32,11 @@ class NfsdLaw:
 class IsmLaw:
     """ISM: interval score matching."""
 
-    inversions: int = 4
+    inversions: Annotated[int, Interval(ge=1, le=1000)] = 4
     """DDIM inversion steps from the picture to the lower of the two noise levels"""
-    gap: float = 0.05
+    gap: Annotated[float, Interval(ge=0.001, le=0.999)] = 0.05
     """distance of the two noise levels, as a fraction of the timesteps"""
-    start: float = 0.1
+    start: Annotated[float, Interval(ge=0, le=0.999)] = 0.1
     """noise level at which the inversion starts, likewise; 0: the paper's, which fails with the embedded prior"""
 
 
@@ -42,9 +44,9 @@ class IsmLaw:
 class VsdLaw:
     """VSD: score of the renderings from a LoRA copy of the prior."""
 
-    rank: int = 4
+    rank: Annotated[int, Interval(ge=1, le=4096)] = 4
     """rank of the LoRA"""
-    rate: float = 1e-3
+    rate: Amount = 1e-3
     """learning rate of the LoRA"""
 
 
@@ -57,19 +59,19 @@ class DistillConfig:
 
     law: LawConfig = SdsLaw()
     """law of distillation, chosen with --distill"""
-    guidance_scale: Annotated[float, arg(aliases=["--guidance-scale"])] = 101.0
+    guidance_scale: Annotated[float, Interval(ge=0, le=1000), arg(aliases=["--guidance-scale"])] = 101.0
     """classifier-free guidance scale, the paper's omega + 1; 1: no guidance"""
     timesteps: Literal["uniform", "dreamtime"] = "uniform"
     """uniformly random, or DreamTime: decreasing over the run"""
-    t_min: Schedule = Constant(0.02)
+    t_min: Annotated[Schedule, Interval(ge=0, le=1)] = Constant(0.02)
     """smallest timestep, as a fraction of the prior's"""
-    t_max: Schedule = Constant(0.98)
+    t_max: Annotated[Schedule, Interval(ge=0, le=1)] = Constant(0.98)
     """largest timestep, likewise"""
     weighting: Literal["sigma2", "uniform", "alpha-sigma"] = "sigma2"
     """w(t), the weight of a noise level"""
-    noise_samples: int = 1
+    noise_samples: Annotated[int, Interval(ge=1, le=1024)] = 1
     """noise samples per view, averaged"""
-    grad_clip: float = 0.0
+    grad_clip: Amount = 0.0
     """largest Euclidean norm of the gradient per view; 0: no limit"""
-    guidance_rescale: float = 0.0
+    guidance_rescale: Fraction = 0.0
     """guidance rescale factor, 0..1 (arXiv 2305.08891): 1: contrast of the unguided estimate; unused by csd"""

@@ -6,13 +6,12 @@ The string under a field is its help text. Angles are degrees here, and only her
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Ge, Gt, Interval
 from tyro.conf import Positional, Suppress, arg
 
+from dreamfusion.config.bounds import Amount, Count, Fraction, FrameSize, Memory, Samples, Seed, Threads
 from dreamfusion.config.distill import DistillConfig
-from dreamfusion.config.scene import (
-    SceneConfig,
-    Span,
-)
+from dreamfusion.config.scene import SceneConfig
 from dreamfusion.config.views import CameraConfig, LightConfig
 from dreamfusion.schedules import Constant, Ramp, Schedule
 
@@ -24,17 +23,17 @@ ConditionSet = Literal["all", "no-camera", "none"]
 class RenderConfig:
     """Volume rendering."""
 
-    samples: int = 64
+    samples: Samples = 64
     """samples per ray, between entering and leaving the bounding box of the occupied cells"""
-    weight_threshold: float = 1e-4
+    weight_threshold: Amount = 1e-3
     """rendering weight in 0..1 below which a sample gets no gradient"""
-    colour_threshold: float = 1e-4
+    colour_threshold: Amount = 1e-3
     """rendering weight in 0..1 below which a sample takes the mean colour of its ray, without a query of the field"""
     normals: bool = False
     """compute normals for unlit views too, so that the orientation regulariser acts there"""
-    chunk: int = 16384
+    chunk: Annotated[int, Interval(ge=1, le=2**31)] = 16384
     """rays rendered at once in previews and videos; bounds memory"""
-    checkpoint_rays: int = 0
+    checkpoint_rays: Annotated[int, Interval(ge=0, le=2**31)] = 0
     """gradient checkpointing: rays rendered at once in steps, and again in the backward pass; 0: off"""
 
 
@@ -62,15 +61,15 @@ class RegulariseConfig:
 class ShampooConfig:
     """Settings of Shampoo. What the paper leaves open has the defaults of the original implementation."""
 
-    exponent: float = 2.0
+    exponent: Annotated[float, Ge(1)] = 2.0
     """p: each side of a gradient matrix is multiplied by its statistics to the power -1/p"""
-    block: int = 128
+    block: Annotated[int, Interval(ge=1, le=8192)] = 128
     """largest side of a preconditioned block, numbers"""
     averaged: bool = False
     """momentum is the mean of past updates instead of their sum: steps smaller by 1 - beta1"""
     nesterov: bool = True
     """Nesterov momentum"""
-    every: int = 1
+    every: Count = 1
     """steps between updates of the inverse roots"""
 
 
@@ -81,15 +80,15 @@ class OptimiseConfig:
     method: Literal["adam", "shampoo"] = "adam"
     """optimiser; shampoo: distributed Shampoo grafted to steps of length sqrt(N), the paper's"""
 
-    grid: float = 0.02
+    grid: Amount = 0.02
     """learning rate of grids"""
-    network: float = 5e-3
+    network: Amount = 5e-3
     """learning rate of the field's network and of proposals"""
-    background: float = 1e-3
+    background: Amount = 1e-3
     """learning rate of a learned background"""
-    betas: Span = (0.9, 0.99)
+    betas: tuple[Memory, Memory] = (0.9, 0.99)
     """decay rates of the averages of the gradient (momentum) and of its square (Shampoo: of the statistics)"""
-    epsilon: float = 1e-15
+    epsilon: Annotated[float, Gt(0)] = 1e-15
     """added to the root mean square (Adam), or to the statistics' eigenvalues, relative to the largest (Shampoo)"""
     lr_schedule: Schedule = Constant(1.0)
     """factor on all learning rates: warm-up and decay"""
@@ -102,9 +101,9 @@ class MemoryConfig:
 
     embeddings: Annotated[str, arg(aliases=["--embeddings"])] = ""
     """file made with --save-embeddings, read in place of running the text encoders"""
-    size: int = 0
+    size: Annotated[int, Interval(ge=0, le=8192)] = 0
     """size of the pictures given to a latent prior's auto-encoder, pixels per side; 0: the prior's own"""
-    latent_until: Annotated[float, arg(aliases=["--latent-until"])] = 0.0
+    latent_until: Annotated[Fraction, arg(aliases=["--latent-until"])] = 0.0
     """fraction of the run that maps colours to latents by a linear map instead of the VAE encoder"""
     attention_slicing: bool = False
     """compute attention in slices (U-Nets): less memory, more time"""
@@ -120,17 +119,17 @@ class MemoryConfig:
 class OutputConfig:
     """Previews and the files written at the end."""
 
-    samples: int = 96
+    samples: Samples = 96
     """samples per ray of previews, turntable and contact sheet (in place of --render.samples)"""
-    frames: int = 40
+    frames: Annotated[int, Interval(ge=2, le=10_000)] = 40
     """frames of the turntable"""
-    frame_size: int = 176
+    frame_size: FrameSize = 176
     """size of the turntable, pixels per side"""
-    sheet_size: int = 144
+    sheet_size: FrameSize = 144
     """size of each picture on the contact sheet, pixels per side"""
-    mesh_resolution: int = 112
+    mesh_resolution: Annotated[int, Interval(ge=8, le=1024)] = 112
     """grid points per diameter of the scene's sphere at which the density is sampled for the mesh"""
-    texture_size: int = 1024
+    texture_size: Annotated[int, Interval(ge=64, le=4096)] = 1024
     """size of the mesh's texture, pixels per side"""
 
 
@@ -152,17 +151,17 @@ class Config:
     """parts that were given as Python objects in place of configured ones, recorded when a run begins"""
     preset: Annotated[str, Suppress] = "fast"
     """name of the preset that the settings started from"""
-    steps: int = 600
+    steps: Annotated[int, Interval(ge=1, le=10**9)] = 600
     """optimisation steps"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of all random numbers"""
-    size: int = 64
+    size: Annotated[int, Interval(ge=8, le=1024)] = 64
     """size of the training views, pixels per side"""
-    views: int = 1
+    views: Annotated[int, Interval(ge=1, le=4096)] = 1
     """training views per step"""
     device: str = "auto"
     """device: auto, cpu, cuda, cuda:1 ... or mps"""
-    threads: int = 0
+    threads: Threads = 0
     """CPU threads, 0: one per core; grid field with the embedded prior: two at most, one per evaluation of the prior"""
     half: bool = False
     """run the prior in half precision (for GPUs)"""
@@ -172,11 +171,11 @@ class Config:
     """append 'front view', 'side view' ... to the prompt, by the camera's azimuth and elevation"""
     blend_views: bool = False
     """interpolate the embeddings of neighbouring view captions instead of taking the nearest one"""
-    perp_neg: float = 0.0
+    perp_neg: Amount = 0.0
     """Perp-Neg: factor on the weights of the negative captions of other views; 0: off"""
-    checkpoint_steps: int = 100
+    checkpoint_steps: Count = 100
     """steps between checkpoints"""
-    preview_seconds: float = 5.0
+    preview_seconds: Amount = 5.0
     """seconds between preview pictures, more where they are slow to render; 0: none"""
     scene: SceneConfig = SceneConfig()
     camera: CameraConfig = CameraConfig()

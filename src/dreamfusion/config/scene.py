@@ -1,27 +1,27 @@
 """The configuration of the scene: field, background, proposals, occupancy. See `config`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Gt, Interval
+
+from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Width
 from dreamfusion.schedules import Ramp, Schedule
-
-Span = tuple[float, float]
-Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class GridFieldConfig:
     """Grid field: nested dense grids, with a small network for the colours."""
 
-    cells: tuple[int, ...] = (16, 32, 64)
+    cells: Cells = (16, 32, 64)
     """cells per side of the density grids, coarse to fine, each a multiple of the one before"""
-    detail: float = 0.5
+    detail: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """factor of each finer density grid relative to the one before"""
-    colour_cells: tuple[int, ...] = (16, 64)
+    colour_cells: Cells = (16, 64)
     """cells per side of the colour grids"""
-    features: int = 4
+    features: Count = 4
     """channels per vertex of a colour grid"""
-    hidden: int = 16
+    hidden: Count = 16
     """hidden units of the colour network"""
 
 
@@ -29,11 +29,11 @@ class GridFieldConfig:
 class MlpFieldConfig:
     """MLP field, the paper's: a residual network on integrated positional encodings."""
 
-    levels: int = 8
+    levels: Levels = 8
     """octaves of the positional encoding"""
-    blocks: int = 5
+    blocks: Annotated[int, Interval(ge=1, le=256)] = 5
     """residual blocks"""
-    width: int = 128
+    width: Width = 128
     """hidden units per layer"""
     order: Literal["norm-first", "norm-last"] = "norm-first"
     """layer norm of a block's input (the residual path stays linear), or of its sum; the paper says "between" blocks"""
@@ -63,11 +63,11 @@ class RandomBackground:
 class LearnedBackground:
     """Learned background: an MLP of the direction, the paper's environment map. The paper gives no sizes."""
 
-    levels: int = 4
+    levels: Levels = 4
     """octaves of the direction's positional encoding"""
-    layers: int = 3
+    layers: Layers = 3
     """hidden layers"""
-    width: int = 64
+    width: Width = 64
     """hidden units per layer"""
 
 
@@ -79,9 +79,9 @@ BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
 class BlobConfig:
     """Initial density: a Gaussian at the centre."""
 
-    height: float = 5.0
+    height: Amount = 5.0
     """value added at the centre: to the logit, or to the density (per world unit)"""
-    width: float = 0.2
+    width: Annotated[float, Interval(ge=1e-3, le=100)] = 0.2
     """standard deviation of the Gaussian, world units"""
     on: Literal["logit", "density"] = "logit"
     """add it before the activation, or after it (mlp field only)"""
@@ -91,17 +91,17 @@ class BlobConfig:
 class ProposalConfig:
     """Proposal network for the samples along a ray (mip-NeRF 360). The paper gives no sizes."""
 
-    rounds: tuple[int, ...] = ()
+    rounds: tuple[Annotated[int, Interval(ge=2, le=4096)], ...] = ()
     """intervals per ray of each proposal round, before the --render.samples; none: uniform samples, no network"""
-    layers: int = 2
+    layers: Layers = 2
     """hidden layers"""
-    width: int = 64
+    width: Width = 64
     """hidden units per layer"""
-    levels: int = 8
+    levels: Levels = 8
     """octaves of the positional encoding"""
-    dilation: Span = (0.5, 0.0025)
+    dilation: tuple[Amount, Amount] = (0.5, 0.0025)
     """dilation of the proposal weights: in expected intervals, and as a fraction of the ray (as mip-NeRF 360)"""
-    slope: float = 10.0
+    slope: Annotated[float, Ge(1)] = 10.0
     """annealing of the proposal weights: slope of the bias curve over the run (as mip-NeRF 360)"""
 
 
@@ -109,17 +109,17 @@ class ProposalConfig:
 class OccupancyConfig:
     """EMA occupancy grid used to skip empty space."""
 
-    cells: int = 64
+    cells: Annotated[int, Interval(ge=8, le=512)] = 64
     """cells per side"""
-    threshold: float = 0.05
+    threshold: Amount = 0.05
     """density per world unit above which a cell counts as occupied"""
-    every: int = 16
+    every: Annotated[int, Ge(0)] = 16
     """steps between updates; 0: no grid, the whole sphere is sampled"""
-    parts: int = 4
+    parts: Annotated[int, Interval(ge=1, le=4096)] = 4
     """updates until every cell was evaluated once"""
-    decay: float = 0.8
+    decay: Fraction = 0.8
     """decay per update: new value = max(decay * old, density)"""
-    margin: int = 1
+    margin: Annotated[int, Interval(ge=0, le=64)] = 1
     """cells by which the occupied region is dilated"""
 
 
@@ -127,7 +127,7 @@ class OccupancyConfig:
 class SceneConfig:
     """The scene: field, background, bounds."""
 
-    radius: float = 1.0
+    radius: Annotated[float, Interval(ge=0.01, le=100)] = 1.0
     """radius of the sphere that bounds the object, world units"""
     field: FieldConfig = GridFieldConfig()
     """kind of field, chosen with --field"""
@@ -138,7 +138,7 @@ class SceneConfig:
     exp_clamp: float = 15.0
     """logit above which exp continues as its tangent"""
     blob: BlobConfig = BlobConfig()
-    variance: Schedule = Ramp(5e-2, 2e-3, 0.0, 5000 / 15000)
+    variance: Annotated[Schedule, Gt(0)] = Ramp(5e-2, 2e-3, 0.0, 5000 / 15000)
     """variance of the Gaussians given to the mlp field and the proposals (annealed), world units squared"""
     proposal: ProposalConfig = ProposalConfig()
     background: BackgroundConfig = RandomBackground()

@@ -1,9 +1,9 @@
 """The configuration of the training views. Angles are degrees, as in all of `config`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from dreamfusion.config.scene import Span
+from dreamfusion.config.bounds import RANGE, Amount, Angle, Distance, Fraction, Span
 
 
 @dataclass(frozen=True)
@@ -12,19 +12,19 @@ class CameraConfig:
 
     elevation_deg: Span = (-10.0, 90.0)
     """elevation above the horizon, degrees"""
-    elevation_uniform_in_angle: float = 0.5
+    elevation_uniform_in_angle: Fraction = 0.5
     """probability of an elevation uniform in angle, which favours the pole, instead of uniform on the sphere"""
     azimuth_deg: Span = (0.0, 360.0)
     """azimuth, degrees; 0: the front"""
-    distance: Span = (1.0, 1.5)
+    distance: Distance = (1.0, 1.5)
     """distance from the centre, world units"""
-    fov_deg: Span = (40.65, 71.08)
+    fov_deg: Annotated[tuple[Angle, Angle], RANGE] = (40.65, 71.08)
     """vertical field of view, degrees"""
     position_jitter: float = 0.1
     """half width of the uniform jitter of the position, per axis, world units"""
-    look_at_jitter: float = 0.2
+    look_at_jitter: Amount = 0.2
     """spread of the normal jitter of the point looked at, per axis, world units (see jitter-is)"""
-    up_jitter: float = 0.02
+    up_jitter: Amount = 0.02
     """spread of the normal jitter of the up vector, per axis (see jitter-is)"""
     jitter_is: Literal["deviation", "variance"] = "deviation"
     """whether the two spreads are standard deviations or variances: the paper's N(0, 0.2 I) can be read as both"""
@@ -36,17 +36,17 @@ class CameraConfig:
 class LightConfig:
     """Lights of the training views."""
 
-    albedo_until: float = 1000 / 15000
+    albedo_until: Fraction = 1000 / 15000
     """fraction of the run that renders albedo only"""
-    shaded: float = 0.75
+    shaded: Fraction = 0.75
     """probability of a shaded view after that"""
-    textureless: float = 0.5
+    textureless: Fraction = 0.5
     """probability that a shaded view is textureless (albedo 1)"""
     ambient: float = 0.1
     """ambient intensity of a shaded view, as a factor on the albedo"""
     diffuse: float = 0.9
     """intensity of the point light of a shaded view, as a factor on the albedo"""
-    distance: Span = (0.8, 1.5)
+    distance: Distance = (0.8, 1.5)
     """distance of the point light from the centre, world units (low high)"""
     spread: float = 1.0
     """standard deviation, per axis, of the light's direction point about the camera's position, world units"""

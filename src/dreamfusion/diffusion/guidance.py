@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dreamfusion.config import DistillConfig
 from dreamfusion.diffusion.priors import Conditioning, NoiseSchedule, Prior
 from dreamfusion.errors import UserError
 
@@ -24,7 +25,7 @@ class NoiseEstimates:
 class Guidance:
     """How a noise estimate is sharpened. The default is the paper's."""
 
-    scale: float = 101.0
+    scale: float = DistillConfig.guidance_scale
     """diffusers' s: 1 is the plain conditional estimate, 0 the empty one; the paper's omega = 100 is s - 1"""
     rescale: float | None = None
     """share in [0, 1] of the contrast added by guidance that is taken back (see `rescale_contrast`); None: nothing"""

@@ -4,7 +4,6 @@ A background answers two questions. `draw`: the plain colours of this step's vie
 may be told of them. `colour`: what lies in a direction when no plain colour was drawn, so also in videos.
 """
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,10 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from dreamfusion.config import LearnedBackground, RandomBackground, SolidBackground
 from dreamfusion.nerf.fields.encoding import encoded_size, positional
 from dreamfusion.nerf.fields.layers import linear
-
-Colour = tuple[float, float, float]
 
 
 @runtime_checkable
@@ -40,9 +38,9 @@ class Solid(nn.Module):
 
     value: Tensor
 
-    def __init__(self, colour: Colour = (1.0, 1.0, 1.0)) -> None:
+    def __init__(self, config: SolidBackground = SolidBackground()) -> None:
         super().__init__()
-        self.register_buffer("value", torch.tensor(colour))
+        self.register_buffer("value", torch.tensor(config.colour))
 
     def draw(self, views: int, generator: Generator) -> Float[Tensor, "b 3"]:
         """See `Background`; draws nothing from the generator."""
@@ -57,16 +55,6 @@ class Solid(nn.Module):
         return {}
 
 
-@dataclass(frozen=True)
-class ColourRange:
-    """Colours uniform between two corners of the colour cube."""
-
-    low: Colour = (0.0, 0.0, 0.0)
-    high: Colour = (1.0, 1.0, 1.0)
-    grey: bool = False
-    """draw one number per view for all three channels"""
-
-
 class RandomSolid(nn.Module):
     """A new solid colour for every view of every step, so that the object cannot blend into it and holes show.
 
@@ -75,15 +63,15 @@ class RandomSolid(nn.Module):
 
     middle: Tensor
 
-    def __init__(self, colours: ColourRange = ColourRange()) -> None:
+    def __init__(self, config: RandomBackground = RandomBackground()) -> None:
         super().__init__()
-        self.colours = colours
-        self.register_buffer("middle", torch.tensor([colours.low, colours.high]).mean(0))
+        self.config = config
+        self.register_buffer("middle", torch.tensor([config.low, config.high]).mean(0))
 
     def draw(self, views: int, generator: Generator) -> Float[Tensor, "b 3"]:
         """See `Background`."""
-        low, high = self.middle.new_tensor([self.colours.low, self.colours.high])
-        share = torch.rand(views, 1 if self.colours.grey else 3, generator=generator, device=generator.device)
+        low, high = self.middle.new_tensor([self.config.low, self.config.high])
+        share = torch.rand(views, 1 if self.config.grey else 3, generator=generator, device=generator.device)
         return torch.lerp(low, high, share.to(self.middle).expand(views, 3))
 
     def colour(self, direction: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
@@ -95,27 +83,16 @@ class RandomSolid(nn.Module):
         return {}
 
 
-@dataclass(frozen=True)
-class EnvironmentOptions:
-    """Sizes of the environment network."""
-
-    levels: int = 4
-    """frequencies of the encoded direction"""
-    layers: int = 3
-    """hidden ones"""
-    width: int = 64
-
-
 class Environment(nn.Module):
     """A learned surrounding, infinitely far away: an MLP on the encoded direction (DreamFusion, appendix A.2)."""
 
-    def __init__(self, options: EnvironmentOptions, generator: Generator) -> None:
+    def __init__(self, config: LearnedBackground, generator: Generator) -> None:
         super().__init__()
-        self.levels = options.levels
-        sizes = [encoded_size(options.levels)] + [options.width] * options.layers
-        self.hidden = nn.ModuleList(linear(size, options.width, generator, gain=2**0.5) for size in sizes[:-1])
+        self.levels = config.levels
+        sizes = [encoded_size(config.levels)] + [config.width] * config.layers
+        self.hidden = nn.ModuleList(linear(size, config.width, generator, gain=2**0.5) for size in sizes[:-1])
         # The small last layer starts the surrounding near grey.
-        self.to_colour = linear(options.width, 3, generator, gain=0.1)
+        self.to_colour = linear(config.width, 3, generator, gain=0.1)
 
     def draw(self, views: int, generator: Generator) -> None:
         """See `Background`."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dreamfusion.config import RenderConfig
 from dreamfusion.lights import Light
 from dreamfusion.nerf.checkpointing import checkpointed
 from dreamfusion.nerf.compositing import Composition, composed, learning
@@ -27,26 +28,11 @@ CLEAR = 1e-6
 
 
 @dataclass(frozen=True)
-class RenderOptions:
-    """How finely to look."""
+class RenderOptions(RenderConfig):
+    """The configuration's options, and what a process may ask beside them."""
 
-    samples: int = 64
-    """bins per ray, between where it enters and leaves the box of occupied cells"""
-    chunk: int = 16384
-    """rays that `render_views` takes at a time; bounds its memory, changes nothing in the picture"""
-    weight_threshold: float = 1e-3
-    """Samples whose weight is not above this get no gradient. They still hide what lies behind them, and count in
-    opacity and depth. 0 asks the field, with gradients, at every sample in an occupied cell."""
-    colour_threshold: float = 1e-3
-    """Samples whose weight is not above this, and not the greatest of their ray, are not asked for colour and normal:
-    they take the mean colour of the samples of their ray that are. Their densities learn all the same."""
-    normals: bool = False
-    """compose normals even if no light asks for them"""
     views: slice | None = None
     """`render` pictures only this range of the views, each just as it is among all, its random samples included"""
-    checkpoint_rays: int = 0
-    """Rays at a time that are rendered again in the backward pass, in place of remembering what their gradients need:
-    bounds the memory of `render`, changes nothing in its results. 0 remembers everything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +79,12 @@ def integrate_checkpointed(
 def integrate(
     scene: Scene, bins: Bins, view: Int[Tensor, " n"], light: Light, options: RenderOptions
 ) -> tuple[Sums, RaySamples]:
-    """Along the rays of the table; `view` is that of all rays."""
+    """Along the rays of the table; `view` is that of all rays.
+
+    Samples without gradient still hide what lies behind them, and count in opacity and depth; with a weight threshold
+    of 0 the field is asked, with gradients, at every sample in an occupied cell. Samples that take the mean colour of
+    their ray learn their densities all the same, and the heaviest sample of a ray always has a colour of its own.
+    """
     field = precomputed(scene.field)
     bins, proposals = resample(scene, bins, options.samples)
     samples = prune_empty(scene, bins)

@@ -1,27 +1,12 @@
 """A coarse memory of where matter is, so that empty space costs nothing."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
+from dreamfusion.config import OccupancyConfig
 from dreamfusion.nerf.fields import Field, Gaussians
-
-
-@dataclass(frozen=True)
-class OccupancyOptions:
-    """What counts as occupied."""
-
-    cells: int = 64
-    """per side of the cube"""
-    threshold: float = 0.05
-    """density, per unit length, above which a cell is occupied; this thin, the whole ball would hardly be seen"""
-    decay: float = 0.8
-    """what a refresh leaves of the remembered density: max(decay * old, new) learns at once and forgets slowly"""
-    margin: int = 1
-    """occupied cells reach this many cells further, so that matter can grow across their faces"""
 
 
 class Occupancy(nn.Module):
@@ -35,31 +20,31 @@ class Occupancy(nn.Module):
     phase: Tensor  # which share of the cells is refreshed next
     bounds: Tensor  # "2 3", the corners of the box around all occupied cells; a point if there are none
 
-    def __init__(self, options: OccupancyOptions, radius: float) -> None:
+    def __init__(self, config: OccupancyConfig, radius: float) -> None:
         super().__init__()
-        self.options = options
+        self.config = config
         self.radius = radius
-        self.register_buffer("density", torch.full((options.cells**3,), torch.inf))
-        self.register_buffer("occupied", torch.ones(options.cells**3, dtype=torch.bool))
+        self.register_buffer("density", torch.full((config.cells**3,), torch.inf))
+        self.register_buffer("occupied", torch.ones(config.cells**3, dtype=torch.bool))
         self.register_buffer("phase", torch.zeros((), dtype=torch.long))
         self.register_buffer("bounds", torch.tensor([[-radius] * 3, [radius] * 3]))
 
     @torch.no_grad()
     def update(self, field: Field, generator: Generator, parts: int = 1) -> None:
         """Ask the field at one random point of every `parts`-th cell; `parts` calls in a row reach all cells."""
-        every = torch.arange(0, self.options.cells**3, parts, device=self.phase.device)
-        cell = (every + self.phase % parts) % self.options.cells**3
+        every = torch.arange(0, self.config.cells**3, parts, device=self.phase.device)
+        cell = (every + self.phase % parts) % self.config.cells**3
         place = self._point_in(cell, generator)
         fresh = field.density(Gaussians(mean=place, var=torch.zeros_like(place))).to(self.density)
         old = self.density[cell]
-        self.density[cell] = torch.where(old.isinf(), fresh, torch.maximum(old * self.options.decay, fresh))
+        self.density[cell] = torch.where(old.isinf(), fresh, torch.maximum(old * self.config.decay, fresh))
         self.phase += 1
-        self.occupied.copy_(_widened(self.density > self.options.threshold, self.options))
+        self.occupied.copy_(_widened(self.density > self.config.threshold, self.config))
         self.bounds.copy_(self._box())
 
     def mask(self, points: Float[Tensor, "*m 3"]) -> Bool[Tensor, "*m"]:
         """Whether there may be matter at the points; outside the cube, what its border says."""
-        cells = self.options.cells
+        cells = self.config.cells
         scaled = points * (0.5 * cells / self.radius) + 0.5 * cells
         x, y, z = scaled.clamp_(0, cells - 1).int().unbind(-1)  # `int` rounds towards zero: the cell's number
         return self.occupied[(z * cells + y) * cells + x]
@@ -69,7 +54,7 @@ class Occupancy(nn.Module):
         return self.occupied.float().mean()
 
     def _box(self) -> Float[Tensor, "2 3"]:
-        cells = self.options.cells
+        cells = self.config.cells
         cube = self.occupied.view(cells, cells, cells)
         number = torch.arange(cells, device=cube.device)
         ends = []
@@ -80,15 +65,15 @@ class Occupancy(nn.Module):
         return torch.stack(ends, dim=1) * (2 * self.radius / cells) - self.radius
 
     def _point_in(self, cell: Int[Tensor, " m"], generator: Generator) -> Float[Tensor, "m 3"]:
-        cells = self.options.cells
+        cells = self.config.cells
         corner = torch.stack([cell % cells, cell // cells % cells, cell // cells**2], dim=-1)
         jitter = torch.rand(corner.shape, generator=generator, device=generator.device).to(self.density)
         return (corner + jitter) * (2 * self.radius / cells) - self.radius
 
 
-def _widened(occupied: Bool[Tensor, " v"], options: OccupancyOptions) -> Bool[Tensor, " v"]:
-    reached = occupied.view(1, 1, options.cells, options.cells, options.cells).float()
-    width, margin = 2 * options.margin + 1, options.margin
+def _widened(occupied: Bool[Tensor, " v"], config: OccupancyConfig) -> Bool[Tensor, " v"]:
+    reached = occupied.view(1, 1, config.cells, config.cells, config.cells).float()
+    width, margin = 2 * config.margin + 1, config.margin
     for axis in range(3):  # a cube's neighbourhood, one axis after the other
         window, padding = [1, 1, 1], [0, 0, 0]
         window[axis], padding[axis] = width, margin

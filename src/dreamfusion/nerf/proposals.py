@@ -4,13 +4,12 @@ In rounds: the network says how dense each bin is, the next bins are drawn where
 in the last ones. The network learns from the field through `regularise.interlevel` alone; bins carry no gradient.
 """
 
-from dataclasses import dataclass, field
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from dreamfusion.config import ProposalConfig
 from dreamfusion.nerf.compositing import composite
 from dreamfusion.nerf.fields import Gaussians
 from dreamfusion.nerf.fields.density import DensityActivation
@@ -21,51 +20,33 @@ from dreamfusion.nerf.rays import Rays, means
 from dreamfusion.nerf.stepfun import Histogram, max_dilate, sample_intervals
 
 
-@dataclass(frozen=True)
-class ProposalOptions:
-    """Sizes of the network, and how much its word counts. The defaults are mip-NeRF 360's, but for the sizes."""
-
-    rounds: tuple[int, ...] = (64, 64)
-    """bins per ray of each round of proposals; the field's own come after them"""
-    levels: int = 8
-    """frequencies of the encoding"""
-    layers: int = 2
-    """hidden ones"""
-    width: int = 64
-    dilation: tuple[float, float] = (0.5, 0.0025)
-    """weights reach this many expected bins further, and this share of the ray on top, before bins are drawn by them"""
-    slope: float = 10.0
-    """how soon weights count in full: they are drawn by weight^(slope p / ((slope - 1) p + 1)) at progress p"""
-    law: DensityActivation = field(default_factory=DensityActivation)
-
-
 class Proposal(nn.Module):
     """One network for all rounds: an MLP on the same blurred places as the paper's field, for density alone."""
 
     variance: Tensor
     power: Tensor
 
-    def __init__(self, options: ProposalOptions, generator: Generator) -> None:
+    def __init__(self, config: ProposalConfig, law: DensityActivation, generator: Generator) -> None:
         super().__init__()
-        self.options = options
+        self.config, self.law = config, law
         self.register_buffer("variance", torch.tensor(FIRST_VARIANCE))
         self.register_buffer("power", torch.tensor(0.0))
-        sizes = [encoded_size(options.levels)] + [options.width] * options.layers
-        self.hidden = nn.ModuleList(linear(size, options.width, generator, gain=2**0.5) for size in sizes[:-1])
-        self.to_density = linear(options.width, 1, generator, gain=0.1)
+        sizes = [encoded_size(config.levels)] + [config.width] * config.layers
+        self.hidden = nn.ModuleList(linear(size, config.width, generator, gain=2**0.5) for size in sizes[:-1])
+        self.to_density = linear(config.width, 1, generator, gain=0.1)
 
     def set_variance(self, variance: float, progress: float) -> None:
         """See as finely as the field does, and count as much as at this progress of the run, in [0, 1]."""
-        slope = self.options.slope
+        slope = self.config.slope
         self.variance.fill_(variance)
         self.power.fill_(slope * progress / ((slope - 1) * progress + 1))
 
     def density(self, at: Gaussians) -> Float[Tensor, " m"]:
         """What the field's density is taken to be."""
-        x = integrated(isotropic(at.mean, self.variance), self.options.levels)
+        x = integrated(isotropic(at.mean, self.variance), self.config.levels)
         for layer in self.hidden:
             x = F.silu(layer(x))
-        return self.options.law(self.to_density(x)[:, 0], at.mean)
+        return self.law(self.to_density(x)[:, 0], at.mean)
 
     def edges(
         self, rays: Rays, ends: Float[Tensor, "r 2"], bins: int, offset: Float[Tensor, "r levels"]
@@ -76,7 +57,7 @@ class Proposal(nn.Module):
         """
         seen: list[Histogram] = []
         t, mass, expected = ends, torch.ones_like(ends[:, :1]), 1
-        for number, count in enumerate(self.options.rounds):
+        for number, count in enumerate(self.config.rounds):
             t = sample_intervals(t, mass, count, offset[:, number])
             seen.append(Histogram(t, self._weights(rays, t)))
             expected *= count
@@ -92,6 +73,6 @@ class Proposal(nn.Module):
         self, seen: Histogram, ends: Float[Tensor, "r 2"], expected: int
     ) -> tuple[Float[Tensor, "r wide"], Float[Tensor, "r parts"]]:
         """Edges and masses to draw the next bins by."""
-        in_bins, in_rays = self.options.dilation
+        in_bins, in_rays = self.config.dilation
         t, weights = max_dilate(seen.t, seen.weights, (in_bins / expected + in_rays) * (ends[:, 1] - ends[:, 0]))
         return t, torch.where(t.diff(dim=-1) > 0, weights**self.power, 0.0)

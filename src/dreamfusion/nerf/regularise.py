@@ -34,7 +34,7 @@ def opacity(picture: Picture) -> Float[Tensor, ""]:
 def orientation(render: Render) -> Float[Tensor, ""]:
     """Mean over rays of sum_i stopgrad(w_i) max(0, n_i . v)^2, v away from the camera (DreamFusion, appendix A.2).
 
-    The sum is over the samples that were asked for a normal (`RenderOptions.colour_threshold`).
+    The sum is over the samples that were asked for a normal (`RenderConfig.colour_threshold`).
     Visible matter should not face away; that it does is the mark of fog. Needs a render with normals.
     """
     along = render.along

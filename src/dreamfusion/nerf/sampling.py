@@ -61,7 +61,7 @@ def sample_rays(scene: Scene, rays: Rays, samples: int, generator: Generator | N
     if scene.proposal is None:
         return Bins(number, hit, stratified(near[number], far[number], samples, own))
     ends = torch.stack([near[number], far[number]], dim=-1)
-    shape = (len(number), len(scene.proposal.options.rounds) + 1)
+    shape = (len(number), len(scene.proposal.config.rounds) + 1)
     offset = ends.new_full(shape, 0.5) if own is None else torch.rand(shape, generator=own, device=own.device).to(ends)
     return Bins(number, hit, ends, offset)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dreamfusion.config.distill import IsmLaw
 from dreamfusion.diffusion.distill.noised import NoisedBatch
 from dreamfusion.diffusion.priors import NoiseSchedule
-from dreamfusion.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -18,26 +18,13 @@ class Ism:
     does not change its mind from step to step as that of SDS does.
     """
 
-    inversions: int = 4
-    """calls of the network from x to x_s, at evenly spaced timesteps"""
-    gap: float = 0.05
-    """t - s, as a fraction of the timesteps, above 0; s ends at the least noise"""
-    start: float = 0.0
-    """where the path begins, as a fraction of the timesteps; that much of the draw's random noise is added. 0 is the
-    paper's: the picture itself, taken as that of the first timestep. A network that predicts the clean picture says
-    nothing sound of the noise there, as its error is divided by sigma."""
-
-    def __post_init__(self) -> None:
-        if self.inversions < 1:
-            raise UserError(f"interval score matching needs at least one inversion step, not {self.inversions}")
-        if not 0 < self.gap < 1:
-            raise UserError(f"the gap is a fraction of the timesteps, above 0 and below 1, not {self.gap}")
-        if not 0 <= self.start < 1:
-            raise UserError(f"the start is a fraction of the timesteps, from 0 to below 1, not {self.start}")
+    config: IsmLaw = IsmLaw()
+    """With `start` 0, the paper's, the path begins at the picture itself, taken as that of the first timestep; else
+    that much random noise is added: a network that predicts the clean picture says nothing sound of the noise at 0."""
 
     def __call__(self, at: NoisedBatch) -> Float[Tensor, "b c u v"]:
         schedule = at.prior.schedule
-        s = (at.t - max(round(self.gap * schedule.steps), 1)).clamp(min=0)
+        s = (at.t - max(round(self.config.gap * schedule.steps), 1)).clamp(min=0)
         x_s = self.ddim_inversion(at, s)
         reference = uncond_estimate(at, x_s, s)
         x_t = ddim_step(schedule, x_s, reference, s, at.t)
@@ -46,10 +33,10 @@ class Ism:
     def ddim_inversion(self, at: NoisedBatch, s: Int[Tensor, " b"]) -> Float[Tensor, "b c u v"]:
         """x_s: the picture x, moved from the start of the path (or from s itself, if that is lower) up to s."""
         schedule = at.prior.schedule
-        first = s.clamp(max=round(self.start * schedule.steps))
-        noisy, t = schedule.add_noise(at.x, at.eps, first) if self.start else at.x, first
-        for step in range(1, self.inversions + 1):
-            following = first + (s - first) * step // self.inversions
+        first = s.clamp(max=round(self.config.start * schedule.steps))
+        noisy, t = schedule.add_noise(at.x, at.eps, first) if self.config.start else at.x, first
+        for step in range(1, self.config.inversions + 1):
+            following = first + (s - first) * step // self.config.inversions
             noisy = ddim_step(schedule, noisy, uncond_estimate(at, noisy, t), t, following)
             t = following
         return noisy

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreamfusion.config.distill import NfsdLaw
 from dreamfusion.diffusion.distill.noised import NoisedBatch
-from dreamfusion.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,12 @@ class Nfsd:
     eps_hat(x_t; y, t) - [t >= clean_below] eps(x_t; negative, t). Without a negative prompt it is CSD above that level.
     """
 
-    clean_below: float = 0.2
-    """noise level, as a fraction of the timesteps, in [0, 1], from which on the negative prompt counts"""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.clean_below <= 1:
-            raise UserError(f"clean_below is a fraction of the timesteps, between 0 and 1, not {self.clean_below}")
+    config: NfsdLaw = NfsdLaw()
 
     def __call__(self, at: NoisedBatch) -> Float[Tensor, "b c u v"]:
         says = replace(at, given=replace(at.given, negative=None)).estimates()
         reference = says.uncond
         if at.given.negative is not None:
             reference = at.prior.predict_noise(at.noisy, at.t, at.given.negative, at.given.known)
-        much = at.t >= self.clean_below * at.prior.schedule.steps
+        much = at.t >= self.config.clean_below * at.prior.schedule.steps
         return says.guided - torch.where(much[:, None, None, None], reference, 0.0)

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from dreamfusion.config import DistillConfig
 from dreamfusion.diffusion.priors import NoiseSchedule
 from dreamfusion.errors import UserError
-from dreamfusion.schedules import Constant, Schedule
+from dreamfusion.schedules import Schedule
 
-LEAST, MOST = Constant(0.02), Constant(0.98)
+LEAST, MOST = DistillConfig.t_min, DistillConfig.t_max
 """The paper's limits, as fractions of the timesteps"""
 
 

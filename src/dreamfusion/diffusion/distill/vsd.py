@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from dreamfusion.config.distill import VsdLaw
 from dreamfusion.diffusion.distill.adapter import Adapter
 from dreamfusion.diffusion.distill.noised import NoisedBatch
 from dreamfusion.diffusion.priors import Prior
@@ -30,12 +31,10 @@ class Vsd(nn.Module):
     prior takes one.
     """
 
-    def __init__(self, rank: int = 4, rate: float = 1e-3) -> None:
-        """`rank` of the adapters and their learning `rate`. Parameters come with the first network (`attach`)."""
+    def __init__(self, config: VsdLaw = VsdLaw()) -> None:
+        """Parameters come with the first network (`attach`)."""
         super().__init__()
-        if rank < 1:
-            raise UserError(f"the adapters need a rank of at least one, not {rank}")
-        self.rank, self.rate, self.adapter = rank, rate, Adapter()
+        self.rank, self.rate, self.adapter = config.rank, config.rate, Adapter()
 
     def attach(self, prior: Prior, generator: Generator) -> None:
         """See `LearnedLaw`. Raises UserError if the prior has no network, or if the adapters belong to another."""

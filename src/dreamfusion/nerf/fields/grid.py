@@ -13,8 +13,7 @@ of a trilinear interpolant, which jumps from cell to cell, and needs no second d
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,37 +21,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dreamfusion.config import GridFieldConfig
 from dreamfusion.nerf.fields import FieldOutput, Gaussians, normals_from_gradient
-from dreamfusion.nerf.fields.density import Activation, Exp, GaussianBlob
+from dreamfusion.nerf.fields.density import DensityActivation, gaussian
 from dreamfusion.nerf.fields.layers import linear
 from dreamfusion.nerf.fields.trilinear import Corners, corners, interpolate
 
 FEATURE_SPREAD = 0.05  # standard deviation of the first colour features: grey, but no two places alike
-
-
-@dataclass(frozen=True)
-class GridFieldOptions:
-    """Sizes of the fast field, and the soft ball in empty space that it starts as."""
-
-    radius: float = 1.0
-    """the grids span the cube [-radius, radius]^3"""
-    cells: tuple[int, ...] = (16, 32, 64)
-    """per side of each density grid, coarse to fine, each a multiple of the one before"""
-    detail: float = 0.5
-    """How much less each finer density grid counts than the one before. Under Adam, whose steps have one size, this is
-    a learning rate per level: below 1, noise in the gradients roughens the surface less."""
-    colour_cells: tuple[int, ...] = (16, 64)
-    """per side of each colour grid"""
-    features: int = 4
-    """per vertex of a colour grid"""
-    hidden: int = 16
-    """width of the colour network's hidden layer"""
-    activation: Activation = field(default_factory=lambda: Exp(bias=-5.0, clamp=5.0))
-    blob: GaussianBlob = field(default_factory=lambda: GaussianBlob(height=8.0, width=0.35))
-
-    def __post_init__(self) -> None:
-        if any(fine % coarse for coarse, fine in pairwise(self.cells)):
-            raise ValueError(f"cells must each be a multiple of the one before, got {self.cells}")
 
 
 class GridField(nn.Module):
@@ -60,16 +35,17 @@ class GridField(nn.Module):
 
     uses_covariance = False
 
-    def __init__(self, options: GridFieldOptions, generator: Generator) -> None:
+    def __init__(self, config: GridFieldConfig, law: DensityActivation, radius: float, generator: Generator) -> None:
+        """The grids span the cube [-radius, radius]^3; the blob of `law` is added to the logit."""
         super().__init__()
-        self.options = options
-        self.logits = nn.ParameterList(_cube(cells)[None] for cells in options.cells)
-        self.features = nn.ParameterList(_cube(cells, options.features) for cells in options.colour_cells)
-        self.hide = linear(options.features * len(options.colour_cells), options.hidden, generator)
-        self.to_albedo = linear(options.hidden, 3, generator)
+        self.config, self.activation, self.radius = config, law.activation, radius
+        self.logits = nn.ParameterList(_cube(cells)[None] for cells in config.cells)
+        self.features = nn.ParameterList(_cube(cells, config.features) for cells in config.colour_cells)
+        self.hide = linear(config.features * len(config.colour_cells), config.hidden, generator)
+        self.to_albedo = linear(config.hidden, 3, generator)
         with torch.no_grad():
             # The blob is not added at every query but written into the finest grid, once.
-            blob = options.blob(_vertices(options)) / options.detail ** (len(self.logits) - 1)
+            blob = gaussian(law.blob, _vertices(radius, config.cells[-1])) / config.detail ** (len(self.logits) - 1)
             self.logits[-1].copy_(blob.view_as(self.logits[-1]))
             for level in self.features:
                 level.copy_(torch.randn(level.shape, generator=generator) * FEATURE_SPREAD)
@@ -94,7 +70,7 @@ class GridField(nn.Module):
         """The density logit at the vertices of the finest grid, axes in the order z, y, x."""
         total = self.logits[0]
         for level, finer in enumerate(list(self.logits)[1:], start=1):
-            total = self.options.detail**level * finer + refined(total, finer.shape[-1])
+            total = self.config.detail**level * finer + refined(total, finer.shape[-1])
         return total
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -118,25 +94,25 @@ class MergedGrid:
 
     def density(self, at: Gaussians) -> Float[Tensor, " m"]:
         """See `Field`."""
-        place = at.mean / self.field.options.radius
+        place = at.mean / self.field.radius
         if torch.is_grad_enabled():
             logit = interpolate(self.logits.view(-1, 1), corners(place, len(self.logits) - 1))
         else:  # one channel without gradients is what grid_sample does best
             logit = _sampled(self.logits, place)
-        return self.field.options.activation(logit[:, 0])
+        return self.field.activation(logit[:, 0])
 
     def evaluate(self, at: Gaussians) -> FieldOutput:
         """See `Field`."""
         near = self._corners(at)
         logit = interpolate(self.logits.view(-1, 1), near[len(self.logits) - 1])
-        return FieldOutput(density=self.field.options.activation(logit[:, 0]), albedo=self.field.albedo(near))
+        return FieldOutput(density=self.field.activation(logit[:, 0]), albedo=self.field.albedo(near))
 
     def surface(self, at: Gaussians) -> FieldOutput:
         """See `SurfaceField`."""
         near = self._corners(at)
         table = _WithSlopes.apply(self.logits)
         logit, slope = interpolate(table.flatten(0, 2), near[len(self.logits) - 1]).split([1, 3], dim=-1)
-        density = self.field.options.activation(logit[:, 0])
+        density = self.field.activation(logit[:, 0])
         return FieldOutput(density=density, albedo=self.field.albedo(near), normal=normals_from_gradient(slope))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -145,8 +121,8 @@ class MergedGrid:
 
     def _corners(self, at: Gaussians) -> dict[int, Corners]:
         """In the merged grid and in all colour grids."""
-        options, place = self.field.options, at.mean / self.field.options.radius
-        return {cells: corners(place, cells) for cells in {len(self.logits) - 1, *options.colour_cells}}
+        place = at.mean / self.field.radius
+        return {cells: corners(place, cells) for cells in {len(self.logits) - 1, *self.field.config.colour_cells}}
 
 
 def refined(grid: Float[Tensor, "c d d d"], size: int) -> Float[Tensor, "c e e e"]:
@@ -165,9 +141,9 @@ def _cube(cells: int, *channels: int) -> Float[Tensor, "..."]:
     return torch.zeros(cells + 1, cells + 1, cells + 1, *channels)
 
 
-def _vertices(options: GridFieldOptions) -> Float[Tensor, "v 3"]:
+def _vertices(radius: float, cells: int) -> Float[Tensor, "v 3"]:
     """World positions of the finest density grid's vertices, in memory order."""
-    axis = torch.linspace(-options.radius, options.radius, options.cells[-1] + 1)
+    axis = torch.linspace(-radius, radius, cells + 1)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     return torch.stack([x, y, z], dim=-1).reshape(-1, 3)
 

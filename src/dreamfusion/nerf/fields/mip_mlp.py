@@ -1,6 +1,5 @@
 """The paper's field: an MLP on integrated positional encodings (DreamFusion, appendix A.2)."""
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -8,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from dreamfusion.config import MlpFieldConfig
 from dreamfusion.nerf.fields import FieldOutput, Gaussians
 from dreamfusion.nerf.fields.density import DensityActivation
 from dreamfusion.nerf.fields.encoding import encoded_size, integrated, isotropic
@@ -17,19 +17,6 @@ Order = Literal["norm-first", "norm-last"]
 
 FIRST_VARIANCE = 5e-2
 """lambda_Sigma at the beginning of the paper's schedule"""
-
-
-@dataclass(frozen=True)
-class MipMlpOptions:
-    """Sizes of the paper's field."""
-
-    levels: int = 8
-    """frequencies 2^0 .. 2^(levels - 1) of the encoding"""
-    blocks: int = 5
-    width: int = 128
-    order: Order = "norm-first"
-    """see `Block`"""
-    law: DensityActivation = field(default_factory=DensityActivation)
 
 
 class MipMlp(nn.Module):
@@ -44,13 +31,13 @@ class MipMlp(nn.Module):
 
     variance: Tensor
 
-    def __init__(self, options: MipMlpOptions, generator: Generator) -> None:
+    def __init__(self, config: MlpFieldConfig, law: DensityActivation, generator: Generator) -> None:
         super().__init__()
-        self.options = options
-        width, first = options.width, options.order == "norm-first"
+        self.config, self.law = config, law
+        width, first = config.width, config.order == "norm-first"
         self.register_buffer("variance", torch.tensor(FIRST_VARIANCE))
-        self.enter = linear(encoded_size(options.levels), width, generator)
-        self.blocks = nn.ModuleList(Block(width, options.order, generator) for _ in range(options.blocks))
+        self.enter = linear(encoded_size(config.levels), width, generator)
+        self.blocks = nn.ModuleList(Block(width, config.order, generator) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width) if first else nn.Identity()
         # Small heads: the first picture is the blob, in grey.
         self.to_density = linear(width, 1, generator, gain=0.1)
@@ -74,13 +61,13 @@ class MipMlp(nn.Module):
         return {"network": list(self.parameters())}
 
     def _trunk(self, at: Gaussians) -> Tensor:
-        hidden = self.enter(integrated(isotropic(at.mean, self.variance), self.options.levels))
+        hidden = self.enter(integrated(isotropic(at.mean, self.variance), self.config.levels))
         for block in self.blocks:
             hidden = block(hidden)
         return self.norm(hidden)
 
     def _density_of(self, hidden: Tensor, at: Gaussians) -> Tensor:
-        return self.options.law(self.to_density(hidden)[:, 0], at.mean)
+        return self.law(self.to_density(hidden)[:, 0], at.mean)
 
 
 class Block(nn.Module):
