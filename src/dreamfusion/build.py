@@ -105,12 +105,12 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class Threads:
-    """How a run's cores are used."""
+    """CPU threads of a run."""
 
     each: int
-    """threads that share an operator"""
+    """threads per operator"""
     side: int
-    """evaluations of the prior's network at the same time, each of them in so many threads"""
+    """evaluations of the prior's network at the same time"""
 
 
 def threads(config: c.Config, device: torch.device) -> Threads:
@@ -128,7 +128,7 @@ def threads(config: c.Config, device: torch.device) -> Threads:
 
 
 def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
-    """How the prior is put into memory."""
+    """Device, precision and memory options of the prior."""
     memory = config.memory
     return PriorOptions(
         device=device,

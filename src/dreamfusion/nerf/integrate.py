@@ -37,7 +37,7 @@ class RenderOptions(RenderConfig):
 
 @dataclass(frozen=True, eq=False)
 class RaySamples:
-    """What happened along the rays: the dense table of the r rays that may hit matter, and its coloured samples."""
+    """Samples along the rays: a dense table of the r rays that may hit occupied space, and its coloured samples."""
 
     rays: int
     """number of all rays, also those that pass by"""

@@ -1,4 +1,4 @@
-"""A coarse memory of where matter is, so that empty space costs nothing."""
+"""EMA occupancy grid used to skip empty space."""
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,9 @@ from dreamfusion.nerf.fields import Field, Gaussians
 
 
 class Occupancy(nn.Module):
-    """Density remembered on a grid over the cube [-radius, radius]^3.
+    """Decayed maximum of the density on a grid over the cube [-radius, radius]^3.
 
-    All state is in buffers and so in checkpoints. Until a cell was refreshed for the first time it counts as occupied.
+    All state is in buffers and so in checkpoints. Cells count as occupied until their first update.
     """
 
     density: Tensor  # "cells^3", axes in the order z, y, x
@@ -31,7 +31,7 @@ class Occupancy(nn.Module):
 
     @torch.no_grad()
     def update(self, field: Field, generator: Generator, parts: int = 1) -> None:
-        """Ask the field at one random point of every `parts`-th cell; `parts` calls in a row reach all cells."""
+        """Evaluate the field at one random point of every `parts`-th cell; `parts` calls in a row reach all cells."""
         every = torch.arange(0, self.config.cells**3, parts, device=self.phase.device)
         cell = (every + self.phase % parts) % self.config.cells**3
         place = self._point_in(cell, generator)
@@ -43,14 +43,14 @@ class Occupancy(nn.Module):
         self.bounds.copy_(self._box())
 
     def mask(self, points: Float[Tensor, "*m 3"]) -> Bool[Tensor, "*m"]:
-        """Whether there may be matter at the points; outside the cube, what its border says."""
+        """Whether the points lie in occupied cells; points outside the cube take its border's cells."""
         cells = self.config.cells
         scaled = points * (0.5 * cells / self.radius) + 0.5 * cells
         x, y, z = scaled.clamp_(0, cells - 1).int().unbind(-1)  # `int` rounds towards zero: the cell's number
         return self.occupied[(z * cells + y) * cells + x]
 
     def occupied_fraction(self) -> Float[Tensor, ""]:
-        """The occupied share of the cube, in [0, 1]."""
+        """Fraction of the cells that are occupied, in [0, 1]."""
         return self.occupied.float().mean()
 
     def _box(self) -> Float[Tensor, "2 3"]:

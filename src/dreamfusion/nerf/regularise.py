@@ -1,4 +1,4 @@
-"""Regularisers: what a good shape is like, whatever it shows. Each maps a render (or a grid) to one number >= 0."""
+"""Regularisers of the shape. Each maps a render (or a grid) to one number >= 0."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -35,7 +35,7 @@ def orientation(render: Render) -> Float[Tensor, ""]:
     """Mean over rays of sum_i stopgrad(w_i) max(0, n_i . v)^2, v away from the camera (DreamFusion, appendix A.2).
 
     The sum is over the samples that were asked for a normal (`RenderConfig.colour_threshold`).
-    Visible matter should not face away; that it does is the mark of fog. Needs a render with normals.
+    Visible surfaces face the camera; normals that do not are a sign of fog. Needs a render with normals.
     """
     along = render.along
     if along.normal is None:
@@ -45,13 +45,13 @@ def orientation(render: Render) -> Float[Tensor, ""]:
 
 
 def entropy(picture: Picture) -> Float[Tensor, ""]:
-    """Mean over pixels of the entropy, in nats, of "does light stop here": 0 where clear or solid, log 2 halfway."""
+    """Mean over pixels of the binary entropy of the opacity, in nats: 0 where clear or opaque, log 2 halfway."""
     p = picture.opacity.clamp(1e-5, 1 - 1e-5)  # within this, the logarithm and its gradient are harmless
     return -(p * p.log() + (1 - p) * (1 - p).log()).mean()
 
 
 def distortion(render: Render) -> Float[Tensor, ""]:
-    """Mean over rays of how far the weights are spread along the ray (mip-NeRF 360, equation 15), in world units.
+    """Mean over rays of the distortion loss (mip-NeRF 360, equation 15), the spread of the weights, world units.
 
     sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 delta_i, with bins of middle m and length delta.
     """
@@ -65,10 +65,10 @@ def distortion(render: Render) -> Float[Tensor, ""]:
 
 
 def interlevel(render: Render) -> Float[Tensor, ""]:
-    """Mean over rays of how much the field sees that proposals could not (mip-NeRF 360, equation 13), over all rounds.
+    """Mean over rays of the interlevel loss (mip-NeRF 360, equation 13), summed over all rounds.
 
     sum_i max(0, w_i - bound_i)^2 / w_i, where w_i are the field's weights, without gradient, and bound_i is the weight
-    of the proposal's bins that overlap bin i. Proposals may say too much, never too little. Needs proposals.
+    of the proposal's bins that overlap bin i. Proposals may overestimate, not underestimate. Needs proposals.
     """
     along = render.along
     weights = along.weights.detach()
@@ -78,7 +78,7 @@ def interlevel(render: Render) -> Float[Tensor, ""]:
 
 
 def total_variation(grid: Float[Tensor, "c d h w"]) -> Float[Tensor, ""]:
-    """Mean square difference of neighbours, summed over the three axes: roughness of a dense grid."""
+    """Mean square difference of neighbours, summed over the three axes."""
     along_axes = [grid.diff(dim=axis).square().mean() for axis in (1, 2, 3)]
     return torch.stack(along_axes).sum()
 

@@ -1,4 +1,4 @@
-"""From a network's output to density: activations, and the blob of matter that a run begins with."""
+"""From a network's output to density: activations, and the initial blob of density."""
 
 import math
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ Activation = Exp | Softplus
 
 
 def gaussian(blob: BlobConfig, position: Float[Tensor, "m 3"]) -> Float[Tensor, " m"]:
-    """height * exp(-|x|^2 / (2 width^2)): matter in the middle; the paper gives height 5 and width 0.2."""
+    """height * exp(-|x|^2 / (2 width^2)), at the centre; the paper gives height 5 and width 0.2."""
     return blob.height * torch.exp(position.square().sum(-1) * (-0.5 / blob.width**2))
 
 

@@ -1,4 +1,4 @@
-"""The fast field: nested dense grids.
+"""Grid field: nested dense grids.
 
 The density logit is a sum of trilinear grids of one channel. Each grid's vertices lie among those of the next finer
 one, so the sum of all levels *is* one trilinear grid at the finest resolution: the levels are merged once per picture
