@@ -452,7 +452,7 @@ def test_cards_of_priors(priors, content):
     path = priors[TOY] / "card.json"
     path.write_bytes(content)
     try:
-        answer(lambda: read_card(priors[TOY], 16, frozenset()))
+        answer(lambda: read_card(priors[TOY], 16))
     finally:
         path.unlink()
 
