@@ -119,7 +119,8 @@ def test_every_field_of_the_configuration_has_an_option(capsys):
         for name, value in values.items():
             if isinstance(value, dict):
                 yield from options(value, f"{prefix}{name}.")
-            elif name not in ("kind", "prompt", "version", "custom"):  # the prompt comes first, the last two are written down
+            # The prompt comes first; version and own parts are only written down.
+            elif name not in ("kind", "prompt", "version", "custom"):
                 yield "--" + f"{prefix}{name}".replace("_", "-")
 
     assert [option for option in options(to_json(preset("fast"))) if option not in listed] == []

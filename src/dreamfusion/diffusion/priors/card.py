@@ -62,7 +62,7 @@ def read_card(folder: Path, image_size: int) -> Card:
         return Card(folder.name, image_size)
     try:
         return _parsed(read_json(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is no valid prior card ({error!r}): restore the file") from error
 
 
