@@ -166,9 +166,11 @@ def test_by_default_every_view_is_drawn_for_itself() -> None:
 
 
 def test_ranges_may_be_one_number() -> None:
-    one = replace(STEADY, elevation=(0.2, 0.2), azimuth=(1.0, 1.0), distance=(1.3, 1.3), fov_y=(0.8, 0.8))
+    one = replace(
+        STEADY, elevation_deg=(20.0, 20.0), azimuth_deg=(60.0, 60.0), distance=(1.3, 1.3), fov_deg=(40.0, 40.0)
+    )
     cameras = draw(one, 4)
-    torch.testing.assert_close(cameras.elevation, torch.full((4,), 0.2))
-    torch.testing.assert_close(cameras.azimuth, torch.full((4,), 1.0))
+    torch.testing.assert_close(cameras.elevation, torch.full((4,), math.radians(20)))
+    torch.testing.assert_close(cameras.azimuth, torch.full((4,), math.radians(60)))
     torch.testing.assert_close(cameras.position.norm(dim=-1), torch.full((4,), 1.3))
-    torch.testing.assert_close(cameras.fov_y, torch.full((4,), 0.8))
+    torch.testing.assert_close(cameras.fov_y, torch.full((4,), math.radians(40)))

@@ -35,6 +35,7 @@ def camera(azimuth_deg, size=32):
 def trained():
     """A grid field that has learned, with the fast preset's options, to look like a coloured ball with a soft edge."""
     options = build.recipe(preset("fast")).train_render
+    exact = RenderOptions(samples=96, weight_threshold=1e-4, colour_threshold=1e-4)
     cells = OccupancyConfig(cells=32)
     target = Scene(SoftBall(0.5, 30.0), Solid(), Occupancy(cells, 1.0), 1.0)
     scene = build.scene(replace(preset("fast").scene, background=SolidBackground()), seeded())
@@ -49,7 +50,7 @@ def trained():
         cameras = views(2, 32, generator)
         light = key_light(cameras, textureless=False) if step % 2 else albedo_only(2)
         with torch.no_grad():
-            wanted = render(target, cameras, light, RenderOptions(samples=96), generator).rgb
+            wanted = render(target, cameras, light, exact, generator).rgb
         optimiser.zero_grad()
         error = (render(scene, cameras, light, options, generator).rgb - wanted).square().mean()
         error.backward()

@@ -118,13 +118,13 @@ def test_a_sub_range_keeps_the_views() -> None:
 
 
 def test_a_distance_may_be_one_number() -> None:
-    light = draw(LightSampler(distance=(1.2, 1.2)), count=10)
+    light = draw(LightConfig(distance=(1.2, 1.2)), count=10)
     torch.testing.assert_close(light.position.norm(dim=-1), torch.full((10,), 1.2))
 
 
 def test_lit_promises_what_the_diffuse_parts_hold() -> None:
-    one_in_three = LightSampler(albedo_until=0.5, shaded=0.3)
-    for sampler, progress in ((one_in_three, 0.4), (one_in_three, 0.6), (LightSampler(shaded=0.0), 1.0)):
+    one_in_three = LightSampler(LightConfig(albedo_until=0.5, shaded=0.3))
+    for sampler, progress in ((one_in_three, 0.4), (one_in_three, 0.6), (LightSampler(LightConfig(shaded=0.0)), 1.0)):
         for seed in range(20):
             light = sampler(above_front(1), progress, torch.Generator().manual_seed(seed))
             assert light.lit == bool((light.diffuse > 0).any())
