@@ -12,7 +12,7 @@ from dreamfusion.config import LearnedBackground
 from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.loop import Run, advance, optimise, prompt_table, start
-from dreamfusion.nerf.background import Environment
+from dreamfusion.nerf.background import Environment, Solid
 from dreamfusion.schedules import Constant
 from examples.own_field import Ball, symmetric
 from examples.own_law import Baseline, clipped
@@ -236,3 +236,11 @@ def test_a_run_with_a_prior_of_ones_own_resumes_with_it_only(tiny_config, disc_p
     list(generate.train(job, lambda _: None))
     one, other = state(whole.run), state(job.run)
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_parameters_that_are_no_longer_the_runs_are_not_trained(tiny_config, disc_prior):
+    scene = replace(tiny_config.scene, background=LearnedBackground(levels=1, layers=1, width=4))
+    run = start(replace(tiny_config, scene=scene), CPU)
+    run.scene.background = Solid()
+    with pytest.raises(UserError, match="no longer the run's"):
+        go(run, disc_prior, 1)
