@@ -40,8 +40,8 @@ def test_light_from_behind_leaves_the_ambient_part():
 
 
 def test_light_has_a_place_not_only_a_direction():
-    # From (3, 0, 0), a light at (0, 4, 0) lies 3-4-5 away.
-    assert torch.allclose(shade(lit([0.0, 4.0, 0.0]), place=(3.0, 0.0, 0.0)), ALBEDO * (0.1 + 0.9 * 0.8))
+    # From (3, 1, 0), a light at (0, 5, 0) lies 3-4-5 away.
+    assert torch.allclose(shade(lit([0.0, 5.0, 0.0]), place=(3.0, 1.0, 0.0)), ALBEDO * (0.1 + 0.9 * 0.8))
 
 
 def test_every_sample_is_lit_by_the_light_of_its_view():
