@@ -215,3 +215,11 @@ def test_tensors_of_another_scene_are_refused(tiny_config, tmp_path):
     (tmp_path / checkpoint.HEAD).write_text(json.dumps(head))
     with pytest.raises(UserError, match="does not fit"):
         load(tmp_path, CPU)
+
+
+def test_a_name_that_no_file_could_have_is_refused(tiny_config, tmp_path):
+    checkpoint.save(start(tiny_config, CPU), tmp_path)
+    head = json.loads((tmp_path / checkpoint.HEAD).read_text())
+    (tmp_path / checkpoint.HEAD).write_text(json.dumps(head | {"tensors": "a\0b"}))
+    with pytest.raises(UserError, match="cannot be read"):
+        checkpoint.load(tmp_path, CPU)

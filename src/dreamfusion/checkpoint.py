@@ -192,6 +192,8 @@ def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
         with permitted(path):
             content = path.read_bytes()
+    except ValueError as error:  # no file could have such a name
+        raise UserError(f"{path} cannot be read ({error}): restore it, or start a new run") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it, or start a new run") from error
     if hashlib.sha256(content).hexdigest() != sha256:
