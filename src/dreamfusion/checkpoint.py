@@ -22,7 +22,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
 from torch import Tensor
-from typing_extensions import Unpack
 
 from dreamfusion import build
 from dreamfusion.config import Config
@@ -30,7 +29,7 @@ from dreamfusion.config.serialise import KIND, from_file, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.files import denial, permitted, read_json
 from dreamfusion.loop import Run, start
-from dreamfusion.own_parts import OwnParts, names, stateful
+from dreamfusion.own_parts import OwnParts, Unpack, names, stateful
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.version import VERSION
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from typing_extensions import Unpack
 
 from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
@@ -22,7 +21,7 @@ from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.files import permitted, replacing, require_reachable, write_json
 from dreamfusion.loop import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
-from dreamfusion.own_parts import PRIOR, OwnParts, require_given
+from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
 from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
 

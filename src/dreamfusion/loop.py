@@ -8,7 +8,6 @@ from time import perf_counter
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
-from typing_extensions import Unpack
 
 from dreamfusion import build
 from dreamfusion.cameras import Cameras
@@ -22,7 +21,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.lights import Light
 from dreamfusion.nerf.render import Render, render
 from dreamfusion.nerf.scene import Scene
-from dreamfusion.own_parts import OwnParts, require_sound, stateful, with_names
+from dreamfusion.own_parts import OwnParts, Unpack, require_sound, stateful, with_names
 
 
 class Diverged(UserError):

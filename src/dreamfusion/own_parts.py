@@ -4,8 +4,9 @@ The configuration names them (`Config.custom`), and a run that was made with the
 that are an `nn.Module` have their parameters and buffers in the checkpoint; what else they remember is not saved.
 """
 
+import sys
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from torch import nn
 
@@ -15,6 +16,19 @@ from dreamfusion.errors import UserError
 from dreamfusion.nerf.background import Background
 from dreamfusion.nerf.fields import Field
 from dreamfusion.nerf.regularise import WeightedRegulariser
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack as Unpack
+elif sys.version_info >= (3, 11):
+    from typing import Unpack
+else:
+
+    class Unpack:
+        """Checkers of types at run time cannot read the one of typing_extensions."""
+
+        def __class_getitem__(cls, item: type) -> type:
+            return object
+
 
 PRIOR = "prior"
 """How `Config.custom` names a prior, which no run holds: it is given beside the parts"""
