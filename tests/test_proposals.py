@@ -10,6 +10,7 @@ from dreamfusion.cameras import orbit
 from dreamfusion.config import BlobConfig, OccupancyConfig, ProposalConfig
 from dreamfusion.config.presets import PAPER
 from dreamfusion.lights import albedo_only, key_light
+from dreamfusion.nerf import integrate
 from dreamfusion.nerf.background import Solid
 from dreamfusion.nerf.fields import Gaussians
 from dreamfusion.nerf.fields.density import DensityActivation, Exp
@@ -18,7 +19,7 @@ from dreamfusion.nerf.proposals import Proposal
 from dreamfusion.nerf.rays import cast
 from dreamfusion.nerf.regularise import interlevel
 from dreamfusion.nerf.render import RenderOptions, render, render_views
-from dreamfusion.nerf.sampling import resample, sample_rays
+from dreamfusion.nerf.sampling import keep_views, resample, sample_rays
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.nerf.stepfun import max_dilate, outer_measure, sample_intervals
 from reference import histograms
@@ -203,3 +204,34 @@ def test_pictures_for_people_are_proposed_too():
     whole = render(scene, cameras, albedo_only(2), LOOK)
     pieces = render_views(scene, cameras, albedo_only(2), replace(LOOK, chunk=9))
     assert torch.allclose(pieces.rgb, whole.rgb, atol=1e-6)
+
+
+def test_without_a_generator_every_bin_is_cut_in_its_middle():
+    bins = sample_rays(scene_of(), cast(views()), 8, None)
+    assert bins.offset is not None
+    assert torch.equal(bins.offset, torch.full((len(bins.number), 3), 0.5))
+
+
+def test_the_rays_of_a_view_are_those_from_its_first_to_before_the_next():
+    bins = sample_rays(scene_of(), cast(views(3, 8)), 8, seeded())
+    parts = [keep_views(bins, slice(64 * view, 64 * (view + 1))) for view in range(3)]
+    assert sum(len(part.number) for part in parts) == len(bins.number)
+    assert all(((part.number >= 0) & (part.number < 64)).all() for part in parts)
+    edge = replace(bins[torch.arange(3)], number=torch.tensor([63, 64, 128]))
+    assert keep_views(edge, slice(64, 128)).number.tolist() == [0]
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_memory_is_saved_only_where_there_are_gradients(monkeypatch, graded):
+    pieces = []
+    monkeypatch.setattr(integrate, "checkpointed", lambda make: pieces.append(1) or make())
+    with torch.set_grad_enabled(graded):
+        drawn = picture(scene_of(), replace(LOOK, checkpoint_rays=32))
+    assert (len(pieces) > 1) == graded
+    assert torch.equal(drawn.rgb, picture(scene_of(), LOOK).rgb)
+
+
+def test_a_ray_whose_samples_are_all_too_thin_for_a_colour_is_finite():
+    drawn = picture(scene_of(), replace(LOOK, weight_threshold=1e-4, colour_threshold=0.99))
+    assert drawn.opacity.max() > 0.1
+    assert drawn.rgb.isfinite().all()
