@@ -144,10 +144,10 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     x = _encoded(run, prior, picture)
     given = prompts(cameras, light, background)
     gradient = group.own_rows(run.distillation(group.all_gather(x), given, prior, progress, generator))
-    lessons = run.distillation.auxiliary_losses(x, given, prior, progress, generator)
+    auxiliary = run.distillation.auxiliary_losses(x, given, prior, progress, generator)
     watch.lap("prior")
 
-    terms = _penalties(run, picture) | lessons
+    terms = _penalties(run, picture) | auxiliary
     run.optimiser.zero_grad()
     torch.stack([surrogate(x, gradient), *terms.values()]).sum().backward()
     watch.lap("backward")

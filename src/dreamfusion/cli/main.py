@@ -154,7 +154,7 @@ def _resume(name: str, given: list[str]) -> int:
     from dreamfusion.build import device_of
     from dreamfusion.distributed import init_process_group
 
-    device = cli_products.settle_as(arguments.run, arguments.device)
+    device = cli_products.prepare_process_as(arguments.run, arguments.device)
     group = init_process_group(device_of(device))
     if not group.is_main:
         group.barrier()  # until the folder is as the leader wants it

@@ -14,7 +14,7 @@ MESH_USES = {"normal_map": (".glb",), "bake_light": (".glb", ".obj", ".usdz"), "
 """Formats in which an option can be seen"""
 
 
-def settle_as(run: Path, device: str | None) -> str:
+def prepare_process_as(run: Path, device: str | None) -> str:
     """Make this process ready for a run again, as it was; returns the device, which is the run's own by default."""
     from dreamfusion import generate
 
@@ -31,7 +31,7 @@ def mesh(name: str, given: list[str]) -> int:
     from dreamfusion import generate
     from dreamfusion.mesh import MeshOptions, TextureOptions
 
-    folder, run = generate.open_run(arguments.run, settle_as(arguments.run, arguments.device))
+    folder, run = generate.open_run(arguments.run, prepare_process_as(arguments.run, arguments.device))
     output = run.config.output
     texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
     resolution = arguments.resolution or output.mesh_resolution
@@ -78,7 +78,7 @@ def video(name: str, given: list[str]) -> int:
     arguments = a.read(a.MakeVideo, name, given)
     from dreamfusion import generate
 
-    folder, run = generate.open_run(arguments.run, settle_as(arguments.run, arguments.device))
+    folder, run = generate.open_run(arguments.run, prepare_process_as(arguments.run, arguments.device))
     output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
     with owned(folder.path):
         files = [*generate.write_video(run, folder, output, _say), *generate.write_page(run, folder)]
