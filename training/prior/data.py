@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from dreamfusion.embedded.unet import VARIETIES
+from dreamfusion.embedded.denoiser import VARIETIES
 from dreamfusion.embedded.world import COLOURS, DISTANCE
 from dreamfusion.lights import Light
 from training.nouns import Noun, learned, names
