@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamfusion.cameras import orbit
@@ -26,7 +26,7 @@ from dreamfusion.embedded.storage import StoredModule
 from dreamfusion.embedded.tables import MAPS, Angles, Shape, StoredThings, decoder, draw
 from dreamfusion.embedded.world import COLOURS, DISTANCE, ELEVATION_DEG, FOV_DEG
 from dreamfusion.lights import Light
-from dreamfusion.records import mapped
+from dreamfusion.records import Record, mapped
 
 AZIMUTHS, ELEVATIONS = 36, 9
 """of the cameras that may be meant where none is told: every 10 degrees, evenly by the area of the sphere"""
@@ -116,16 +116,16 @@ class TablesDenoiser(StoredModule):
         self.shape = Shape(size=sample_size, **shape)
         self.things = StoredThings(things + 1, self.shape)
         self.decode = decoder(self.shape)
-        for name, size in {
-            "noun_words": (text_width, things),  # 2 for the words of a thing's noun, less for its adjective
-            "noun_length": (things,),
-            "colour_words": (text_width, len(COLOURS)),
-            "view_words": (text_width, len(VIEWS.words)),
-            "textureless_word": (text_width,),
-            "luma": (things + 1,),  # mean brightness of the paint
-            "spread": (things + 1, 2),  # of each pixel, from a camera that is told and from one of the grid
-        }.items():
-            self.register_buffer(name, torch.zeros(size))
+        self.noun_words = nn.Buffer(torch.zeros(text_width, things))
+        """2 for the words of a thing's noun, less for its adjective"""
+        self.noun_length = nn.Buffer(torch.zeros(things))
+        self.colour_words = nn.Buffer(torch.zeros(text_width, len(COLOURS)))
+        self.view_words = nn.Buffer(torch.zeros(text_width, len(VIEWS.words)))
+        self.textureless_word = nn.Buffer(torch.zeros(text_width))
+        self.luma = nn.Buffer(torch.zeros(things + 1))
+        """mean brightness of the paint"""
+        self.spread = nn.Buffer(torch.zeros(things + 1, 2))
+        """of each pixel about the truth, from a camera that is told and from the nearest one of the grid"""
         self._remembered: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
 
     def forward(
@@ -140,21 +140,20 @@ class TablesDenoiser(StoredModule):
         noise = Noise(sample, share.sqrt(), (1 - share).sqrt())
         if told.pose is not None and told.variety is not None:
             return self._decided(noise, said, told)
-        rows = [slice(i, i + 1) for i in range(len(sample))]
-        each = [[mapped(record, lambda part, own=own: part[own]) for record in (noise, said, told)] for own in rows]
-        return torch.cat([self._undecided(*records) for records in each])
+        own = [slice(i, i + 1) for i in range(len(sample))]
+        return torch.cat([self._undecided(_rows(noise, i), _rows(said, i), _rows(told, i)) for i in own])
 
     def read(self, text: Float[Tensor, "b l d"]) -> Reading:
         """What captions say, from the sum of their words; blends of captions say some of each."""
         words = text.sum(1)
-        fit = words @ self.get_buffer("noun_words") - self.get_buffer("noun_length")
+        fit = words @ self.noun_words - self.noun_length
         fit = torch.cat([fit, torch.full_like(fit[:, :1], NOTHING)], dim=1)
-        colour, view = (words @ self.get_buffer(name) for name in ("colour_words", "view_words"))
+        colour, view = words @ self.colour_words, words @ self.view_words
         return Reading(
             thing=(SHARPNESS * fit).softmax(1),
             colour=colour / colour.sum(1, keepdim=True).clamp_min(1),
             view=view / view.sum(1, keepdim=True).clamp_min(1),
-            textureless=(words @ self.get_buffer("textureless_word")).clamp(0, 1),
+            textureless=(words @ self.textureless_word).clamp(0, 1),
         )
 
     def _decided(self, noise: Noise, said: Reading, told: Told) -> Float[Tensor, "b 3 h w"]:
@@ -164,7 +163,7 @@ class TablesDenoiser(StoredModule):
         thing = _chosen(said.thing, told.variety)
         maps = draw(self.things(thing), self.decode, self.shape, told.pose[:, None])
         guesses = _guesses(self._seen(maps, thing[:, None], said), told.pose[:, None], said, told)
-        guesses = replace(guesses, spread=self.get_buffer("spread")[thing, :1])
+        guesses = replace(guesses, spread=self.spread[thing, :1])
         return posterior_mean(noise.noisy, noise.alpha, noise.sigma, guesses, torch.ones_like(guesses.spread))
 
     def _undecided(self, noise: Noise, said: Reading, told: Told) -> Float[Tensor, "1 3 h w"]:
@@ -173,7 +172,7 @@ class TablesDenoiser(StoredModule):
         How likely each is, is told by small pictures; the most likely ones are then seen whole.
         """
         meant = self._meant(said, told)
-        spread = self.get_buffer("spread")[meant.thing, int(told.pose is None)]
+        spread = self.spread[meant.thing, int(told.pose is None)]
 
         def guessed(maps: Float[Tensor, "k h w 10"], kept: Int[Tensor, " k"]) -> Guesses:
             made = _guesses(self._seen(maps[None], meant.thing[None, kept], said), meant.pose[None, kept], said, told)
@@ -204,7 +203,11 @@ class TablesDenoiser(StoredModule):
         else:
             pose, weight = told.pose, torch.ones_like(said.view[0, :1])
             maps = draw(self.things(things), self.decode, self.shape, pose.expand(len(things), 1, 4, 4))[:, 0]
-            pooled, whole = _pooled(maps), maps.__getitem__
+            pooled = _pooled(maps)
+
+            def whole(kept: Int[Tensor, " k"]) -> Float[Tensor, "k h w 10"]:
+                return maps[kept]
+
         log_prior = (said.thing[0, things, None].log() + weight.log()).flatten()
         return Meant(things.repeat_interleave(len(pose)), pose.repeat(len(things), 1, 1), log_prior, pooled, whole)
 
@@ -214,7 +217,7 @@ class TablesDenoiser(StoredModule):
         if not adapted and thing in self._remembered:
             self._remembered.move_to_end(thing)
             return self._remembered[thing]
-        things = self.things(torch.tensor([thing], device=self.get_buffer("luma").device))
+        things = self.things(torch.tensor([thing], device=self.luma.device))
         poses = grid().to(things)
         maps = torch.cat([draw(things, self.decode, self.shape, part[None])[0] for part in poses.split(12)])
         if not adapted:
@@ -227,12 +230,17 @@ class TablesDenoiser(StoredModule):
         """Maps in the colours that the captions ask for."""
         paint, rest, normal, alpha = maps.split(MAPS, dim=-1)
         alpha = alpha.clamp(0, 1)
-        luma = self.get_buffer("luma")[thing].clamp_min(LEAST_LUMA)[..., None, None, None]
+        luma = self.luma[thing].clamp_min(LEAST_LUMA)[..., None, None, None]
         colours = torch.tensor(list(COLOURS.values()), device=maps.device)
         new = (said.colour @ colours)[:, None, None, None] * paint.mean(-1, keepdim=True) / luma
         own = 1 - said.colour.sum(1)[:, None, None, None, None]
         length = torch.maximum(alpha, normal.norm(dim=-1, keepdim=True)).clamp_min(1e-3)
         return Seen((own * paint + new.clamp(max=1) + rest).clamp(0, 1), normal / length, alpha)
+
+
+def _rows(record: Record, own: slice) -> Record:
+    """Those of some of the pictures."""
+    return mapped(record, lambda tensor: tensor[own])
 
 
 def _pooled(maps: Float[Tensor, "k h w 10"]) -> Float[Tensor, "k s s 10"]:

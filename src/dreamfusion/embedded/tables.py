@@ -192,14 +192,13 @@ class StoredThings(nn.Module):
         super().__init__()
         self.blocks = shape.blocks
         groups = sum(channels for _, channels in self.blocks)
-        self.register_buffer("number", torch.zeros(count, shape.numbers, dtype=torch.uint8))
-        self.register_buffer("least", torch.zeros(count, groups))
-        self.register_buffer("step", torch.zeros(count, groups))
+        self.number = nn.Buffer(torch.zeros(count, shape.numbers, dtype=torch.uint8))
+        self.least, self.step = nn.Buffer(torch.zeros(count, groups)), nn.Buffer(torch.zeros(count, groups))
 
     def forward(self, things: Int[Tensor, " m"]) -> Float[Tensor, "m n"]:
         """The numbers of some things."""
-        number, least, step = (self.get_buffer(name)[things] for name in ("number", "least", "step"))
-        return number.to(step) * self._each(step) + self._each(least)
+        step = self.step[things]
+        return self.number[things].to(step) * self._each(step) + self._each(self.least[things])
 
     def _each(self, grouped: Float[Tensor, "m g"]) -> Float[Tensor, "m n"]:
         """The value of its group for every number."""

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from dreamfusion.embedded.tables import CELL, MAPS
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.lights import Light
 from training.nouns import Noun
-from training.prior.data import held_out, random_backgrounds, random_lights
-from training.tables.network import shown
-from training.tables.views import CELL, CELLS, LEARNED, MAPS, UNSEEN, MeshViews, cameras_of, premultiplied
+from training.prior.data import held_out, random_backgrounds, random_lights, shade
+from training.prior.views import CELLS, LEARNED, NUMBERS, UNSEEN, MeshViews, cameras_of, premultiplied
 
 LUMA_VIEWS = 100
 PAINTED = 8
@@ -60,16 +60,16 @@ def unseen(mesh: int, row: Noun, views: MeshViews, count: int) -> Unseen:
 
 
 def luma_of(views: MeshViews) -> float:
-    """Mean brightness in [0, 1] of the painted pixels of some of the views, as `dataset.Pictures` counts them."""
+    """Mean brightness in [0, 1] of the painted pixels of some of the views, darker ones than `PAINTED` are none."""
     cells = torch.from_numpy(views.cells["maps"][: views.first[LUMA_VIEWS]].copy())
-    painted = cells.unflatten(1, (-1, MAPS))[..., :3].float().mean(-1)
+    painted = cells.unflatten(1, (-1, NUMBERS))[..., :3].float().mean(-1)
     return float(painted.sum() / (painted > PAINTED).sum().clamp(min=1) / 255)
 
 
 def whole(views: MeshViews, numbers: np.ndarray) -> Float[Tensor, "v h w 10"]:
     """The rendered maps of whole pictures, multiplied by the coverage."""
     which, place, maps = (torch.from_numpy(array) for array in views.of(numbers))
-    grid = torch.zeros(len(numbers), CELLS**2, CELL * CELL, MAPS)
+    grid = torch.zeros(len(numbers), CELLS**2, CELL * CELL, NUMBERS)
     grid[which, place] = premultiplied(maps)
     grid = grid.unflatten(2, (CELL, CELL)).unflatten(1, (CELLS, CELLS))
     return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
@@ -78,3 +78,11 @@ def whole(views: MeshViews, numbers: np.ndarray) -> Float[Tensor, "v h w 10"]:
 def halved(maps: Float[Tensor, "v h w 10"]) -> Float[Tensor, "v h2 w2 10"]:
     """Means over two by two pixels."""
     return F.avg_pool2d(maps.movedim(-1, 1), 2).movedim(1, -1)
+
+
+def shown(maps: Float[Tensor, "v h w 10"], light: Light, background: Float[Tensor, "v 3"]) -> Float[Tensor, "v h w 3"]:
+    """Maps multiplied by their coverage, shaded, before a background."""
+    paint, rest, normal, alpha = maps.split(MAPS, dim=-1)
+    alpha = alpha.clamp(0, 1)
+    normal = normal / torch.maximum(alpha, normal.norm(dim=-1, keepdim=True)).clamp_min(1e-3)
+    return (shade(paint + rest, normal, alpha, light) + (1 - alpha) * background[:, None, None]).clamp(0, 1)
