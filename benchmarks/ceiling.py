@@ -5,8 +5,7 @@
 
 OPTIONS are those of `dreamfusion generate`, any preset, size, field, law and number of steps; --seed says which of the
 things that a prompt fits is meant. The perfect prior (`oracle.py`) answers with the true rendering of that thing's
-mesh. With --own the prior of OPTIONS takes its place, and is measured in the same way; with --tables those of
-`training.tables.train` do, in their own colours (give `-- --guidance-scale 1`). --first takes that many plain
+mesh. With --own the prior of OPTIONS takes its place, and is measured in the same way. --first takes that many plain
 prompts of the evaluation (nouns in the order of their hash, those that somebody tuned by left out).
 
 Colours, silhouettes and normals are compared with the true ones over the eight evaluation views at 128 pixels, after
@@ -24,7 +23,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -44,8 +43,7 @@ from dreamfusion.runtime import configure_torch
 from dreamfusion.video import to_bytes, write_png
 from fidelity import compared, maps_of, thing_of
 from machine import as_json, machine
-from oracle import Maps, Thing, meant, oracle, understood
-from training.tables.prior import Camera, open_tables
+from oracle import Maps, Thing, meant, oracle
 
 STUDY = ("taco", "bus", "cottage", "table", "robot", "truck", "monkey")
 FACES = 10_000
@@ -85,8 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", nargs="+", default=[])
     parser.add_argument("--first", type=int, default=0, help="plain prompts of the evaluation")
     parser.add_argument("--own", action="store_true", help="with the run's own prior")
-    parser.add_argument("--tables", type=Path, help="with the tables of this training: its state/")
-    parser.add_argument("--camera", choices=get_args(Camera), default="told", help="how the tables know the camera")
     parser.add_argument("--at", type=float, nargs="*", default=[], help="shares of the steps")
     parser.add_argument("--mesh", action="store_true", help="measure the finished mesh too")
     parser.add_argument("--threads", type=int, default=1)
@@ -109,8 +105,6 @@ def _measured(config: Config, arguments: argparse.Namespace) -> tuple[list[dict[
 
 
 def _prior(config: Config, thing: Thing, arguments: argparse.Namespace) -> Prior:
-    if arguments.tables:
-        return open_tables(arguments.tables, understood(config.prompt, config.seed)[1], arguments.camera)
     return (
         open_prior(config.prior, PriorOptions(device=torch.device("cpu"))) if arguments.own else oracle(thing, config)
     )
@@ -167,11 +161,7 @@ def _means(rows: dict[str, Any]) -> dict[str, float]:
 
 def _write(path: Path, rows: dict[str, Any], config: Config, arguments: argparse.Namespace) -> None:
     result = {
-        "prior": f"tables, camera {arguments.camera}"
-        if arguments.tables
-        else config.prior
-        if arguments.own
-        else "oracle",
+        "prior": config.prior if arguments.own else "oracle",
         "mean": _means(rows),
         "things": rows,
         "config": to_json(config),

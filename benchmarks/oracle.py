@@ -18,8 +18,8 @@ from dreamfusion.config import Config, LearnedBackground
 from dreamfusion.diffusion.priors import NoiseSchedule, ViewCondition
 from dreamfusion.diffusion.priors.spaces import PixelSpace
 from dreamfusion.diffusion.view_words import ViewWords
-from dreamfusion.embedded.noise import cosine_alphas
 from dreamfusion.embedded.denoiser import VARIETIES
+from dreamfusion.embedded.noise import cosine_alphas
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
 from dreamfusion.lights import Light

@@ -18,7 +18,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
 from training.nouns import nouns
 from training.prior import data as dataset
-from training.prior.parts import END, PAD, UNKNOWN
+from training.prior.ship import END, PAD, UNKNOWN
 
 FOLDER = Path(str(resources.files("dreamfusion.embedded").joinpath("weights")))
 

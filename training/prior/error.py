@@ -61,7 +61,7 @@ def unseen(mesh: int, row: Noun, views: MeshViews, count: int) -> Unseen:
 
 def luma_of(views: MeshViews) -> float:
     """Mean brightness in [0, 1] of the painted pixels of some of the views, darker ones than `PAINTED` are none."""
-    cells = torch.from_numpy(views.cells["maps"][: views.first[LUMA_VIEWS]].copy())
+    cells = torch.from_numpy(views.cells["maps"][: views.first[: LUMA_VIEWS + 1][-1]].copy())
     painted = cells.unflatten(1, (-1, NUMBERS))[..., :3].float().mean(-1)
     return float(painted.sum() / (painted > PAINTED).sum().clamp(min=1) / 255)
 

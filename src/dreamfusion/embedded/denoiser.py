@@ -136,24 +136,26 @@ class TablesDenoiser(StoredModule):
         **known: Any,
     ) -> Float[Tensor, "b 3 h w"]:
         """The clean picture in [-1, 1]; called as diffusers calls its U-Nets, plus the fields of `Told` by name."""
-        said, told, share = self.read(encoder_hidden_states), Told(**known), signal_share(timestep).to(sample)
-        noise = Noise(sample, share.sqrt(), (1 - share).sqrt())
+        wide = _wide(sample)
+        said, told, share = self.read(encoder_hidden_states), Told(**known), signal_share(timestep).to(wide)
+        noise = Noise(wide, share.sqrt(), (1 - share).sqrt())
         if told.pose is not None and told.variety is not None:
-            return self._decided(noise, said, told)
+            return self._decided(noise, said, told).to(sample)
         own = [slice(i, i + 1) for i in range(len(sample))]
-        return torch.cat([self._undecided(_rows(noise, i), _rows(said, i), _rows(told, i)) for i in own])
+        each = [self._undecided(_rows(noise, i), _rows(said, i), _rows(told, i)) for i in own]
+        return torch.cat(each).to(sample)
 
     def read(self, text: Float[Tensor, "b l d"]) -> Reading:
         """What captions say, from the sum of their words; blends of captions say some of each."""
-        words = text.sum(1)
-        fit = words @ self.noun_words - self.noun_length
+        words = _wide(text).sum(1)
+        fit = words @ self.noun_words.to(words) - self.noun_length
         fit = torch.cat([fit, torch.full_like(fit[:, :1], NOTHING)], dim=1)
-        colour, view = words @ self.colour_words, words @ self.view_words
+        colour, view = words @ self.colour_words.to(words), words @ self.view_words.to(words)
         return Reading(
             thing=(SHARPNESS * fit).softmax(1),
             colour=colour / colour.sum(1, keepdim=True).clamp_min(1),
             view=view / view.sum(1, keepdim=True).clamp_min(1),
-            textureless=(words @ self.textureless_word).clamp(0, 1),
+            textureless=(words @ self.textureless_word.to(words)).clamp(0, 1),
         )
 
     def _decided(self, noise: Noise, said: Reading, told: Told) -> Float[Tensor, "b 3 h w"]:
@@ -161,9 +163,9 @@ class TablesDenoiser(StoredModule):
         assert told.pose is not None
         assert told.variety is not None
         thing = _chosen(said.thing, told.variety)
-        maps = draw(self.things(thing), self.decode, self.shape, told.pose[:, None])
+        maps = self._drawn(thing, told.pose[:, None])
         guesses = _guesses(self._seen(maps, thing[:, None], said), told.pose[:, None], said, told)
-        guesses = replace(guesses, spread=self.spread[thing, :1])
+        guesses = replace(guesses, spread=_wide(self.spread)[thing, :1])
         return posterior_mean(noise.noisy, noise.alpha, noise.sigma, guesses, torch.ones_like(guesses.spread))
 
     def _undecided(self, noise: Noise, said: Reading, told: Told) -> Float[Tensor, "1 3 h w"]:
@@ -172,7 +174,7 @@ class TablesDenoiser(StoredModule):
         How likely each is, is told by small pictures; the most likely ones are then seen whole.
         """
         meant = self._meant(said, told)
-        spread = self.spread[meant.thing, int(told.pose is None)]
+        spread = _wide(self.spread)[meant.thing, int(told.pose is None)]
 
         def guessed(maps: Float[Tensor, "k h w 10"], kept: Int[Tensor, " k"]) -> Guesses:
             made = _guesses(self._seen(maps[None], meant.thing[None, kept], said), meant.pose[None, kept], said, told)
@@ -202,7 +204,7 @@ class TablesDenoiser(StoredModule):
                 return torch.stack([around[i // len(fits)][0][fits[i % len(fits)]] for i in kept.tolist()])
         else:
             pose, weight = told.pose, torch.ones_like(said.view[0, :1])
-            maps = draw(self.things(things), self.decode, self.shape, pose.expand(len(things), 1, 4, 4))[:, 0]
+            maps = self._drawn(things, pose.expand(len(things), 1, 4, 4))[:, 0]
             pooled = _pooled(maps)
 
             def whole(kept: Int[Tensor, " k"]) -> Float[Tensor, "k h w 10"]:
@@ -217,25 +219,33 @@ class TablesDenoiser(StoredModule):
         if not adapted and thing in self._remembered:
             self._remembered.move_to_end(thing)
             return self._remembered[thing]
-        things = self.things(torch.tensor([thing], device=self.luma.device))
-        poses = grid().to(things)
-        maps = torch.cat([draw(things, self.decode, self.shape, part[None])[0] for part in poses.split(12)])
+        things = torch.tensor([thing], device=self.luma.device)
+        maps = torch.cat([self._drawn(things, part[None])[0] for part in grid().to(self.luma.device).split(12)])
         if not adapted:
             self._remembered[thing] = maps, _pooled(maps)
             while len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         return maps, _pooled(maps)
 
+    def _drawn(self, things: Int[Tensor, " m"], pose: Float[Tensor, "m v 4 4"]) -> Float[Tensor, "m v h w 10"]:
+        """The maps of things, from cameras of their own."""
+        return _wide(draw(self.things(things), self.decode, self.shape, pose))
+
     def _seen(self, maps: Float[Tensor, "b k h w 10"], thing: Int[Tensor, "b k"], said: Reading) -> Seen:
         """Maps in the colours that the captions ask for."""
         paint, rest, normal, alpha = maps.split(MAPS, dim=-1)
         alpha = alpha.clamp(0, 1)
-        luma = self.luma[thing].clamp_min(LEAST_LUMA)[..., None, None, None]
-        colours = torch.tensor(list(COLOURS.values()), device=maps.device)
+        luma = _wide(self.luma)[thing].clamp_min(LEAST_LUMA)[..., None, None, None]
+        colours = maps.new_tensor(list(COLOURS.values()))
         new = (said.colour @ colours)[:, None, None, None] * paint.mean(-1, keepdim=True) / luma
         own = 1 - said.colour.sum(1)[:, None, None, None, None]
         length = torch.maximum(alpha, normal.norm(dim=-1, keepdim=True)).clamp_min(1e-3)
         return Seen((own * paint + new.clamp(max=1) + rest).clamp(0, 1), normal / length, alpha)
+
+
+def _wide(tensor: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """In single precision at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _rows(record: Record, own: slice) -> Record:

@@ -35,8 +35,10 @@ class Shape:
     azimuths: int = 48
     elevations: int = 10
     channels: int = 14
-    coarse: tuple[int, int, int] = (12, 24, 4)
-    """nodes along x and y, azimuths and channels of the coarse pictures"""
+    coarse_nodes: int = 12
+    """along x and y, of the coarse pictures"""
+    coarse_azimuths: int = 24
+    coarse_channels: int = 4
     width: int = 256
 
     @property
@@ -53,8 +55,7 @@ class Shape:
     @property
     def coarse_size(self) -> tuple[int, int, int, int]:
         """Rows, columns, azimuths and channels of the coarse pictures."""
-        nodes, azimuths, channels = self.coarse
-        return nodes, nodes, azimuths, channels
+        return self.coarse_nodes, self.coarse_nodes, self.coarse_azimuths, self.coarse_channels
 
     @property
     def blocks(self) -> tuple[tuple[int, int], ...]:
@@ -116,15 +117,16 @@ def look_up(things: Float[Tensor, "m n"], shape: Shape, angles: Angles) -> Looks
     xy, ae, xa, ya, xe, ye = (
         part.unflatten(1, (*size, shape.channels)) for part, size in zip(flat, shape.tables, strict=True)
     )
-    place = between(torch.linspace(0, shape.nodes - 1, shape.cells, device=things.device), shape.nodes)
-    around = between(angles.azimuth / (2 * math.pi) * shape.azimuths, shape.azimuths, wraps=True)
-    above = between((angles.elevation - LOW) / (HIGH - LOW) * (shape.elevations - 1), shape.elevations)
-
-    coarse = coarse.unflatten(1, shape.coarse_size)
-    nodes, azimuths, _ = shape.coarse
-    turned = between(angles.azimuth / (2 * math.pi) * azimuths, azimuths, wraps=True)
-    coarse = torch.einsum("mva,myxac->mvyxc", turned, coarse)
-    spot = between(torch.linspace(0, nodes - 1, shape.cells, device=things.device), nodes)
+    place, spot = (
+        between(torch.linspace(0, nodes - 1, shape.cells, device=things.device), nodes).to(things)
+        for nodes in (shape.nodes, shape.coarse_nodes)
+    )
+    turn = angles.azimuth / (2 * math.pi)
+    around, turned = (
+        between(turn * nodes, nodes, wraps=True).to(things) for nodes in (shape.azimuths, shape.coarse_azimuths)
+    )
+    above = between((angles.elevation - LOW) / (HIGH - LOW) * (shape.elevations - 1), shape.elevations).to(things)
+    coarse = torch.einsum("mva,myxac->mvyxc", turned, coarse.unflatten(1, shape.coarse_size))
     coarse = torch.einsum("qx,mvpxc->mvpqc", spot, torch.einsum("py,mvyxc->mvpxc", spot, coarse))
 
     def along(table: Float[Tensor, "m k a c"], angle: Float[Tensor, "m v a"]) -> Float[Tensor, "m v places c"]:
@@ -157,7 +159,7 @@ def told(
     where = torch.stack([column / cells - 0.5, row / cells - 0.5, azimuth.sin(), azimuth.cos(), elevation], dim=1)
     coarse = looks.coarse.flatten(0, 2).index_select(0, thing_view * cells**2 + place)
     embedding = looks.embedding.index_select(0, thing)
-    return torch.cat([xy, ae, xa, ya, xe, ye, xy * ae, xa * ye, xe * ya, coarse, where, embedding], dim=1)
+    return torch.cat([xy, ae, xa, ya, xe, ye, xy * ae, xa * ye, xe * ya, coarse, where.to(xy), embedding], dim=1)
 
 
 def draw(
