@@ -6,10 +6,10 @@ mean it, phrases that change nothing, and for what it does not know what is near
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from configparser import Error as FormatError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -18,21 +18,20 @@ from typing import Literal
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_lines
 
-Kind = Literal["noun", "colour", "adjective", "view", "left out", "count", "between", "turned", "not learned", "outside"]
+Kind = Literal[
+    "nouns", "colours", "adjectives", "views", "left out", "counts", "between", "turned into", "not learned", "outside"
+]
+"""What words can be: a section of the file"""
 Readings = Mapping[Kind, str]
 """What some words can be, and what they mean as that"""
 
-_ARTICLES = ("a", "an", "the")
-_SECTIONS: dict[str, Kind] = {
-    "nouns": "noun", "colours": "colour", "adjectives": "adjective", "views": "view", "left out": "left out",
-    "counts": "count", "between": "between", "turned into": "turned",
-    "not learned": "not learned", "outside": "outside",
-}  # fmt: skip
-_TRANSLATED = ("noun", "colour", "adjective")
+_KINDS: tuple[Kind, ...] = Kind.__args__
+_TRANSLATED = ("nouns", "colours", "adjectives")
 """kinds of which the key of a line is a word too, the one that is meant"""
-_REFUSED = ("turned", "not learned", "outside")
-_JOINED = ("noun", "left out", "outside")
+_JOINED = ("nouns", "left out", "outside")
 """kinds that may be written in one word or in several"""
+_REFUSED = (None, "turned into", "not learned", "outside")
+_ARTICLES = ("a", "an", "the")
 _PLURALS = (
     ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("mice", "mouse"), ("geese", "goose"),
     ("teeth", "tooth"), ("feet", "foot"), ("children", "child"), ("es", ""), ("s", ""),
@@ -61,7 +60,11 @@ class WordList:
     @cached_property
     def joined(self) -> Mapping[str, str]:
         """Those words without spaces, and with them."""
-        return {key.replace(" ", ""): key for key, kinds in self.readings.items() if not kinds.keys().isdisjoint(_JOINED)}
+        return {key.replace(" ", ""): key for key in self.of(_JOINED)}
+
+    def of(self, kinds: Iterable[str]) -> list[str]:
+        """The words that can be of one of these kinds."""
+        return [key for key, readings in self.readings.items() if not readings.keys().isdisjoint(kinds)]
 
     def learned(self, adjective: str, noun: str) -> bool:
         """Whether the prior saw the two together."""
@@ -78,14 +81,27 @@ class Understood:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some words of a text, as they stand there, and what they can be."""
+    """Some words of a text, as they stand there, what they can be, and what they are; None if they are not known."""
 
     typed: str
     readings: Readings
+    kind: Kind | None = None
 
     def reads(self, *kinds: Kind) -> Kind | None:
         """The first of `kinds` that the words can be."""
         return next((kind for kind in kinds if kind in self.readings), None)
+
+    def meant(self, noun: str, words: WordList) -> str | None:
+        """The prior's word for it beside a noun; None if there is none.
+
+        An adjective that was not learned with the noun is a colour if it can be one.
+        """
+        if self.kind in ("nouns", "views"):
+            return self.readings[self.kind]
+        if self.kind not in ("colours", "adjectives"):
+            return None
+        adjective = self.readings.get("adjectives")
+        return adjective if adjective and words.learned(adjective, noun) else self.readings.get("colours")
 
 
 @dataclass(frozen=True)
@@ -93,8 +109,8 @@ class _Thing:
     """A noun and what is said of it, in words of the prior."""
 
     noun: str
-    colours: tuple[str, ...]
-    adjectives: tuple[str, ...]
+    colours: tuple[str, ...] = ()
+    adjectives: tuple[str, ...] = ()
 
     @property
     def caption(self) -> str:
@@ -103,7 +119,7 @@ class _Thing:
 
 def words_of(prompt: str) -> list[str]:
     """The words of a text in order: lower case, without punctuation; a hyphen or an apostrophe separates two words."""
-    return [word.lower() for word in re.findall(r"[^\W_]+", prompt)]
+    return re.findall(r"[^\W_]+", prompt.lower())
 
 
 def with_article(name: str) -> str:
@@ -118,12 +134,12 @@ def read_words(path: Path) -> WordList:
         parser.read_string("\n".join(read_lines(path, "restore the file")))
         lines = {
             section: {key: tuple(word.strip() for word in text.split(",")) for key, text in parser[section].items()}
-            for section in (*_SECTIONS, "learned", "tones")
+            for section in (*_KINDS, "learned", "tones")
         }
     except (FormatError, KeyError) as error:
         raise UserError(f"{path} is no word list ({error!r}): restore the file") from error
     if empty := [key for section in lines.values() for key, words in section.items() if not all(map(_tokens, words))]:
-        raise UserError(f"{path} has no words for {empty[0]}: restore the file")
+        raise UserError(f"{path} has an empty word for {empty[0]}: restore the file")
     return WordList(lines)
 
 
@@ -133,36 +149,38 @@ def understand(text: str, words: WordList) -> Understood:
     Raises UserError, with the nearest in meaning or the way to it, unless it means one thing that the prior knows.
     """
     parts = _parts(text, words)
-    kinds = [_kind(parts, place) for place in range(len(parts))]
-    things = _things(parts, kinds, words)
-    unknown = [pair for pair in zip(parts, kinds, strict=True) if pair[1] in (None, *_REFUSED)]
-    if unknown or not things:
-        raise _unknown(text, unknown, things, _corrected(parts, words))
-    if len({thing.noun for thing in things}) > 1 or "count" in kinds:
-        raise _several([thing.caption for thing in things])
-    thing = _Thing(things[0].noun, *(_distinct(things, name) for name in ("colours", "adjectives")))
+    things = _things(parts, words)
+    if not things or any(part.kind in _REFUSED for part in parts):
+        raise _unknown(text, parts, things, words)
+    if len({thing.noun for thing in things}) > 1 or any(part.kind == "counts" for part in parts):
+        raise _several(things)
+    thing = _Thing(
+        things[0].noun,
+        tuple(dict.fromkeys(colour for each in things for colour in each.colours)),
+        tuple(dict.fromkeys(adjective for each in things for adjective in each.adjectives)),
+    )
     if len(thing.colours) > 1:
-        raise _colourful(thing)
-    notes = _notes(parts, kinds, thing.noun, words)
-    if not notes:
-        return Understood(text)
-    views = [part.readings["view"] for part, kind in zip(parts, kinds, strict=True) if kind == "view"]
-    return Understood(", ".join([thing.caption, *views]), notes)
+        tries = " or ".join(f'"{replace(thing, colours=(colour,)).caption}"' for colour in thing.colours)
+        raise UserError(f"the prior takes one colour for a thing, not {len(thing.colours)}: try {tries}")
+    notes = _notes(parts, thing.noun, words)
+    views = [part.readings["views"] for part in parts if part.kind == "views"]
+    return Understood(", ".join([thing.caption, *views]), notes) if notes else Understood(text)
 
 
 def _entries(lines: Mapping[str, Mapping[str, tuple[str, ...]]]) -> Iterator[tuple[str, Kind, str]]:
     """Words, what they are, and what they mean as that."""
-    for section, kind in _SECTIONS.items():
-        for key, words in lines[section].items():
-            own = (key,) if kind in _TRANSLATED else ()
-            for word in (*own, *words):
-                yield word, kind, word if kind == "view" else key
+    for kind in _KINDS:
+        for key, words in lines[kind].items():
+            if kind in _TRANSLATED:
+                yield key, kind, key
+            for word in words:
+                yield word, kind, word if kind == "views" else key
                 if kind == "left out":
                     yield f"{word} of", kind, key
     for colour, shades in lines["colours"].items():
         for tone in lines["tones"]["words"]:
             for shade in (colour, *shades):
-                yield f"{tone} {shade}", "colour", colour
+                yield f"{tone} {shade}", "colours", colour
 
 
 def _tokens(text: str) -> list[str]:
@@ -174,16 +192,16 @@ def _parts(text: str, words: WordList) -> list[_Part]:
 
     What follows "made of" and the like is one part with it, to the end.
     """
-    found = [match for match in re.finditer(r"[^\W_]+", text) if match[0].lower() not in _ARTICLES]
+    found = [match for match in re.finditer(r"[^\W_]+", text) if _tokens(match[0])]
     parts, place = list[_Part](), 0
     while place < len(found):
         span = found[place : place + _LONGEST]
         while not (readings := _look_up([match[0].lower() for match in span], words)) and len(span) > 1:
             span = span[:-1]
-        end = found[-1].end() if "turned" in readings else span[-1].end()
-        parts.append(_Part(text[span[0].start() : end], readings))
-        place = len(found) if "turned" in readings else place + len(span)
-    return parts
+        span = found[place:] if "turned into" in readings else span
+        parts.append(_Part(text[span[0].start() : span[-1].end()], readings))
+        place += len(span)
+    return _told_apart(parts)
 
 
 def _look_up(tokens: Sequence[str], words: WordList) -> Readings:
@@ -191,137 +209,100 @@ def _look_up(tokens: Sequence[str], words: WordList) -> Readings:
     *before, last = tokens
     stems = [last, *(last[: -len(end)] + stem for end, stem in _PLURALS if last.endswith(end))]
     forms = [" ".join([*before, stem]) for stem in stems]
-    if not any("colour" in words.readings.get(token, ()) for token in tokens):
-        forms += [words.joined["".join([*before, stem])] for stem in stems if "".join([*before, stem]) in words.joined]
+    if not any("colours" in words.readings.get(token, ()) for token in tokens):
+        forms += [words.joined.get("".join([*before, stem]), "") for stem in stems]
     return next((words.readings[form] for form in forms if form in words.readings), {})
 
 
-def _kind(parts: Sequence[_Part], place: int) -> Kind | None:
-    """What a part is, where it stands; None if it is not known.
+def _told_apart(parts: Sequence[_Part]) -> list[_Part]:
+    return [replace(part, kind=_kind(parts, place)) for place, part in enumerate(parts)]
 
-    A word that is a colour or an adjective as well as a thing (a rose vase, a rose) is the thing if no other follows.
+
+def _kind(parts: Sequence[_Part], place: int) -> Kind | None:
+    """What a part is, where it stands.
+
+    A word that is a thing as well as a look (a rose, a rose vase) is the thing if no other follows. One that the prior
+    does not know as a thing (an orange) is a look wherever there is a thing to have it.
     """
     part = parts[place]
-    said = part.reads("adjective", "colour", "not learned")
-    if said and "noun" in part.readings:
-        return said if _thing_follows(parts, place + 1) else "noun"
+    look = part.reads("adjectives", "colours", "not learned")
+    if look and "nouns" in part.readings:
+        return look if _thing_follows(parts[place + 1 :]) else "nouns"
     if "outside" in part.readings:
-        other = said or part.reads("left out")
-        beside = any("noun" in each.readings for each in parts)
-        listed = place > 0 and "between" in parts[place - 1].readings
-        return other if other and beside and not listed else "outside"
+        look = look or part.reads("left out")
+        apart = place > 0 and "between" in parts[place - 1].readings
+        return look if look and not apart and any("nouns" in each.readings for each in parts) else "outside"
     return next(iter(part.readings), None)
 
 
-def _thing_follows(parts: Sequence[_Part], place: int) -> bool:
-    for part in parts[place:]:
-        if part.reads("noun", "outside"):
-            return True
-        if not part.reads("colour", "adjective", "left out", "not learned"):
-            return False
-    return False
+def _thing_follows(parts: Sequence[_Part]) -> bool:
+    looks = ("colours", "adjectives", "left out", "not learned")
+    after = next((part for part in parts if part.reads("nouns", "outside") or not part.reads(*looks)), None)
+    return after is not None and after.reads("nouns", "outside") is not None
 
 
-def _things(parts: Sequence[_Part], kinds: Sequence[Kind | None], words: WordList) -> list[_Thing]:
+def _things(parts: Sequence[_Part], words: WordList) -> list[_Thing]:
     """The things that are named, each with the colours and adjectives before it; those at the end belong to the last."""
     said, things = list[_Part](), list[_Thing]()
-    for part, kind in zip(parts, kinds, strict=True):
-        if kind in ("colour", "adjective"):
+    for part in parts:
+        if part.kind in ("colours", "adjectives"):
             said.append(part)
-        elif kind == "noun":
-            things.append(_thing(part.readings["noun"], said, words))
+        elif part.kind == "nouns":
+            things.append(_thing(part.readings["nouns"], said, words))
             said = []
-    if things and said:
-        things.append(_thing(things[-1].noun, said, words))
-    return things
+    return [*things, _thing(things[-1].noun, said, words)] if things and said else things
 
 
 def _thing(noun: str, said: Sequence[_Part], words: WordList) -> _Thing:
-    meant = [_meant(part, noun, words) for part in said]
-    colours, adjectives = (tuple(word for word in meant if word in words.lines[s]) for s in ("colours", "adjectives"))
-    return _Thing(noun, colours, adjectives)
+    meant = [word for part in said if (word := part.meant(noun, words))]
+    colours = tuple(word for word in meant if word in words.lines["colours"])
+    return _Thing(noun, colours, tuple(word for word in meant if word not in colours))
 
 
-def _meant(part: _Part, noun: str, words: WordList) -> str | None:
-    """What an adjective or a colour beside a noun means; None if nothing.
-
-    An adjective that was not learned with the noun is a colour if it can be one.
-    """
-    adjective = part.readings.get("adjective")
-    return adjective if adjective and words.learned(adjective, noun) else part.readings.get("colour")
-
-
-def _distinct(things: Sequence[_Thing], name: Literal["colours", "adjectives"]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word for thing in things for word in getattr(thing, name)))
-
-
-def _notes(parts: Sequence[_Part], kinds: Sequence[Kind | None], noun: str, words: WordList) -> tuple[str, ...]:
+def _notes(parts: Sequence[_Part], noun: str, words: WordList) -> tuple[str, ...]:
     """What is understood otherwise than typed."""
-    renamed, without = list[str](), list[str]()
-    for part, kind in zip(parts, kinds, strict=True):
-        meant = _meant(part, noun, words) if kind in ("colour", "adjective") else part.readings.get(kind or "noun")
-        if kind not in (*_TRANSLATED, "view") or meant is None:
-            without.append(part.typed)
-        elif _tokens(part.typed) != words_of(meant):
-            renamed.append(f"{part.typed}: {meant}")
-    return (*dict.fromkeys(renamed), *([f"left out: {', '.join(without)}"] if without else []))
+    meant = {part.typed: part.meant(noun, words) for part in parts}
+    renamed = [f"{typed}: {word}" for typed, word in meant.items() if word and _tokens(typed) != words_of(word)]
+    without = [typed for typed, word in meant.items() if word is None]
+    return (*renamed, *([f"left out: {', '.join(without)}"] if without else []))
 
 
-def _colourful(thing: _Thing) -> UserError:
-    tries = " or ".join(f'"{with_article(f"{colour} {thing.noun}")}"' for colour in thing.colours)
-    return UserError(f"the prior takes one colour for a thing, not {len(thing.colours)}: try {tries}")
-
-
-def _several(captions: Sequence[str]) -> UserError:
-    each = " and ".join(f'"{caption}"' for caption in dict.fromkeys(captions))
+def _several(things: Sequence[_Thing]) -> UserError:
+    each = " and ".join(dict.fromkeys(f'"{thing.caption}"' for thing in things))
     return UserError(
         f"the prior makes one thing at a time: make {each}, then place as many as you like in one scene with"
         " `dreamfusion compose` (docs/meshes-and-viewer.md)"
     )
 
 
-def _unknown(
-    text: str, unknown: Sequence[tuple[_Part, Kind | None]], things: Sequence[_Thing], corrected: "_Corrected"
-) -> UserError:
+def _unknown(text: str, parts: Sequence[_Part], things: Sequence[_Thing], words: WordList) -> UserError:
     """What is not known, what is nearest to it, and a caption that works, if it can be told."""
-    single = [some[0] for some in (corrected.things, things) if len({(each.noun) for each in some}) == 1]
+    spelled = {part.typed: like for part in parts if not part.readings and (like := _spelled_like(part.typed, words))}
+    read = [replace(part, readings=words.readings.get(spelled.get(part.typed, ""), part.readings)) for part in parts]
+    single = [some[0] for some in (_things(_told_apart(read), words), things) if len({one.noun for one in some}) == 1]
+    described = dict.fromkeys(
+        _described(part, spelled.get(part.typed, ""), words) for part in parts if part.kind in _REFUSED
+    )
+    said = f"does not know {'; '.join(described)}" if described else f"knows no thing in {text.strip()!r}"
     tries = f'try "{single[0].caption}", or ' if single and len(single[0].colours) <= 1 else ""
-    described = "; ".join(dict.fromkeys(corrected.described(part, kind) for part, kind in unknown))
-    said = f"does not know {described}" if described else f"knows no thing in {text.strip()!r}"
     return UserError(
         f"the prior {said}: {tries}use words it knows (`dreamfusion prior info` lists them), or a larger prior with"
         " --prior FOLDER"
     )
 
 
-@dataclass(frozen=True)
-class _Corrected:
-    """A text whose unknown words are read as the words that they are spelled like."""
-
-    things: Sequence[_Thing]
-    spelled: Mapping[str, str]
-    """by unknown words: what they are spelled like"""
-    words: WordList
-
-    def described(self, part: _Part, kind: Kind | None) -> str:
-        """A part that is not known, and what is nearest to it."""
-        like = self.spelled.get(part.typed, "")
-        near = (part.readings or self.words.readings.get(like, {})).get("outside", "")
-        notes = [f"spelled like {like}"] if like else []
-        if kind == "not learned":
-            notes.append(f"it learned no {part.readings[kind]}")
-        elif near:
-            notes.append(f"nearest in meaning: {near}")
-        return f"{part.typed!r}" + (f" ({'; '.join(notes)})" if notes else "")
+def _spelled_like(typed: str, words: WordList) -> str:
+    """The word of the list that an unknown one is nearly, beginning with the same letter; "" if there is none."""
+    alike = [word for word in words.of((*_TRANSLATED, "outside")) if word[0] == typed[0].lower()]
+    return next(iter(get_close_matches(typed.lower(), alike, n=1, cutoff=_SPELLED)), "")
 
 
-def _corrected(parts: Sequence[_Part], words: WordList) -> _Corrected:
-    known = [key for key, kinds in words.readings.items() if not kinds.keys().isdisjoint((*_TRANSLATED, "outside"))]
-    spelled = {}
-    for part in parts:
-        alike = [word for word in known if not part.readings and word[0] == part.typed[0].lower()]
-        if near := get_close_matches(part.typed.lower(), alike, n=1, cutoff=_SPELLED):
-            spelled[part.typed] = near[0]
-    read = [_Part(part.typed, words.readings.get(spelled.get(part.typed, ""), part.readings)) for part in parts]
-    things = _things(read, [_kind(read, place) for place in range(len(read))], words) if spelled else []
-    return _Corrected(things, spelled, words)
+def _described(part: _Part, like: str, words: WordList) -> str:
+    """An unknown part, and what is nearest to it; `like`: what it is spelled like."""
+    notes = [f"spelled like {like}"] if like else []
+    near = (part.readings or words.readings.get(like, {})).get("outside")
+    if part.kind == "not learned":
+        notes.append(f"it learned no {part.readings[part.kind]}")
+    elif near:
+        notes.append(f"nearest in meaning: {near}")
+    return f"{part.typed!r}" + (f" ({'; '.join(notes)})" if notes else "")
