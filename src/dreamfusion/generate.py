@@ -258,8 +258,8 @@ def open_parts(
 ) -> tuple[Prior, PromptTable]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
-    `given`: the caller's own prior; `say`: as in `prompt_table`. Raises UserError, also for a prior that does not go with
-    the rest of the configuration.
+    `given`: the caller's own prior; `say`: as in `prompt_table`. Raises UserError, also for a prior that does not go
+    with the rest of the configuration.
     """
     require_given(config, (*config.custom, PRIOR) if given is not None else tuple(set(config.custom) - {PRIOR}))
     if given is not None:

@@ -26,7 +26,7 @@ def describe() -> str:
             f"  can be told  {', '.join(card['conditions'])}",
             f"  limits       {card['limits']}",
             f"  licence      {card['licence']}",
-            f"  left out     {', '.join(word for line in words['left out'].values() for word in line)}: they change nothing",
+            f"  left out     {', '.join(word for line in words['left out'].values() for word in line)}",
             f"  colours ({len(card['colours'])}), and the words that mean them",
             *_listed(card["colours"], words["colours"]),
             f"  nouns ({len(card['nouns'])}), and the words that mean them; plurals too",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_lines
@@ -25,7 +25,7 @@ Kind = Literal[
 Readings = Mapping[Kind, str]
 """What some words can be, and what they mean as that"""
 
-_KINDS: tuple[Kind, ...] = Kind.__args__
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 _TRANSLATED = ("nouns", "colours", "adjectives")
 """kinds of which the key of a line is a word too, the one that is meant"""
 _JOINED = ("nouns", "left out", "outside")
@@ -33,8 +33,8 @@ _JOINED = ("nouns", "left out", "outside")
 _REFUSED = (None, "turned into", "not learned", "outside")
 _ARTICLES = ("a", "an", "the")
 _PLURALS = (
-    ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("mice", "mouse"), ("geese", "goose"),
-    ("teeth", "tooth"), ("feet", "foot"), ("children", "child"), ("es", ""), ("s", ""),
+    ("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("mice", "mouse"),
+    ("geese", "goose"), ("teeth", "tooth"), ("feet", "foot"), ("children", "child"),
 )  # fmt: skip
 _LONGEST = 6
 """words of a phrase"""
@@ -242,7 +242,7 @@ def _thing_follows(parts: Sequence[_Part]) -> bool:
 
 
 def _things(parts: Sequence[_Part], words: WordList) -> list[_Thing]:
-    """The things that are named, each with the colours and adjectives before it; those at the end belong to the last."""
+    """The things that are named, each with the looks before it; those at the end belong to the last."""
     said, things = list[_Part](), list[_Thing]()
     for part in parts:
         if part.kind in ("colours", "adjectives"):
@@ -261,9 +261,9 @@ def _thing(noun: str, said: Sequence[_Part], words: WordList) -> _Thing:
 
 def _notes(parts: Sequence[_Part], noun: str, words: WordList) -> tuple[str, ...]:
     """What is understood otherwise than typed."""
-    meant = {part.typed: part.meant(noun, words) for part in parts}
-    renamed = [f"{typed}: {word}" for typed, word in meant.items() if word and _tokens(typed) != words_of(word)]
-    without = [typed for typed, word in meant.items() if word is None]
+    meant = dict.fromkeys((part.typed, part.meant(noun, words)) for part in parts)
+    renamed = [f"{typed}: {word}" for typed, word in meant if word and _tokens(typed) != words_of(word)]
+    without = [typed for typed, word in meant if word is None]
     return (*renamed, *([f"left out: {', '.join(without)}"] if without else []))
 
 
@@ -280,9 +280,8 @@ def _unknown(text: str, parts: Sequence[_Part], things: Sequence[_Thing], words:
     spelled = {part.typed: like for part in parts if not part.readings and (like := _spelled_like(part.typed, words))}
     read = [replace(part, readings=words.readings.get(spelled.get(part.typed, ""), part.readings)) for part in parts]
     single = [some[0] for some in (_things(_told_apart(read), words), things) if len({one.noun for one in some}) == 1]
-    described = dict.fromkeys(
-        _described(part, spelled.get(part.typed, ""), words) for part in parts if part.kind in _REFUSED
-    )
+    refused = [part for part in parts if part.kind in _REFUSED]
+    described = dict.fromkeys(_described(part, spelled.get(part.typed, ""), words) for part in refused)
     said = f"does not know {'; '.join(described)}" if described else f"knows no thing in {text.strip()!r}"
     tries = f'try "{single[0].caption}", or ' if single and len(single[0].colours) <= 1 else ""
     return UserError(
