@@ -1,6 +1,7 @@
 """What people type: the word list that ships, what it makes of a text, and where a run keeps both."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import chain
@@ -22,6 +23,7 @@ from dreamfusion.evaluate.session import _result
 from dreamfusion.loop import prompt_table
 from first_prompts import ANSWERS, PROMPTS, answers
 from gaussian_prior import GaussianPrior
+from test_cli import call
 from training.nouns import learned, nouns
 
 FOLDER = Path(str(resources.files("dreamfusion.embedded").joinpath("weights")))
@@ -348,3 +350,21 @@ def test_an_evaluation_judges_by_what_was_understood(listed, tiny_config, tmp_pa
     assert _result(Task(config, tmp_path / "run"), "", "stopped").prompt == "a couch"
     generate.create_run(config, tmp_path / "run", prior=listed)
     assert _result(Task(config, tmp_path / "run"), "", "").prompt == "a sofa"
+
+
+def test_the_command_says_what_it_understood_and_the_page_too(tiny_prior, tiny_config, tmp_path, capsys):
+    prior, out = tmp_path / "prior", tmp_path / "out"
+    shutil.copytree(tiny_prior, prior)
+    shutil.copy(FOLDER / "words.ini", prior)
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(to_json(replace(tiny_config, steps=1, prior=str(prior)))))
+    assert call("generate", "two couches", "--config", str(settings), "--out", str(out)) == 2
+    assert '"a sofa"' in capsys.readouterr().err
+    assert not out.exists()
+    assert call("generate", "a navy couch", "--config", str(settings), "--out", str(out)) == 0
+    said = capsys.readouterr().err.splitlines()
+    header = f"'a navy couch', understood as 'a blue sofa', 1 steps, seed 0, into {out}"
+    assert said.index("navy: blue; couch: sofa") == said.index(header) - 1
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "<title>a navy couch" in page
+    assert "<dd>a blue sofa</dd>" in page
