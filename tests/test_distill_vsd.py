@@ -152,8 +152,10 @@ def test_an_adapted_network_is_the_one_with_merged_weights_and_is_itself_again_a
     width = network.config["text_width"] if kind == "embedded" else 8
     inputs = random(2, 3, 16, 16).double(), torch.tensor([10, 700]), random(2, 4, width).double()
 
+    told = {"pose": torch.eye(4).expand(2, 4, 4), "variety": torch.zeros(2).long()} if kind == "embedded" else {}
+
     def answer(module: nn.Module) -> torch.Tensor:
-        output = module(*inputs)
+        output = module(*inputs, **told)
         return getattr(output, "sample", output)
 
     plain, weights = answer(network), copy.deepcopy(network.state_dict())

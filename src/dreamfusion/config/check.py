@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf, Predicate
 
 from dreamfusion.config import Config, GridFieldConfig, MlpFieldConfig, SceneConfig
-from dreamfusion.config.distill import VsdLaw
+from dreamfusion.config.distill import NfsdLaw, VsdLaw
 from dreamfusion.config.serialise import require_text
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Schedule
@@ -37,6 +37,10 @@ def validate(config: Config) -> None:
     _validate_size(config.scene)
     if isinstance(config.distill.law, VsdLaw) and config.memory.offload:
         raise UserError("--distill vsd needs the prior's weights on the way back: leave out --memory.offload")
+    if config.negative and config.distill.guidance_scale == 1 and not isinstance(config.distill.law, NfsdLaw):
+        raise UserError(
+            "at a guidance scale of 1 a --negative prompt changes nothing: give --guidance-scale 2, or more"
+        )
     if config.perp_neg and not config.view_words:
         raise UserError("--perp-neg steers away from view words: leave --no-view-words away, or --perp-neg")
     match config.scene.field:

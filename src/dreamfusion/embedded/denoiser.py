@@ -48,8 +48,8 @@ POOLED = 4
 """pixels per side of what one number says, where guesses are compared: their noise is as much smaller"""
 SEEN_WHOLE = 16
 """most guesses of which a picture is made"""
-REMEMBERED = 8
-"""things whose pictures from all cameras of the grid are kept, 56 MB each"""
+REMEMBERED = 16
+"""things whose pictures from all cameras of the grid are kept, 30 MB each"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ class TablesDenoiser(StoredModule):
         """mean brightness of the paint"""
         self.spread = nn.Buffer(torch.zeros(things + 1, 2))
         """of each pixel about the truth, from a camera that is told and from the nearest one of the grid"""
-        self._remembered: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[int, Any], tuple[Tensor, Tensor]] = OrderedDict()
 
     def forward(
         self,
@@ -201,7 +201,8 @@ class TablesDenoiser(StoredModule):
             pooled = torch.cat([small[fits] for _, small in around])
 
             def whole(kept: Int[Tensor, " k"]) -> Float[Tensor, "k h w 10"]:
-                return torch.stack([around[i // len(fits)][0][fits[i % len(fits)]] for i in kept.tolist()])
+                some = [around[i // len(fits)][0][fits[i % len(fits)]] for i in kept.tolist()]
+                return torch.stack(some).to(pooled)
         else:
             pose, weight = told.pose, torch.ones_like(said.view[0, :1])
             maps = self._drawn(things, pose.expand(len(things), 1, 4, 4))[:, 0]
@@ -214,18 +215,20 @@ class TablesDenoiser(StoredModule):
         return Meant(things.repeat_interleave(len(pose)), pose.repeat(len(things), 1, 1), log_prior, pooled, whole)
 
     def _from_around(self, thing: int) -> tuple[Float[Tensor, "v h w 10"], Float[Tensor, "v s s 10"]]:
-        """The maps of a thing from all cameras of the grid, and small ones."""
-        adapted = any(layer._forward_hooks for layer in self.decode)
-        if not adapted and thing in self._remembered:
-            self._remembered.move_to_end(thing)
-            return self._remembered[thing]
+        """The maps of a thing from all cameras of the grid in half precision, and small ones."""
+        hooked = any(layer._forward_hooks for layer in self.decode)
+        weights = tuple((weight.data_ptr(), weight._version) for weight in self.decode.parameters())
+        if not hooked and (thing, weights) in self._remembered:
+            self._remembered.move_to_end((thing, weights))
+            return self._remembered[thing, weights]
         things = torch.tensor([thing], device=self.luma.device)
         maps = torch.cat([self._drawn(things, part[None])[0] for part in grid().to(self.luma.device).split(12)])
-        if not adapted:
-            self._remembered[thing] = maps, _pooled(maps)
-            while len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
-        return maps, _pooled(maps)
+        if hooked:
+            return maps, _pooled(maps)
+        self._remembered[thing, weights] = maps.half(), _pooled(maps)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return self._remembered[thing, weights]
 
     def _drawn(self, things: Int[Tensor, " m"], pose: Float[Tensor, "m v 4 4"]) -> Float[Tensor, "m v h w 10"]:
         """The maps of things, from cameras of their own."""
