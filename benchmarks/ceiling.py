@@ -68,7 +68,7 @@ def main() -> None:
     arguments = _parser().parse_args(own)
     config = read_generate(["", *options]).settings
     configure_torch(arguments.threads, repeatable=True)
-    rows = _there(arguments.folder, config)
+    rows = _there(arguments, config)
     pictures: list[Tensor] = []
     for prompt in _prompts(arguments):
         if prompt in rows:
@@ -90,13 +90,14 @@ def _prompts(arguments: argparse.Namespace) -> list[str]:
     return (pool() if arguments.suite == "all" else suite(arguments.suite))[: arguments.first]
 
 
-def _there(folder: Path | None, config: Config) -> dict[str, Any]:
+def _there(arguments: argparse.Namespace, config: Config) -> dict[str, Any]:
     """What is measured already, by prompt."""
-    if folder is None or not (folder / FIGURES).exists():
+    path = arguments.folder and arguments.folder / FIGURES
+    if not path or not path.exists():
         return {}
-    found = read_json(folder / FIGURES)
-    if found["config"] != to_json(config):
-        raise SystemExit(f"{folder} holds results of other OPTIONS: choose another --folder")
+    found = read_json(path)
+    if (found["prior"], found["config"]) != (_prior_name(arguments, config), to_json(config)):
+        raise SystemExit(f"{path} holds results of another prior or other OPTIONS: choose another --folder")
     return found["things"]
 
 
@@ -149,6 +150,12 @@ def _prior(config: Config, thing: Thing, arguments: argparse.Namespace) -> Prior
     )
 
 
+def _prior_name(arguments: argparse.Namespace, config: Config) -> str:
+    if arguments.tables:
+        return f"tables, camera {arguments.camera}"
+    return config.prior if arguments.own else "oracle"
+
+
 def followed(run: Run, prior: Prior, true: Views, shares: Sequence[float]) -> tuple[list[dict[str, float]], Views]:
     """Do a run under a prior: what is measured at those shares of its steps and at the end, and how it looks then."""
     prompts, steps = prompt_table(run.config, prior), run.config.steps
@@ -194,11 +201,7 @@ def _means(rows: dict[str, Any]) -> dict[str, float]:
 
 def _write(arguments: argparse.Namespace, rows: dict[str, Any], config: Config) -> None:
     result = {
-        "prior": f"tables, camera {arguments.camera}"
-        if arguments.tables
-        else config.prior
-        if arguments.own
-        else "oracle",
+        "prior": _prior_name(arguments, config),
         "mean": _means(rows),
         "things": rows,
         "config": to_json(config),

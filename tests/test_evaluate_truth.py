@@ -132,8 +132,10 @@ def test_the_report_shows_results_beside_the_perfect_prior_s_and_the_truth(tmp_p
     assert perfects[PROMPTS[2]] is None
     assert numbers["figures"]["all"]["precision"]["shaded"]["count"] == 3
     text = files[1].read_text()
-    assert "| all (2) | 13.0 / 26.0; 35 % | 0.475 / 0.950; 50 % | 52.5 / 15.0; 50 % | 50.0 / 100.0; 50 % |" in text
-    assert "| a blue car | 6.0 / 26.0 | 0.000 / 0.950 | 90.0 / 15.0 | -20.0 |" in text
+    assert (
+        "| all (2) | -13.0 | 13.0 / 26.0; 35 % | 0.475 / 0.950; 50 % | 52.5 / 15.0; 50 % | 50.0 / 100.0; 50 % |" in text
+    )
+    assert "| a blue car | -20.0 | 6.0 / 26.0 | 0.000 / 0.950 | 90.0 / 15.0 |" in text
     with Image.open(files[3]) as sheet:  # two things, from four sides: the run, the perfect prior's, the truth
         assert sheet.size == (5 * (4 * 64 + 8) - 8, 3 * 64 + 14)
     page = files[4].read_text()

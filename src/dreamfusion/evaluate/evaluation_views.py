@@ -67,9 +67,10 @@ def sheet(rows: Float[Tensor, "k v h w 3"]) -> Image.Image:
     return Image.fromarray(to_bytes(rows.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)))
 
 
-def read_sheet(path: Path, rows: int, mode: str = "RGB") -> Float[Tensor, "{rows} 8 h w c"]:
-    """The pictures of a page in a file, in steps of 1/255. Raises UserError if it cannot be read."""
-    with damage_explained(path, "delete it, and it will be made again"):
+def read_sheet(path: Path, rows: int, mode: str, advice: str) -> Float[Tensor, "{rows} 8 h w c"]:
+    """The pictures of a page in a file, in steps of 1/255. Raises UserError, which ends in `advice`, if it cannot be
+    read."""
+    with damage_explained(path, advice):
         with permitted(path), Image.open(path) as file:
             page = np.asarray(file.convert(mode))
         tiles = torch.from_numpy(page.copy()).view(rows, SIZE, VIEWS, SIZE, len(mode))
@@ -87,7 +88,7 @@ def save_views(views: Views, path: Path) -> None:
         page.save(part, lossless=True, method=6)  # which PNG takes no notice of
 
 
-def read_views(path: Path, kinds: int = len(KINDS)) -> Views:
+def read_views(path: Path, kinds: int = len(KINDS), advice: str = "delete it, and it will be made again") -> Views:
     """What `save_views` wrote. Raises UserError as `read_sheet`."""
-    rows = read_sheet(path, kinds + 1, "RGBA")
+    rows = read_sheet(path, kinds + 1, "RGBA", advice)
     return Views(rows[:-1, ..., :3], rows[-1, ..., :3] * 2 - 1, rows[-1, ..., 3])

@@ -28,8 +28,7 @@ FIDELITY = (
     "Each result / what the perfect prior makes of the same prompts. Fidelity is measured against the thing that is "
     "meant; its shares are those of the way from the bare backdrop to the perfect prior."
 )
-
-LIKENESS = ("object PSNR, dB", "silhouette IoU", "normals off by, deg")
+LIKENESS = ("difference, dB", "object PSNR, dB", "silhouette IoU", "normals off by, deg")
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def beside_rows(report: Report) -> list[tuple[str, ...]]:
         share = found.likeness.share.values()
         near = (f"{cell}; {percent(part)} %" for cell, part in zip(_cells(found.likeness), share, strict=True))
         precision = (_of_perfect(found, kind) for kind in ("shaded", "textureless"))
-        rows.append((f"{name} ({found.count})", *near, *precision))
+        rows.append((f"{name} ({found.count})", f"{_behind(found.likeness):+.1f}", *near, *precision))
     return rows
 
 
@@ -167,10 +166,8 @@ def _of_perfect(found: Beside, kind: str) -> str:
 
 def likeness_rows(report: Report) -> list[tuple[str, ...]]:
     """Every run beside the perfect prior's as text, under a head; first what is furthest from it in colours."""
-    near = {v.prompt: v.likeness for v in report.verdicts if v.likeness}
-    order = sorted(near, key=lambda prompt: _behind(near[prompt]))
-    rows = [(prompt, *_cells(near[prompt]), f"{_behind(near[prompt]):+.1f}") for prompt in order]
-    return [("prompt", *LIKENESS, "PSNR, difference"), *rows]
+    known = sorted((_behind(v.likeness), v.prompt, _cells(v.likeness)) for v in report.verdicts if v.likeness)
+    return [("prompt", *LIKENESS), *((prompt, f"{behind:+.1f}", *cells) for behind, prompt, cells in known)]
 
 
 def _behind(near: Likeness) -> float:

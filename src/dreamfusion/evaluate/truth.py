@@ -44,11 +44,11 @@ class Truths:
 
     def true(self, prompt: str) -> Views:
         """The thing itself, unlit."""
-        return read_views(_true(self.folder, prompt, self.seed), kinds=1)
+        return read_views(_true(self.folder, prompt, self.seed), 1, ADVICE)
 
     def made(self, prompt: str) -> Float[Tensor, "3 8 h w 3"]:
         """What the perfect prior made of it, in all kinds of light; not exact, but for the eye and the judge."""
-        return read_sheet(_made(self.folder, prompt, self.seed), len(KINDS))
+        return read_sheet(_made(self.folder, prompt, self.seed), len(KINDS), "RGB", ADVICE)
 
 
 def open_truths(folder: Path | None = None) -> Truths:
