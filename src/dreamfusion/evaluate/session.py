@@ -73,9 +73,11 @@ def run_suites(session: Session, names: Sequence[str], say: ProgressCallback, st
 
 
 def run_prompts(session: Session, prompts: Sequence[str], say: ProgressCallback, stopped: Stopped) -> list[Path]:
-    """The same with prompts of the user's, which compete with each other, as they are."""
+    """The same with prompts of the user's, which compete with each other, as the prior understood them."""
     results = made(session, dict.fromkeys(prompts, ""), session.out / "runs", say, stopped)
-    return [] if results is None else _reported(session, results, captions_of(prompts, bare=False), say)
+    if results is None:
+        return []
+    return _reported(session, results, captions_of([result.prompt for result in results], bare=False), say)
 
 
 def judge_folders(
@@ -129,10 +131,10 @@ def _folders(prompts: Iterable[str], seed: int, runs: Path) -> dict[str, Path]:
 
 
 def _result(session: Session, task: Task, name: str, problem: str) -> Result:
-    path, prompt, truths = pictures_of(task.folder), task.config.prompt, session.truths
-    views = read_views(path) if path.exists() else None
-    known = truths.knows(task.config)
-    near = likeness(views, truths.true(prompt), truths.reached[prompt]) if known else None
+    path, truths = pictures_of(task.folder), session.truths
+    config = generate.config_of(task.folder) if RunFolder(task.folder).config.exists() else task.config
+    prompt, views = config.caption(config.prompt), read_views(path) if path.exists() else None
+    near = likeness(views, truths.true(prompt), truths.reached[prompt]) if truths.knows(config) else None
     return Result(prompt, name, task.folder, problem, views.pictures if views else None, near)
 
 

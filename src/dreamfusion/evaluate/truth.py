@@ -33,14 +33,14 @@ class Truths:
     seed: int
     """chooses among the things that a noun means"""
     reached: Mapping[str, Fidelity]
-    """by prompt: the perfect prior's"""
+    """by prompt, as the prior understands it: the perfect prior's"""
     prior: str | None
     """to which the prompts mean that; None for any"""
 
     def knows(self, config: Config) -> bool:
         """Whether they say what a run should have shown. If its prior is not told which of the things, nobody can."""
-        named = config.prompt in self.reached and config.seed == self.seed and config.conditions != "none"
-        return named and self.prior in (None, config.prior)
+        named = config.caption(config.prompt) in self.reached and config.seed == self.seed
+        return named and config.conditions != "none" and self.prior in (None, config.prior)
 
     def true(self, prompt: str) -> Views:
         """The thing itself, unlit."""
