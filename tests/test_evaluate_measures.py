@@ -16,7 +16,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.evaluate import suites
 from dreamfusion.evaluate.ablation import variants
 from dreamfusion.evaluate.captions import Meaning, meaning, require_meaning, without_colour
-from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, cameras, read_views, save_views
+from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, Views, cameras, read_views, save_views
 from dreamfusion.evaluate.janus import fronts
 from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet, Opinion
@@ -72,6 +72,11 @@ def result(place: int, sides=(0,) * VIEWS, colour: int = 0, folder="run") -> Res
     pictures[:, :, 0, 0, 1] = colour / 20
     pictures[:, :, 0, 0, 2] = place / 20
     return Result(PROMPTS[place], "plain" if place < 2 else "seen", folder / f"{place}", "", pictures)
+
+
+def views_with(pictures: Tensor) -> Views:
+    """Of something that fills every view and faces every camera's +z."""
+    return Views(pictures, torch.tensor([0.0, 0.0, 1.0]).expand(pictures.shape[1:]), torch.ones(pictures.shape[1:-1]))
 
 
 # R-Precision
@@ -198,9 +203,16 @@ def test_evaluation_cameras_stand_30_degrees_above_the_horizon():
 
 
 def test_pictures_survive_the_file(tmp_path):
-    pictures = torch.rand(3, VIEWS, SIZE, SIZE, 3, generator=Generator().manual_seed(0))
-    save_views(pictures, tmp_path / "p.png")
-    assert torch.allclose(read_views(tmp_path / "p.png"), pictures, atol=0.5 / 255 + 1e-6)
+    generator, shape = Generator().manual_seed(0), (VIEWS, SIZE, SIZE)
+    pictures, opacity = torch.rand(3, *shape, 3, generator=generator), torch.rand(shape, generator=generator)
+    views = Views(pictures, torch.rand(*shape, 3, generator=generator) * 2 - 1, opacity)
+    save_views(views, tmp_path / "p.png")
+    found = read_views(tmp_path / "p.png")
+    assert torch.allclose(found.pictures, pictures, atol=0.5 / 255 + 1e-6)
+    assert torch.allclose(found.normal, views.normal, atol=1 / 255 + 1e-6)
+    assert torch.allclose(found.opacity, views.opacity, atol=0.5 / 255 + 1e-6)
+    with pytest.raises(UserError, match="delete it"):
+        read_views(tmp_path / "p.png", kinds=1)
     (tmp_path / "p.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="delete it"):
         read_views(tmp_path / "p.png")
@@ -209,7 +221,7 @@ def test_pictures_survive_the_file(tmp_path):
 def test_the_report_shows_every_run_failures_first(tmp_path):
     results = [result(place, folder=tmp_path) for place in range(3)]
     for one in results:
-        save_views(one.pictures, pictures_of(one.folder))
+        save_views(views_with(one.pictures), pictures_of(one.folder))
     gone = replace(result(3, folder=tmp_path), pictures=None, problem="the scene is empty <here>")
     found = verdicts([*results, gone], captions_of(PROMPTS, bare=True), Says(1.0, 0.0), StubJudge())
     files = write_report(Report({"scorer": "says"}, found), tmp_path / "out")

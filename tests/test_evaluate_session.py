@@ -24,9 +24,10 @@ from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, read_views
 from dreamfusion.evaluate.making import Task, make, make_all, pictures_of
 from dreamfusion.evaluate.session import Session
 from dreamfusion.evaluate.suites import suite
+from dreamfusion.evaluate.truth import FIGURES, open_truths, save_thing
 from dreamfusion.loop import prompt_table
 from dreamfusion.runs import RunFolder
-from test_evaluate_measures import PROMPTS, Says, StubJudge
+from test_evaluate_measures import PROMPTS, Says, StubJudge, views_with
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,9 @@ def test_a_run_is_a_normal_run_with_pictures_beside_it(task):
     assert run.sheet.exists()
     assert run.turntable_mp4.exists()
     assert len(run.read_metrics()) == task.config.steps
-    pictures = read_views(pictures_of(task.folder))
+    seen = read_views(pictures_of(task.folder))
+    pictures = seen.pictures
+    assert seen.opacity[:, SIZE // 2, SIZE // 2].min() > seen.opacity[:, 0, 0].max()  # something before nothing
     assert pictures.shape == (3, VIEWS, SIZE, SIZE, 3)
     corner = pictures[:, :, 0, 0]
     assert torch.allclose(corner, torch.full_like(corner, 0.7), atol=0.01)
@@ -74,7 +77,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(task, tmp_path, monke
         def set(self) -> None: ...
 
     monkeypatch.setattr(generate, "finish", lambda *_: [])
-    monkeypatch.setattr(making, "evaluation_views", lambda *_: torch.zeros(3, VIEWS, SIZE, SIZE, 3))
+    monkeypatch.setattr(making, "evaluation_views", lambda *_: views_with(torch.zeros(3, VIEWS, SIZE, SIZE, 3)))
     assert make(task, AfterFive()) == "stopped"
     assert not pictures_of(task.folder).exists()
     assert make(task, Event()) == ""
@@ -89,13 +92,13 @@ def test_what_goes_wrong_with_a_run_is_told_not_raised(task, monkeypatch):
         raise UserError("the scene is empty")
 
     monkeypatch.setattr(generate, "finish", empty)
-    monkeypatch.setattr(making, "evaluation_views", lambda *_: torch.zeros(3, VIEWS, SIZE, SIZE, 3))
+    monkeypatch.setattr(making, "evaluation_views", lambda *_: views_with(torch.zeros(3, VIEWS, SIZE, SIZE, 3)))
     assert make(task, Event()) == "the scene is empty"
     assert pictures_of(task.folder).exists()  # it is looked at all the same
 
 
 def test_a_runs_own_files_can_be_left_for_later(task, monkeypatch):
-    monkeypatch.setattr(making, "evaluation_views", lambda *_: torch.zeros(3, VIEWS, SIZE, SIZE, 3))
+    monkeypatch.setattr(making, "evaluation_views", lambda *_: views_with(torch.zeros(3, VIEWS, SIZE, SIZE, 3)))
     assert make(replace(task, files=False), Event()) == ""
     folder = RunFolder(task.folder)
     assert pictures_of(task.folder).exists()
@@ -187,7 +190,7 @@ def opened(tmp_path, monkeypatch, tiny_config) -> Session:
             RunFolder.create(each.folder, to_json(each.config))
             pictures = torch.zeros(3, VIEWS, SIZE, SIZE, 3)
             pictures[:, :, 0, 0, 2] = PROMPTS.index(each.config.prompt) / 20 if each.config.prompt in PROMPTS else 0
-            save_views(pictures, pictures_of(each.folder))
+            save_views(views_with(pictures), pictures_of(each.folder))
         return {}
 
     made: list[Task] = []
@@ -228,6 +231,26 @@ def test_real_meshes_of_the_same_nouns_stand_beside(opened):
 def test_nothing_is_reported_of_a_suite_that_was_stopped(opened):
     assert session.run_suites(opened, ["plain"], print, lambda: True) == []
     assert not (opened.out / "report.json").exists()
+
+
+def test_fidelity_is_measured_where_the_meaning_of_a_prompt_is_known(opened, tmp_path):
+    """A run that shows the very thing, one of another seed's folder, one of which nothing is known."""
+    config, known = opened.config, tmp_path / "truth"
+    for prompt in PROMPTS[:2]:
+        views = views_with(torch.zeros(3, VIEWS, SIZE, SIZE, 3))
+        save_thing(known, replace(config, prompt=prompt), replace(views, pictures=views.pictures[:1]), views)
+    row = [{"object_psnr_db": 26.0, "silhouette_iou": 0.95, "normal_error_deg": 15.0}]
+    (known / FIGURES).write_text(json.dumps({"things": dict.fromkeys(PROMPTS[:2], row), "config": to_json(config)}))
+    told = replace(opened, truths=open_truths(known))
+    numbers = json.loads(session.run_prompts(told, PROMPTS, print, never)[0].read_text())
+    beside = numbers["beside the perfect prior"]["all"]
+    assert beside["count"] == 2
+    assert beside["likeness"]["own"]["silhouette_iou"] == 1.0
+    assert beside["likeness"]["own"]["object_psnr_db"] > 40  # one pixel tells the stubs what it is
+    assert [run["prompt"] for run in numbers["runs"] if run["likeness"]] == PROMPTS[:2]
+    seeded = replace(told, config=replace(config, seed=1), out=tmp_path / "other")
+    numbers = json.loads(session.run_prompts(seeded, PROMPTS, print, never)[0].read_text())
+    assert "beside the perfect prior" not in numbers
 
 
 def test_run_folders_are_judged_as_they_are(opened, task):
@@ -316,6 +339,7 @@ def test_samples_show_the_side_that_they_are_asked_for_and_repeat(monkeypatch):
         (["--jobs", "-1"], "jobs"),
         (["--steps", "0"], "steps"),
         (["--scorer", "no/such/scorer"], "no scorer"),
+        (["--truth", "missing"], "ceiling.py"),
     ],
 )
 def test_bad_input_is_refused_in_a_line(arguments, message, capsys, monkeypatch, tmp_path):
