@@ -43,7 +43,7 @@ SHAPE = Shape()
 class TrainOptions:
     """Settings of the training; how the shipped weights came about: docs/reference/embedded-prior.md."""
 
-    steps: int = 170_000
+    steps: int = 30_000
     things: int = 8
     """in a step"""
     views: int = 32
@@ -59,8 +59,8 @@ class TrainOptions:
     """decay of the average of the decoder's weights, each step"""
     average_things: float = 0.95
     """decay of the average of a thing's numbers, each time that it is learned"""
-    save_every: int = 2_000
-    measure_every: int = 10_000
+    save_every: int = 1_000
+    measure_every: int = 3_000
     measured_views: int = 8
     """of every mesh, which nothing learns from"""
     seed: int = 0
