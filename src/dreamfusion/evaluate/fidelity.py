@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dreamfusion.evaluate.evaluation_views import BACKDROP, KINDS, Views
 from dreamfusion.geometry import normalise
-from dreamfusion.mesh.agreement import OPAQUE, overlap, psnr
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ def mean_likeness(several: Sequence[Likeness]) -> Likeness:
 
 def compared(shown: Views, true: Views) -> Fidelity:
     """How far views of a result are from the true ones."""
+    from dreamfusion.mesh.agreement import OPAQUE, overlap, psnr  # with it come scipy and skimage
+
     ours, theirs = (views.opacity > OPAQUE for views in (shown, true))
     ours_unlit, theirs_unlit = (views.pictures[KINDS.index("albedo")] for views in (shown, true))
     return Fidelity(
