@@ -184,12 +184,15 @@ def finish(
     return made
 
 
+def own_mesh_options(config: Config) -> MeshOptions:
+    """How the mesh is made with which a run ends."""
+    texture = TextureOptions(config.output.texture_size)
+    return MeshOptions(config.output.mesh_resolution, config.size, faces=_OWN_FACES, texture=texture)
+
+
 def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback) -> list[Path]:
-    output = run.config.output
-    texture = TextureOptions(output.texture_size)
-    options = MeshOptions(output.mesh_resolution, run.config.size, faces=_OWN_FACES, texture=texture)
     try:
-        return write_mesh(run, folder, options, say=say)[0]
+        return write_mesh(run, folder, own_mesh_options(run.config), say=say)[0]
     except UserError as error:
         if isinstance(error, NoSurface):  # what an earlier state of the run left shows something that is no more
             for path in (folder.index, folder.mesh_report, folder.mesh, *folder.mesh_copies):

@@ -15,7 +15,8 @@ from dreamfusion.diffusion.priors.protocol import (
     allowed_conditions,
     encoded,
 )
-from dreamfusion.diffusion.priors.vocabulary import require_known, unknown_words, words_of
+from dreamfusion.diffusion.priors.vocabulary import require_known
+from dreamfusion.vocabulary import unknown_words, words_of
 
 if TYPE_CHECKING:
     from dreamfusion.diffusion.priors.pipeline import PipelinePrior
