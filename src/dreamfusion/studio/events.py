@@ -66,7 +66,7 @@ class Hub:
                 continue
             try:
                 await asyncio.wait_for(news.wait(), BEAT)
-            except (TimeoutError, asyncio.TimeoutError):  # one class from Python 3.11 on
+            except asyncio.TimeoutError:  # one class from Python 3.11 on
                 yield ": still here\n\n"
 
     def _since(self, number: int) -> list[Event]:

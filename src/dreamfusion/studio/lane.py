@@ -61,7 +61,7 @@ class Lane:
         process.stdin.close()
         try:
             await asyncio.wait_for(process.wait(), patience)
-        except (TimeoutError, asyncio.TimeoutError):
+        except asyncio.TimeoutError:
             process.kill()
             await process.wait()
 

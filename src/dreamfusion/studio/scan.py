@@ -22,7 +22,7 @@ NOTE = ".task.json"
 DEPTH = 3
 """folders below the root in which runs are looked for"""
 _TAIL = 4096  # bytes from the end of metrics.jsonl that hold its last whole line
-_NOTED = ("owner", "created", "queued", "started", "finished", "error", "attempts")
+_NOTED = ("owner", "made", "created", "queued", "started", "finished", "error", "attempts")
 
 MEDIA = ("preview.png", "turntable.mp4", "turntable.webp", "sheet.png")
 FILES = {
@@ -53,8 +53,15 @@ def folders(root: Path) -> Iterator[str]:
 
 def stamp_of(folder: Path) -> int:
     """A number that changes when files of the folder do: they are replaced, which changes the time of the folder."""
-    paths = (folder, folder / "media", folder / NOTE, folder / "metrics.jsonl" if (folder / LOCK).exists() else folder)
-    return max((path.stat().st_mtime_ns for path in paths if path.exists()), default=0) // 1000  # exact in JSON
+    names = ("", "/media", f"/{NOTE}", *(["/metrics.jsonl"] if os.path.exists(folder / LOCK) else []))
+    return max(_changed(f"{folder}{name}") for name in names) // 1000  # microseconds, which JSON holds exactly
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def read(root: Path, place: str) -> Task | None:
@@ -63,24 +70,24 @@ def read(root: Path, place: str) -> Task | None:
     try:
         note = _object(path / NOTE)
         task = Task(
-            identity(place, note.get("created", 0)),
+            identity(place, note.get("made", 0.0)),
             place,
             created=_created(path),
             files=present(path),
             stamp=stamp_of(path),
         )
         values = {name: note[name] for name in _NOTED if isinstance(note.get(name), type(getattr(task, name)))}
-        config = _object(path / "config.json") or note.get("config")
-        if not isinstance(config, dict):
+        config = wanted(path)
+        if not config:
             return _scene(path, task, values)
         return _run(path, task, values, config, note.get("state"))
     except OSError:
         return None
 
 
-def identity(place: str, created: object) -> str:
-    """The id of a task. A folder that is made again under the same name has another one."""
-    return hashlib.sha256(f"{place}\0{created}".encode()).hexdigest()[:16]
+def identity(place: str, made: object) -> str:
+    """The id of a task. A folder that the studio makes again under the same name has another one."""
+    return hashlib.sha256(f"{place}\0{made}".encode()).hexdigest()[:16]
 
 
 def note(root: Path, task: Task, config: Mapping[str, Any] | None = None) -> None:
@@ -88,7 +95,13 @@ def note(root: Path, task: Task, config: Mapping[str, Any] | None = None) -> Non
     path = root / task.folder
     values = {name: getattr(task, name) for name in _NOTED}
     waiting = None if (path / "config.json").exists() else config or wanted(path)
-    write_json(path / NOTE, {"state": task.state.value, **values, "config": waiting})
+    write_json(path / NOTE, {"state": task.state.value, **values, **({"config": waiting} if waiting else {})})
+
+
+def noted(folder: Path) -> State | None:
+    """The state that the studio wrote down last; None in a folder that is not its own."""
+    state = _object(folder / NOTE).get("state")
+    return State(state) if state in State.__members__ else None
 
 
 def wanted(folder: Path) -> dict[str, Any]:

@@ -50,11 +50,15 @@ class Task:
     finished: float = 0.0
     owner: str = ""
     """whose token asked for it; nobody's where there is none"""
+    made: float = 0.0
+    """when the studio made the folder; 0 for one that it found"""
     attempts: int = 0
     """workers that died at it"""
     error: str = ""
     doing: str = ""
     """what the worker is at, in a few words"""
+    stage: int = 0
+    """progress in percent that the product being made stands for"""
     rate: float = 0.0
     """steps a second"""
     opacity: float = 0.0
@@ -69,8 +73,7 @@ class Task:
         """0 to 100."""
         if self.state is State.SUCCEEDED:
             return 100
-        done = int(92 * self.step / self.steps) if self.steps else 0
-        return PRODUCTS.get(self.doing, done) if self.step >= self.steps else done
+        return max(self.stage, int(92 * self.step / self.steps) if self.steps else 0)
 
     @property
     def seconds_left(self) -> float | None:
@@ -85,7 +88,7 @@ class Task:
 
     def public(self) -> dict[str, Any]:
         """For the page: what everybody may know. Whose it is they learn by `owner`, which says nothing of the token."""
-        hidden = ("queued", "attempts")
+        hidden = ("made", "stage", "queued", "attempts")
         known = {name: value for name, value in self.record().items() if name not in hidden}
         return {**known, "progress": self.progress, "seconds_left": self.seconds_left}
 
