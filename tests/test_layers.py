@@ -18,7 +18,7 @@ FLOORS = (
     {"cameras", "lights"},
     {"nerf", "diffusion"},
     {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo"},
-    {"generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded", "evaluate"},
+    {"generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded", "evaluate", "batch"},
     {"cli", "__main__", "__init__"},
 )
 HALVES = {"nerf", "diffusion"}
