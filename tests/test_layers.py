@@ -18,7 +18,20 @@ FLOORS = (
     {"cameras", "lights"},
     {"nerf", "diffusion"},
     {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo"},
-    {"generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded", "evaluate", "batch"},
+    {
+        "generate",
+        "runs",
+        "claims",
+        "provenance",
+        "video",
+        "mesh",
+        "viewer",
+        "compose",
+        "embedded",
+        "evaluate",
+        "batch",
+        "studio",
+    },
     {"cli", "__main__", "__init__"},
 )
 HALVES = {"nerf", "diffusion"}

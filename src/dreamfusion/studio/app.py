@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import zipfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -31,6 +30,7 @@ from dreamfusion.studio.settings import described
 from dreamfusion.studio.studio import FORMATS, Refused, Studio
 from dreamfusion.studio.task import State, Task
 from dreamfusion.version import VERSION
+from dreamfusion.viewer import SCRIPTS
 
 PAGE_SIZE, LARGEST_PAGE = 24, 100
 STREAMS = 512
@@ -42,8 +42,13 @@ POINTS = 240
 _SHOWN = {".glb": "model/gltf-binary", ".png": "image/png", ".webp": "image/webp", ".mp4": "video/mp4"}
 """types of files that a page shows; all others are saved"""
 _BUNDLES = {"obj.zip": ("mesh.obj", "mesh.mtl", "mesh.png"), "all.zip": tuple(scan.FILES)}
-_VIEWER = ("surface.js", "shadow.js", "stage.js")
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
 
 
 def application(studio: Studio, door: Door) -> Starlette:
@@ -91,8 +96,8 @@ def _pages() -> list[Route]:
     """The files of the page, read once: no request names a path."""
     home, viewer = resources("dreamfusion.studio") / "static", resources("dreamfusion.viewer")
     contents = {f"/static/{item.name}": item.read_bytes() for item in home.iterdir() if item.is_file()}
-    scripts = "\n".join(viewer.joinpath(name).read_text(encoding="utf-8") for name in _VIEWER)
-    contents["/static/viewer.js"] = f"{scripts}\nexport {{ openStage }};\n".encode()
+    scripts = "\n".join(viewer.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
+    contents["/static/viewer.js"] = f"{scripts}\nexport {{ groundShadow, openStage, surfaceMaterial }};\n".encode()
     contents["/static/three.js"] = viewer.joinpath("vendor/three.min.js").read_bytes()
     contents["/"] = contents.pop("/static/index.html")
     contents["/api/openapi.json"] = contents.pop("/static/openapi.json")
@@ -167,7 +172,9 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _health(request: Request) -> Response:
     studio = _studio(request)
-    return JSONResponse({"status": "ok", "version": VERSION, "waiting": len(studio.queue()), "last_event": studio.hub.last})
+    return JSONResponse(
+        {"status": "ok", "version": VERSION, "waiting": len(studio.queue()), "last_event": studio.hub.last}
+    )
 
 
 async def _options(request: Request) -> Response:
@@ -194,7 +201,7 @@ async def _settings(request: Request) -> Response:
 async def _understand(request: Request) -> Response:
     offered = _studio(request).offered
     prior = _choice(request, "prior", offered, next(iter(offered)))
-    return JSONResponse({"words": understanding(offered[prior], request.query_params.get("prompt", "")[:300])})
+    return JSONResponse(understanding(offered[prior], request.query_params.get("prompt", "")[:300]))
 
 
 async def _queue(request: Request) -> Response:

@@ -63,14 +63,20 @@ def require_offered(offered: Mapping[str, Offer], name: str, *texts: str) -> Non
         require_words(offered[name].title, offered[name].vocabulary, text)
 
 
-def understanding(offer: Offer, prompt: str) -> list[dict[str, object]]:
-    """Every word of a prompt, in order: whether the prior knows it, and if not, known ones that are written alike."""
+def understanding(offer: Offer, prompt: str) -> dict[str, object]:
+    """What a prior makes of a prompt: every word, known or with known ones that are written alike; and in words.
+
+    `caption` is what the prior is given, `notes` what is understood otherwise than typed, `error` why nothing is.
+    """
     known = offer.vocabulary
-    return [
-        {
-            "word": word,
-            "known": known is None or word in known,
-            "nearest": [] if known is None or word in known else nearest(word, known),
-        }
+    words = [
+        {"word": word, "known": True, "nearest": []}
+        if known is None or word in known
+        else {"word": word, "known": False, "nearest": nearest(word, known)}
         for word in words_of(prompt)
     ]
+    try:
+        require_words(offer.title, known, prompt)
+    except UserError as error:
+        return {"words": words, "caption": "", "notes": [], "error": str(error)}
+    return {"words": words, "caption": prompt, "notes": [], "error": ""}

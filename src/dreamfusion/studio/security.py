@@ -71,7 +71,7 @@ class Door:
     hosts: frozenset[str]
     """values of `Host` that are served, with the port where browsers send one"""
     tokens: tuple[str, ...] = ()
-    rates: Rates = Rates()  # noqa: RUF009  # frozen
+    rates: Rates = Rates()  # frozen
 
     def owner(self, headers: Headers) -> str | None:
         """The name of who asks, which does not reveal the token; None for who has no right to. "" without tokens."""
@@ -107,8 +107,9 @@ def door(host: str, port: int, names: Iterable[str], tokens: tuple[str, ...]) ->
     if anywhere and not names:
         raise UserError(f"--host {host} needs --hosts: the names or addresses by which browsers reach this machine")
     bound = () if anywhere else ("localhost", "127.0.0.1", "[::1]") if local else (_bracketed(host),)
-    known = [(name.lower(), f"{name.lower()}:{port}") for name in (*bound, *names)]
-    return Door(frozenset(each for pair in known for each in pair if port == 80 or each != pair[0] or pair[0] in names), tokens)
+    with_port = [f"{name.lower()}:{port}" for name in (*bound, *names)]
+    plain = [name.lower() for name in (*(bound if port == 80 else ()), *names)]  # behind a proxy, or on the usual port
+    return Door(frozenset([*with_port, *plain]), tokens)
 
 
 def name_of(token: str) -> str:
@@ -140,7 +141,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers, method = Headers(scope=scope), scope["method"]
         client = scope["client"][0] if scope.get("client") else ""
-        if [value.lower() for value in headers.getlist("host")] not in [[host] for host in self._door.hosts]:
+        hosts = [value.lower() for value in headers.getlist("host")]
+        if len(hosts) != 1 or hosts[0] not in self._door.hosts:
             return _no(421, "this is no name of the studio: use the address that it printed, or start it with --hosts")
         if scope["path"] == "/" and (tokens := parse_qs(scope["query_string"].decode("latin-1")).get("token")):
             return self._let_in(tokens[-1], client)
@@ -149,7 +151,9 @@ class Guard:
             return self._no_token(scope, headers, client)
         if method not in ("GET", "HEAD") and (answer := self._foreign(headers)):
             return answer
-        kind, limit = ("reads", self._door.rates.reads) if method in ("GET", "HEAD") else ("writes", self._door.rates.writes)
+        kind, limit = (
+            ("reads", self._door.rates.reads) if method in ("GET", "HEAD") else ("writes", self._door.rates.writes)
+        )
         if self._meter.above(limit, kind, owner or client):
             return _no(429, f"more than {limit} requests a minute: wait a little")
         scope.setdefault("state", {})["owner"] = owner

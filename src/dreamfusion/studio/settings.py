@@ -42,8 +42,9 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for name, value in changes.items():
         before = base.get(name)
-        inner = isinstance(before, Mapping) and isinstance(value, Mapping)
-        if inner and value.get(KIND, before[KIND]) == before[KIND]:
+        if not isinstance(before, Mapping) or not isinstance(value, Mapping):
+            merged[name] = value
+        elif value.get(KIND, before[KIND]) == before[KIND]:
             merged[name] = _merged(before, value)
         else:
             merged[name] = value

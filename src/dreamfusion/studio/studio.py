@@ -303,7 +303,7 @@ class Studio:
         return self._put(self.task(task.id))
 
     async def compose(self, owner: str, title: str, assets: list[dict[str, Any]]) -> Task:
-        """A scene of finished objects, in a new folder. `assets` have `file` as seen from the root. Raises UserError."""
+        """A scene of finished objects in a new folder. `assets` name each `file` as seen from the root. UserError."""
         out = self.root / f"{folder_name(title, 0)[:-2]}"
         job = {"do": "compose", "scene": {"title": title, "assets": assets}, "home": str(self.root), "out": str(out)}
         place = Path(str((await self._produce(job))["out"])).relative_to(self.root).as_posix()
@@ -315,13 +315,11 @@ class Studio:
 
     async def _produce(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Have something small made, beside the runs. Raises UserError with what the worker says."""
-        message: dict[str, Any] = {}
         async with self._product:
-            async for message in self._products.work(job):
-                pass
-        if message["end"] != "done":
-            raise UserError(message.get("error") or "it was stopped")
-        return message
+            said = [message async for message in self._products.work(job)]
+        if said[-1]["end"] != "done":
+            raise UserError(said[-1].get("error") or "it was stopped")
+        return said[-1]
 
     # The index and those who listen
 
@@ -362,12 +360,14 @@ def _brief(task: Task) -> tuple[str, int, State]:
 def _differences(
     root: Path, known: Mapping[str, tuple[str, int, State]], kept: set[str]
 ) -> tuple[set[str], dict[str, Task]]:
-    """Known folders that are gone, and those that are new or changed as tasks. Runs of other processes are read anew."""
+    """Known folders that are gone, and as tasks those that are new, changed, or that another process works on."""
     there = set(scan.folders(root))
     changed: dict[str, Task] = {}
     for folder in there - kept:
         before = known.get(folder)
         moving = before is not None and before[2] is State.IN_PROGRESS
-        if (before is None or moving or before[1] != scan.stamp_of(root / folder)) and (task := scan.read(root, folder)):
+        if (before is None or moving or before[1] != scan.stamp_of(root / folder)) and (
+            task := scan.read(root, folder)
+        ):
             changed[folder] = task
     return set(known) - there, changed

@@ -1,9 +1,9 @@
 """A worker: `python -m dreamfusion.studio.worker`, which the server starts. One job at a time, in lines of JSON.
 
-    in   {"do": "run", "folder": PATH, "device": "auto", "config": {...}}   begin a run or go on with it, to its last file
-         {"do": "export", "folder": PATH, "device": "auto", "format": "stl"}    the run's mesh in another format
-         {"do": "compose", "scene": {...}, "home": ROOT, "out": PATH}           several in one
-         {"stop": true}                                                         save and end the job
+    in   {"do": "run", "folder": PATH, "device": "auto", "config": {...}}    a run, new or begun, to its last file
+         {"do": "export", "folder": PATH, "device": "auto", "format": "stl"} the run's mesh in another format
+         {"do": "compose", "scene": {...}, "home": ROOT, "out": PATH}        several in one
+         {"stop": true}                                                      save and end the job
     out  {"doing": "mesh"}   {"step": 3, "opacity": 0.1, "losses": {...}, "rate": 9.1}
          {"end": "done" | "stopped" | "busy" | "failed", "error": "in words", "out": PATH}
 
@@ -18,21 +18,21 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from queue import SimpleQueue
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from dreamfusion.claims import InUse, new_folder, owned
 from dreamfusion.config import Config
 from dreamfusion.config.serialise import from_json
 from dreamfusion.errors import UserError
-from dreamfusion.runs import RunFolder
 
 if TYPE_CHECKING:
-    from dreamfusion.generate import Job
+    from dreamfusion.batch.work import KeptPrior
+    from dreamfusion.loop import Metrics
 
 EVERY = 1.0
 """seconds between messages about steps"""
@@ -69,19 +69,19 @@ class Orders:
 class Voice:
     """What goes out: at once what is done, and now and then the steps."""
 
-    def __init__(self, out: TextIO, first: int = 0) -> None:
+    def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._doing = ""
-        self.begin(first)
+        self.begin(0)
 
     def begin(self, step: int) -> None:
         """Steps are counted from here for the speed."""
         self._first, self._began, self._spoke = step, time.monotonic(), 0.0
 
     def send(self, **message: object) -> None:
-        """One line."""
-        self._out.write(json.dumps(message) + "\n")
-        self._out.flush()
+        """One line; nobody's where the server is no more, and then the input ends too."""
+        with suppress(BrokenPipeError):
+            self._out.write(json.dumps(message).encode() + b"\n")
 
     def say(self, doing: str) -> None:
         """A `ProgressCallback`."""
@@ -89,18 +89,18 @@ class Voice:
             self._doing = doing
             self.send(doing=doing)
 
-    def step(self, step: int, opacity: float, losses: Mapping[str, float], last: bool) -> None:
-        """A step was done."""
+    def step(self, steps: int, metrics: "Metrics") -> None:
+        """One of `steps` was done."""
         now = time.monotonic()
-        if last or now - self._spoke >= EVERY:
+        if metrics.step == steps or now - self._spoke >= EVERY:
             self._spoke = now
-            rate = (step - self._first) / max(now - self._began, 1e-9)
-            self.send(step=step, opacity=opacity, losses=dict(losses), rate=rate)
+            rate = (metrics.step - self._first) / max(now - self._began, 1e-9)
+            self.send(step=metrics.step, opacity=metrics.opacity, losses=metrics.losses, rate=rate)
 
 
 def main() -> None:
     """Do what comes in until the input ends."""
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is for the terminal
     voice, orders = Voice(out), Orders(sys.stdin)
     while (job := orders.next()) is not None:
@@ -124,33 +124,33 @@ def _run(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> d
     path = Path(job["folder"])
     with owned(path):
         voice.say("loading")
-        work = _opened(path, job)
-        run = work.run
-        voice.begin(run.step)
-        with closing(generate().train(work, voice.say)) as steps:
-            for metrics in steps:
-                voice.step(metrics.step, metrics.opacity, metrics.losses, run.step == run.config.steps)
-                if stopped():
-                    break
-        files = generate().finish(run, work.folder, voice.say, stopped)
-    return {"end": "done" if work.folder.index in files else "stopped"}
+        from dreamfusion.batch.work import Watch, open_job, work_off
+
+        config = from_json(Config, job["config"])
+        work = open_job(replace(config, device=_device(config, job)), path, _kept_prior())
+        voice.begin(work.run.step)
+        done = work_off(work, Watch(voice.say, partial(voice.step, work.run.config.steps), stopped))
+    return {"end": "done" if done else "stopped"}
 
 
-def _opened(path: Path, job: Mapping[str, Any]) -> "Job":
-    """The run of a folder: a new one, or the one that was begun there."""
-    if RunFolder(path).config.exists():
-        return generate().resume_run(path, _prepared(job))
-    config = from_json(Config, job["config"])
-    config = replace(config, device=_device(config, job))
-    generate().prepare_process(config)
-    return generate().create_run(config, path)
+@cache
+def _kept_prior() -> "KeptPrior":
+    """The prior of the last run, which the next one may want too."""
+    from dreamfusion.batch.work import KeptPrior
+
+    return KeptPrior()
 
 
 def _export(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    from dreamfusion import generate
+
+    config = generate.config_of(Path(job["folder"]))
+    device = _device(config, job)
+    generate.prepare_process(config, device)
     with owned(Path(job["folder"])):
-        folder, run = generate().open_run(Path(job["folder"]), _prepared(job))
+        folder, run = generate.open_run(Path(job["folder"]), device)
         path = folder.mesh.with_suffix(f".{job['format']}")
-        generate().export_mesh(run, [path], generate().own_mesh_options(run.config), say=voice.say)
+        generate.export_mesh(run, [path], generate.own_mesh_options(run.config), say=voice.say)
     return {"end": "done"}
 
 
@@ -167,24 +167,9 @@ def _compose(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) 
     return {"end": "done", "out": str(out)}
 
 
-def _prepared(job: Mapping[str, Any]) -> str:
-    """Make this process ready for the run of a folder; returns the device."""
-    config = generate().config_of(Path(job["folder"]))
-    device = _device(config, job)
-    generate().prepare_process(config, device)
-    return device
-
-
 def _device(config: Config, job: Mapping[str, Any]) -> str:
     """The run's own device, or the worker's where it leaves that open."""
     return job["device"] if config.device == "auto" else config.device
-
-
-def generate() -> "ModuleType":
-    """The module, loaded with the first job: it takes seconds."""
-    from dreamfusion import generate
-
-    return generate
 
 
 JOBS: dict[str, Callable[[Mapping[str, Any], Voice, Callable[[], bool]], dict[str, object]]] = {
