@@ -33,7 +33,7 @@ export async function readGallery() {
 }
 
 function tile(task) {
-  const line = task.kind === "scene" ? "scene" : `seed ${task.seed} · ${task.steps} steps`;
+  const line = task.kind === "scene" ? "scene" : `seed ${task.seed}`;
   const going = ["PENDING", "IN_PROGRESS"].includes(task.state);
   const link = h(
     "a",
