@@ -41,7 +41,7 @@ def studio(name: str, given: list[str]) -> int:
     """Serve the studio until Ctrl-C."""
     arguments = a.read(Studio, name, given)
     try:
-        from dreamfusion.studio.serve import Address, serve
+        from dreamfusion.studio.serve import Address, serve, show
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise
@@ -51,9 +51,11 @@ def studio(name: str, given: list[str]) -> int:
 
     def ready(page: str) -> None:
         print(f"the studio is at {page} (Ctrl-C ends it; what runs is saved and goes on at the next start)", flush=True)
+        if arguments.browser:
+            show(page)
 
     try:
-        serve(arguments.root, address, arguments.workers, arguments.priors, ready, arguments.browser)
+        serve(arguments.root, address, arguments.workers, arguments.priors, ready)
     except KeyboardInterrupt:
         print("ended; what ran is saved", file=sys.stderr)
     return 0

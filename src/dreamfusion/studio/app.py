@@ -173,7 +173,12 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _health(request: Request) -> Response:
     studio = _studio(request)
     return JSONResponse(
-        {"status": "ok", "version": VERSION, "waiting": len(studio.queue()), "last_event": studio.hub.last}
+        {
+            "status": "ok",
+            "version": VERSION,
+            "waiting": len(studio.foreman.queue()),
+            "last_event": studio.catalogue.hub.last,
+        }
     )
 
 
@@ -205,7 +210,7 @@ async def _understand(request: Request) -> Response:
 
 
 async def _queue(request: Request) -> Response:
-    return JSONResponse({"queue": _studio(request).queue()})
+    return JSONResponse({"queue": _studio(request).foreman.queue()})
 
 
 async def _search(request: Request) -> Response:
@@ -216,7 +221,7 @@ async def _search(request: Request) -> Response:
     page = _number(request, "page", 1, 1_000_000)
     size = _number(request, "size", PAGE_SIZE, LARGEST_PAGE)
     sort = _choice(request, "sort", SORTS, "newest")
-    found = _studio(request).index.search(
+    found = _studio(request).catalogue.index.search(
         request.query_params.get("query", "")[:300], states, sort, (page - 1) * size, size
     )
     pages = max(1, -(-found.total // size))
@@ -340,7 +345,7 @@ async def _events(request: Request) -> Response:
     if state.streams >= STREAMS:
         raise Refused(503, "too many pages are open: close one")
     after = number_of(request.headers.get("last-event-id") or request.query_params.get("after"))
-    return _Stream(_studio(request).hub.stream(after), state)
+    return _Stream(_studio(request).catalogue.hub.stream(after), state)
 
 
 class _Stream(StreamingResponse):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+WORKER = (sys.executable, "-m", "dreamfusion.studio.worker")
 _LONGEST = 1 << 20
 """bytes of a line of a worker"""
 
@@ -73,9 +74,8 @@ class Lane:
 
 async def _started() -> Process:
     """In a session of its own: Ctrl-C in the terminal is for the server, which then closes the pipe."""
-    command = (sys.executable, "-m", "dreamfusion.studio.worker")
     return await asyncio.create_subprocess_exec(
-        *command, stdin=PIPE, stdout=PIPE, limit=_LONGEST, start_new_session=True
+        *WORKER, stdin=PIPE, stdout=PIPE, limit=_LONGEST, start_new_session=True
     )
 
 

@@ -4,8 +4,8 @@ import asyncio
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from dreamfusion.studio.app import application
 from dreamfusion.studio.index import Index
 from dreamfusion.studio.priors import offers
 from dreamfusion.studio.security import door
-from dreamfusion.studio.studio import HOME, Limits, Studio
+from dreamfusion.studio.studio import HOME, Studio
 
 CONNECTIONS = 1000
 """at a time; more are turned away"""
@@ -35,53 +35,56 @@ class Address:
 
 
 def serve(
-    root: Path,
-    address: Address,
-    devices: tuple[str, ...],
-    priors: tuple[str, ...],
-    ready: Callable[[str], None],
-    browser: bool,
+    root: Path, address: Address, devices: Sequence[str], priors: Sequence[str], ready: Callable[[str], None]
 ) -> None:
     """Serve the runs under `root`; `ready` is told the address of the page. Returns after Ctrl-C or SIGTERM.
 
     Raises UserError for what would not work or not be safe, before anything is begun.
     """
+    with opened(root, address, devices, priors) as server:
+        ready(_page(address))
+        asyncio.run(server.serve())
+
+
+@contextmanager
+def opened(root: Path, address: Address, devices: Sequence[str], priors: Sequence[str]) -> Iterator["Server"]:
+    """A studio that listens and only has to be served, in this thread. Raises UserError as `serve`."""
     for device in devices:
         require_device_name(device)
     known = door(address.host, address.port, address.hosts, address.tokens)
     offered = offers(priors)
-    with owned(root / HOME), _bound(address) as connection:
-        index = Index(root / HOME / "index.sqlite3")
-        try:
-            studio = Studio(root.resolve(), index, offered, devices, Limits())
-            settings = uvicorn.Config(
-                application(studio, known),
-                log_level="warning",
-                ws="none",
-                lifespan="on",
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=CONNECTIONS,
-                timeout_graceful_shutdown=3,
-            )
-            page = _page(address)
-            ready(page)
-            if browser:
-                threading.Timer(1.0, _show, [page]).start()
-            asyncio.run(_Server(settings, studio).serve([connection]))
-        finally:
-            index.close()
+    with ExitStack() as stack:
+        stack.enter_context(owned(root / HOME))
+        connection = stack.enter_context(_bound(address))
+        index = stack.enter_context(closing(Index(root / HOME / "index.sqlite3")))
+        studio = Studio(root.resolve(), index, offered, devices)
+        settings = uvicorn.Config(
+            application(studio, known),
+            log_level="warning",
+            ws="none",
+            lifespan="on",
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=3,
+        )
+        yield Server(settings, studio, connection)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Ends the event streams first: a page that stays open must not keep the server from ending."""
 
-    def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
+    def __init__(self, config: uvicorn.Config, studio: Studio, connection: socket.socket) -> None:
         super().__init__(config)
-        self._studio = studio
+        self._studio, self._connection = studio, connection
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Until it is asked to end: by a signal, or `should_exit`."""
+        await super().serve(sockets or [self._connection])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._studio.hub.end()
+        """As uvicorn does."""
+        self._studio.catalogue.hub.end()
         await super().shutdown(sockets)
 
 
@@ -109,6 +112,11 @@ def _page(address: Address) -> str:
     return f"http://{host}{port}/" + (f"?token={address.tokens[0]}" if address.tokens else "")
 
 
-def _show(page: str) -> None:
-    with suppress(webbrowser.Error):
-        webbrowser.open(page)
+def show(page: str) -> None:
+    """Open the page in the system's browser, a moment later, when it is served."""
+
+    def open_it() -> None:
+        with suppress(webbrowser.Error):
+            webbrowser.open(page)
+
+    threading.Timer(1.0, open_it).start()
