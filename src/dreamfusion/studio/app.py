@@ -66,6 +66,7 @@ def application(studio: Studio, door: Door) -> Starlette:
         exception_handlers={UserError: _unprocessable, Refused: _refused, ClientDisconnect: _unprocessable},
         lifespan=life,
     )
+    app.router.redirect_slashes = False
     app.state.studio, app.state.door, app.state.streams = studio, door, 0
     return app
 

@@ -31,6 +31,11 @@ export function remember(task) {
   announce("task", task);
 }
 
+export function forget(id) {
+  store.tasks.delete(id);
+  announce("removed", id);
+}
+
 export async function readActive() {
   const [active, waiting] = await Promise.all([api("GET", "tasks?state=PENDING,IN_PROGRESS&size=100&sort=oldest"), api("GET", "queue")]);
   for (const [id, task] of store.tasks) if (["PENDING", "IN_PROGRESS"].includes(task.state)) store.tasks.delete(id);
@@ -52,11 +57,7 @@ export function listen() {
     store.queue = JSON.parse(event.data);
     announce("queue");
   });
-  source.addEventListener("removed", (event) => {
-    const { id } = JSON.parse(event.data);
-    store.tasks.delete(id);
-    announce("removed", id);
-  });
+  source.addEventListener("removed", (event) => forget(JSON.parse(event.data).id));
   source.addEventListener("error", () => {
     announce("link", false);
     if (source.readyState === EventSource.CLOSED) setTimeout(() => (listen(), reload().catch(console.error)), 4000);

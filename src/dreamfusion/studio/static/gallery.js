@@ -121,7 +121,11 @@ export async function startGallery() {
     old.replaceWith(fresh);
     if (focused) fresh.querySelector("a").focus({ preventScroll: true });
   });
-  changes.addEventListener("removed", again);
+  changes.addEventListener("removed", ({ detail: id }) => {
+    $("cards").querySelector(`[data-id="${id}"]`)?.remove();
+    if (chosen.delete(id)) drawTray();
+    again();
+  });
   changes.addEventListener("reload", again);
   await readGallery();
 }

@@ -21,7 +21,7 @@ export class LiveCard {
     const pictures = h("div", { class: "pictures" }, this.pictures, h("div", { class: "nothing", "aria-hidden": "true" }));
     const head = h("div", { class: "head" }, h("div", {}, this.title, this.doing), this.stop);
     this.element = h("article", { class: "card live" }, pictures, h("div", { class: "told" }, head, this.bar, this.numbers, this.curve.element));
-    this.update(task);
+    this.task = task;
     this.read();
   }
 
@@ -59,33 +59,47 @@ export class LiveCard {
   }
 }
 
-const cards = new Map();
+// A task that waits.
+class WaitingLine {
+  constructor(task) {
+    this.place = h("span", { class: "place" });
+    this.when = h("span", { class: "when" });
+    const stop = h("button", { type: "button", class: "quiet", "aria-label": `Cancel ${task.prompt}`, title: "Cancel", onclick: () => cancel(task), hidden: !mayChange(task) }, "✕");
+    this.element = h("li", {}, this.place, h("a", { href: `#/task/${task.id}` }, task.prompt), this.when, stop);
+  }
+
+  update(task) {
+    const { place, seconds } = store.queue.find(({ id }) => id === task.id);
+    this.place.textContent = place;
+    this.when.textContent = `seed ${task.seed}${seconds === null ? "" : ` · done in about ${clock(seconds)}`}`;
+  }
+}
+
+const [cards, lines] = [new Map(), new Map()];
+
+// One element a task, kept from time to time: what is pressed, or in focus, must not go.
+function fill(box, tasks, elements, Kind) {
+  for (const id of elements.keys()) if (!tasks.some((task) => task.id === id)) elements.delete(id);
+  const wanted = tasks.map((task) => {
+    if (!elements.has(task.id)) elements.set(task.id, new Kind(task));
+    elements.get(task.id).update(task);
+    return elements.get(task.id).element;
+  });
+  for (const child of [...box.children]) if (!wanted.includes(child)) child.remove();
+  wanted.forEach((element, i) => box.children[i] !== element && box.insertBefore(element, box.children[i] ?? null));
+}
 
 export function drawNow() {
   const running = [...store.tasks.values()].filter(({ state }) => state === "IN_PROGRESS").sort((a, b) => a.started - b.started);
-  for (const [id] of cards) if (!running.some((task) => task.id === id)) cards.delete(id);
-  for (const task of running) {
-    if (cards.has(task.id)) cards.get(task.id).update(task);
-    else cards.set(task.id, new LiveCard(task));
-  }
-  const elements = running.map(({ id }) => cards.get(id).element);
-  if (elements.length !== $("live").children.length || elements.some((element, i) => $("live").children[i] !== element)) $("live").replaceChildren(...elements);
-  const waiting = store.queue.flatMap((entry) => (store.tasks.get(entry.id)?.state === "PENDING" ? [[entry, store.tasks.get(entry.id)]] : []));
-  const focused = document.activeElement?.dataset?.cancel;
-  $("queue").replaceChildren(...waiting.map(waitingLine));
-  if (focused) document.querySelector(`[data-cancel="${CSS.escape(focused)}"]`)?.focus();
+  const waiting = store.queue.map(({ id }) => store.tasks.get(id)).filter((task) => task?.state === "PENDING");
+  fill($("live"), running, cards, LiveCard);
+  fill($("queue"), waiting, lines, WaitingLine);
   $("waiting").textContent = waiting.length || "";
   $("live-part").hidden = !running.length;
   $("queue-part").hidden = !waiting.length;
   $("now").hidden = !running.length && !waiting.length;
   const first = running[0];
   document.title = first ? `${first.progress} % ${first.prompt} · studio` : "dreamfusion studio";
-}
-
-function waitingLine([{ place, seconds }, task]) {
-  const when = seconds === null ? "" : `done in about ${clock(seconds)}`;
-  const stop = h("button", { type: "button", class: "quiet", "data-cancel": task.id, "aria-label": `Cancel ${task.prompt}`, title: "Cancel", onclick: () => cancel(task), hidden: !mayChange(task) }, "✕");
-  return h("li", {}, h("span", { class: "place" }, place), h("a", { href: `#/task/${task.id}` }, task.prompt), h("span", { class: "when" }, `seed ${task.seed}${when && ` · ${when}`}`), stop);
 }
 
 export function startLive() {

@@ -63,8 +63,11 @@ function startKeys() {
     const act = { n: () => $("prompt").focus(), "/": () => $("search").focus(), "?": () => $("help").showModal() }[event.key];
     if (!act) return;
     event.preventDefault();
-    if (event.key !== "?" && location.hash.length > 2) location.hash = "#/";
-    setTimeout(act);
+    if (event.key !== "?" && $("home-view").hidden) {
+      show("home-view");
+      location.hash = "#/";
+    }
+    act();
   });
 }
 

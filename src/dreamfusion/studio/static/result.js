@@ -1,7 +1,7 @@
 // One task: while it grows its live card, then the object on the stage, its files, and what can be done with it.
 
 import { $, clock, h, moment, toast, wrong } from "./dom.js";
-import { api, changes, fileOf, remember, store } from "./api.js";
+import { api, changes, fileOf, forget, remember, store } from "./api.js";
 import { Curve } from "./curve.js";
 import { chosen, STATES } from "./gallery.js";
 import { cancel, LiveCard, mayChange } from "./live.js";
@@ -35,9 +35,10 @@ function draw(now) {
   $("result-state").textContent = STATES[now.state];
   $("result-state").className = `badge ${now.state.toLowerCase()}`;
   const going = now.state === "IN_PROGRESS";
-  if (going && live) live.update(now);
-  else if (going) $("result-live").replaceChildren((live = new LiveCard(now)).element);
-  else {
+  if (going) {
+    if (!live) $("result-live").replaceChildren((live = new LiveCard(now)).element);
+    live.update(now);
+  } else {
     live = null;
     const picture = now.files.includes("preview.png") && !now.files.includes("mesh.glb");
     $("result-live").replaceChildren(...(now.error ? [h("p", { class: "problem" }, now.error)] : []), ...(now.state === "PENDING" ? [h("p", { class: "card" }, "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
@@ -119,9 +120,8 @@ function remove() {
     () => {
       if ($("confirm").returnValue !== "yes") return;
       api("DELETE", `tasks/${doomed.id}`).then(() => {
+        forget(doomed.id);
         toast(`Deleted: ${doomed.prompt}`);
-        chosen.delete(doomed.id);
-        location.hash = "#/";
       }, wrong);
     },
     { once: true },
