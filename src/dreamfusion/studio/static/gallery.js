@@ -34,13 +34,12 @@ export async function readGallery() {
 
 function tile(task) {
   const line = task.kind === "scene" ? "scene" : `seed ${task.seed}`;
-  const going = ["PENDING", "IN_PROGRESS"].includes(task.state);
   const link = h(
     "a",
     { href: `#/task/${task.id}`, class: "look", "aria-label": `${task.prompt}, ${line}, ${STATES[task.state]}` },
     thumbnail(task),
     task.state !== "SUCCEEDED" && h("span", { class: `badge ${task.state.toLowerCase()}` }, STATES[task.state]),
-    going && h("progress", { max: 100, value: task.progress, "aria-hidden": "true" }),
+    task.state === "IN_PROGRESS" && h("progress", { max: 100, value: task.progress, "aria-hidden": "true" }),
   );
   const add = task.files.includes("mesh.glb") && h("button", { type: "button", class: "add", "aria-pressed": String(chosen.has(task.id)), title: "Choose for a scene", "aria-label": `Choose ${task.prompt} for a scene`, onclick: () => choose(task) });
   return h("li", { class: "tile", "data-id": task.id }, link, add, h("p", { class: "name" }, task.prompt), h("p", { class: "meta" }, `${line} · ${ago(task.created)}`));
