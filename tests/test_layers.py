@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dreamfusion"
 FLOORS = (
     {
         *("errors", "version", "files", "json_text", "progress", "records", "runtime"),
-        *("geometry", "schedules", "vocabulary"),
+        *("geometry", "schedules", "vocabulary", "words"),
     },
     {"config"},
     {"cameras", "lights"},

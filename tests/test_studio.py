@@ -173,7 +173,14 @@ def test_the_embedded_prior_is_understood_without_torch():
     assert [(word["word"], word["known"]) for word in told["words"]] == [("a", True), ("red", True), ("chiar", False)]
     assert "chair" in told["words"][2]["nearest"]
     assert "chiar" in str(told["error"])
-    assert understanding(offer, "a red chair")["error"] == ""
+    assert understanding(offer, "a red chair") | {"words": []} == {
+        "words": [], "caption": "a red chair", "notes": [], "error": "",
+    }  # fmt: skip
+    couch = understanding(offer, "a red couch")
+    assert (couch["caption"], couch["notes"], couch["error"]) == ("a red sofa", ["couch: sofa"], "")
+    unicorn = understanding(offer, "a unicorn")
+    assert unicorn["words"][1]["known"] is False
+    assert "horse" in unicorn["words"][1]["nearest"]
     assert understanding(offer, "")["words"] == []
 
 

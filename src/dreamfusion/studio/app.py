@@ -186,7 +186,8 @@ async def _health(request: Request) -> Response:
 async def _options(request: Request) -> Response:
     offered = _studio(request).offered.values()
     priors = [
-        {"name": each.name, "title": each.title, "nouns": each.nouns, "colours": each.colours} for each in offered
+        {"name": each.name, "title": each.lexicon.name, "nouns": each.nouns, "colours": each.colours}
+        for each in offered
     ]
     return JSONResponse(
         {

@@ -14,7 +14,7 @@ from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.config.serialise import KIND, from_json, to_json
 from dreamfusion.errors import UserError
 
-_OWN = ("version", "custom", "prior_sha256", "preset")
+_OWN = ("version", "custom", "understood", "prior_sha256", "preset")
 """fields that a run fills in by itself"""
 
 

@@ -13,6 +13,7 @@ from dreamfusion.diffusion.priors.noise_schedule import NoiseSchedule
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.lights import Light
 from dreamfusion.records import mapped
+from dreamfusion.words import WordList
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,16 @@ class PromptEncoder(Protocol):
 
         Raises UserError if a prompt is longer than the model reads.
         """
+        ...
+
+
+@runtime_checkable
+class WordListedEncoder(PromptEncoder, Protocol):
+    """One that may know what people type beside the words it learned."""
+
+    @property
+    def words(self) -> WordList | None:
+        """None if it is given what was typed."""
         ...
 
 

@@ -1,9 +1,28 @@
 """The vocabulary of a small prior, checked before any work starts."""
 
-from dreamfusion.diffusion.priors.protocol import PromptEncoder
-from dreamfusion.vocabulary import require_words
+from dreamfusion import vocabulary
+from dreamfusion.diffusion.priors.protocol import PromptEncoder, WordListedEncoder
+from dreamfusion.vocabulary import Lexicon
+from dreamfusion.words import Understood
+
+
+def understood(prior: PromptEncoder, prompt: str) -> Understood:
+    """The caption that the prior is given for a prompt. Raises UserError if it cannot be understood.
+
+    A prior without a word list is given what was typed.
+    """
+    return vocabulary.understood(_lexicon(prior), prompt)
+
+
+def understood_negative(prior: PromptEncoder, prompt: str) -> Understood:
+    """The same for a negative prompt: words that the prior knows need not name one thing there."""
+    return vocabulary.understood_negative(_lexicon(prior), prompt)
 
 
 def require_known(prior: PromptEncoder, prompt: str) -> None:
     """Raises UserError if the prior lists the words it knows and the prompt has others."""
-    require_words(prior.name, prior.vocabulary, prompt)
+    vocabulary.require_known(_lexicon(prior), prompt)
+
+
+def _lexicon(prior: PromptEncoder) -> Lexicon:
+    return Lexicon(prior.name, prior.vocabulary, prior.words if isinstance(prior, WordListedEncoder) else None)

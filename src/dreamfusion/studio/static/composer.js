@@ -51,14 +51,17 @@ async function understand() {
   const found = await api("GET", `understand?prior=${encodeURIComponent(prior().name)}&prompt=${encodeURIComponent(text)}`);
   if (number !== asked) return; // somebody typed on
   const parts = [];
-  if (!found.error) parts.push(h("span", { class: "said good" }, prior().nouns.length ? "The prior understands" : "This prior reads any words"));
-  for (const note of found.notes) parts.push(h("span", { class: "said" }, note));
+  if (!found.error) {
+    const otherwise = found.notes.length ? `The prior will make “${found.caption}” (${found.notes.join("; ")})` : "The prior understands";
+    parts.push(h("span", { class: "said good" }, prior().nouns.length ? otherwise : "This prior reads any words"));
+  }
   const unknown = new Map(found.words.filter(({ known }) => !known).map(({ word, nearest }) => [word, nearest]));
   for (const [word, nearest] of unknown) {
     parts.push(h("span", { class: "said bad" }, `does not know “${word}”`));
     for (const near of nearest) parts.push(chip(near, text.replace(new RegExp(`(?<![\\p{L}\\p{N}])${word}(?![\\p{L}\\p{N}])`, "giu"), near)));
   }
-  if (found.error && !unknown.size) parts.push(h("span", { class: "said bad" }, found.error));
+  if (found.error && !unknown.size) parts.push(h("span", { class: "said" }, found.error.replace(/[:,] (or )?use words it knows.*/, "")));
+  for (const [, caption] of found.error.matchAll(/"([^"]+)"/g)) parts.push(chip(caption, caption));
   for (const word of completions(text)) parts.push(chip(`${word}`, text.replace(/[^\s]+$/, word)));
   $("understood").replaceChildren(...parts);
 }
