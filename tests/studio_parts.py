@@ -43,6 +43,8 @@ class Client:
 
     port: int
     headers: Mapping[str, str] = field(default_factory=dict)
+    patience: float = 20.0
+    """seconds for an answer"""
 
     @property
     def host(self) -> str:
@@ -52,7 +54,7 @@ class Client:
         """`headers`: names with `_` for `-`; None leaves one away that the page would send."""
         own = {"Host": self.host, **({} if method == "GET" else self.writing()), **self.headers}
         own |= {name.replace("_", "-"): value for name, value in headers.items()}  # type: ignore[arg-type]
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
         try:
             connection.putrequest(method, path, skip_host=True)
             content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()

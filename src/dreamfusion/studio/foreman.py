@@ -128,7 +128,7 @@ class Foreman:
             await asyncio.wait_for(self._work.wait(), IDLE_SECONDS)
         except asyncio.TimeoutError:
             await lane.close(STOP_SECONDS)
-            if not self._running:
+            if not self._running and not self._product.locked():
                 await self._products.close(STOP_SECONDS)
 
     def _take(self) -> Task | None:

@@ -10,8 +10,9 @@
 import hashlib
 import hmac
 import ipaddress
+import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
@@ -81,8 +82,7 @@ class Door:
         given = bearer if kind.lower() == "bearer" else ""
         cookies = _cookies(headers.get("cookie", ""))
         for token in self.tokens:
-            right = _same(given, token) or _same(cookies.get(self.cookie, ""), _proof(token))
-            if right:
+            if _same(given, token) or _same(cookies.get(self.cookie, ""), _proof(token)):
                 return name_of(token)
         return None
 
@@ -96,7 +96,7 @@ class Door:
         return f"dreamfusion-{hashlib.sha256(min(self.hosts).encode()).hexdigest()[:8]}"
 
 
-def door(host: str, port: int, names: Iterable[str], tokens: tuple[str, ...]) -> Door:
+def door(host: str, port: int, names: Sequence[str], tokens: tuple[str, ...]) -> Door:
     """The door of a studio that is bound to `host`. Raises UserError for what would be unsafe."""
     local, anywhere = _is_local(host), host in ("0.0.0.0", "::", "")
     for token in tokens:
@@ -114,7 +114,7 @@ def door(host: str, port: int, names: Iterable[str], tokens: tuple[str, ...]) ->
 
 def name_of(token: str) -> str:
     """Who has this token, in a word that does not reveal it."""
-    return hashlib.sha256(f"owner {token}".encode()).hexdigest()[:8] if token else ""
+    return hashlib.sha256(f"owner {token}".encode()).hexdigest()[:8]
 
 
 class Guard:
@@ -252,6 +252,4 @@ def _bracketed(host: str) -> str:
 
 
 def _advice() -> str:
-    import secrets
-
     return f"give for example --token {secrets.token_urlsafe(18)}"

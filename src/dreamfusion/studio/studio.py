@@ -26,6 +26,7 @@ from dreamfusion.studio.task import ACTIVE, State, Task
 
 HOME = ".studio"
 """Folder below the root with the index and what is being deleted"""
+_DELETED = "deleted-"
 SCAN_SECONDS = 5.0
 """between looks at the folders, more where there are many"""
 FORMATS = ("obj", "ply", "stl", "usdz")
@@ -68,6 +69,8 @@ class Studio:
 
     async def start(self) -> None:
         """Read the folders and begin to work."""
+        for left in (self.root / HOME).glob(f"{_DELETED}*"):  # by a kill
+            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
         await self.catalogue.rescan()
         self.foreman.start()
         self._watching = asyncio.create_task(self._watch())
@@ -161,7 +164,7 @@ class Studio:
         """Remove a task and its folder. Raises Refused if it is in use, UserError if the system does not let it go."""
         if task.state in ACTIVE:
             raise Refused(409, "this task has not ended: cancel it first")
-        path, bin = self.root / task.folder, self.root / HOME / f"deleted-{task.id}"
+        path, bin = self.root / task.folder, self.root / HOME / f"{_DELETED}{task.id}"
         with owned(path):
             path.rename(bin)
         self.catalogue.forget(task.id)
