@@ -253,10 +253,19 @@ def test_programs_bear_the_token(guarded):
     assert guarded.post("/api/tasks", {"prompt": "a fox"}, Content_Type="text/plain", **bearer).status == 415
 
 
-def test_tokens_cannot_be_guessed_for_long(guarded):
+def test_tokens_cannot_be_guessed_for_long(guarded, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1e9)  # one minute
     answers = [guarded.get(f"/?token=wrong{n}").status for n in range(Rates().guesses + 2)]
     assert answers[0] == 401
     assert answers[-1] == 429
+    assert guarded.get(f"/?token={TOKEN}").status == 429  # who hits it learns nothing
+
+
+def test_bearers_cannot_be_guessed_for_long(guarded, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1e9)  # one minute
+    for n in range(Rates().guesses + 1):
+        assert guarded.get("/api/health", Authorization=f"Bearer wrong{n}").status == 401
+    assert guarded.get("/api/health", Authorization=f"Bearer {TOKEN}").status == 429
 
 
 def test_events_need_the_token_and_hold_none(tmp_path):

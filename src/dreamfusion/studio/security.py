@@ -24,6 +24,7 @@ from dreamfusion.errors import UserError
 
 SHORTEST_TOKEN = 16
 LARGEST_BODY = 64 * 1024
+_GUESSED = "too many wrong tokens: wait a minute"
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self';"
@@ -125,10 +126,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is not allowed; pass on all else."""
-        if scope["type"] == "lifespan":
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = self._refusal(scope) if scope["type"] == "http" else _no(403, "there are no web sockets here")
+        answer = self._refusal(scope)
         sender = _with_headers(send)
         if answer is not None:
             await answer(scope, receive, sender)
@@ -146,6 +147,8 @@ class Guard:
             return _no(421, "this is no name of the studio: use the address that it printed, or start it with --hosts")
         if scope["path"] == "/" and (tokens := parse_qs(scope["query_string"].decode("latin-1")).get("token")):
             return self._let_in(tokens[-1], client)
+        if "authorization" in headers and self._meter.above(self._door.rates.guesses, "guesses", client, 0):
+            return _no(429, _GUESSED)  # also with the right one: else guessing would pay
         owner = self._door.owner(headers)
         if owner is None:
             return self._no_token(scope, headers, client)
@@ -171,9 +174,7 @@ class Guard:
         return None
 
     def _no_token(self, scope: Scope, headers: Headers, client: str) -> Response:
-        guessed = "authorization" in headers
-        if self._meter.above(self._door.rates.guesses, "guesses", client, int(guessed)):
-            return _no(429, "too many wrong tokens: wait a minute")
+        self._meter.above(self._door.rates.guesses, "guesses", client, int("authorization" in headers))
         message = "this studio needs a token: open the address that it printed, with ?token=..."
         if scope["path"] == "/":
             return Response(message, 401, media_type="text/plain")
@@ -183,7 +184,7 @@ class Guard:
         """A cookie for the token in the address, and the address without it."""
         proof = self._door.proof(token)
         if self._meter.above(self._door.rates.guesses, "guesses", client, int(proof is None)):
-            return _no(429, "too many wrong tokens: wait a minute")
+            return _no(429, _GUESSED)
         if proof is None and self._door.tokens:
             return Response("this is no token of the studio", 401, media_type="text/plain")
         answer = RedirectResponse("/", 303)
