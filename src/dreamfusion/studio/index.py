@@ -1,6 +1,7 @@
 """The index: a SQLite file with a row for each task and each event. It can be deleted; the folders rebuild it.
 
-One process owns it (`claims.owned` of its folder), in one thread.
+What is searched lies apart from the rest of a task: it must be read whole for every query. One process owns it
+(`claims.owned` of its folder), in one thread.
 """
 
 import json
@@ -25,8 +26,9 @@ SORTS = {
 _TABLES = """
 CREATE TABLE tasks (
     id TEXT PRIMARY KEY, folder TEXT UNIQUE, state TEXT, created REAL, prompt TEXT, seed INTEGER, steps INTEGER,
-    owner TEXT, started REAL, stamp INTEGER, words TEXT, body TEXT
+    owner TEXT, started REAL, stamp INTEGER, words TEXT
 );
+CREATE TABLE bodies (folder TEXT PRIMARY KEY, body TEXT);
 CREATE INDEX tasks_created ON tasks (created);
 CREATE INDEX tasks_state ON tasks (state);
 CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, body TEXT);
@@ -85,19 +87,27 @@ class Index:
 
     def get(self, identity: str) -> Task | None:
         """The task with this id."""
-        row = self._base.execute("SELECT body FROM tasks WHERE id = ?", (identity,)).fetchone()
+        row = self._base.execute(
+            "SELECT body FROM tasks JOIN bodies USING (folder) WHERE id = ?", (identity,)
+        ).fetchone()
         return task_from(json.loads(row[0])) if row else None
 
     def put(self, tasks: Iterable[Task]) -> None:
         """Insert or replace, all or none. A folder has one task: the one before goes."""
-        rows = [_row(task) for task in tasks]
+        known = list(tasks)
+        bodies = [(task.folder, json.dumps(task.record())) for task in known]
         with self._base:
             self._base.execute("BEGIN")
-            self._base.executemany(f"INSERT OR REPLACE INTO tasks VALUES ({','.join('?' * 12)})", rows)
+            self._base.executemany(f"INSERT OR REPLACE INTO tasks VALUES ({','.join('?' * 11)})", map(_row, known))
+            self._base.executemany("INSERT OR REPLACE INTO bodies VALUES (?, ?)", bodies)
 
     def drop(self, identity: str) -> None:
         """Forget a task."""
-        self._base.execute("DELETE FROM tasks WHERE id = ?", (identity,))
+        with self._base:
+            self._base.execute("BEGIN")
+            folder = "SELECT folder FROM tasks WHERE id = ?"
+            self._base.execute(f"DELETE FROM bodies WHERE folder = ({folder})", (identity,))
+            self._base.execute("DELETE FROM tasks WHERE id = ?", (identity,))
 
     def known(self) -> dict[str, tuple[str, int, State]]:
         """Of every folder: id, stamp and state."""
@@ -107,7 +117,8 @@ class Index:
     def of_states(self, *states: State) -> list[Task]:
         """All tasks in one of these states."""
         marks = ",".join("?" * len(states))
-        rows = self._base.execute(f"SELECT body FROM tasks WHERE state IN ({marks})", [state.value for state in states])
+        query = f"SELECT body FROM tasks JOIN bodies USING (folder) WHERE state IN ({marks})"
+        rows = self._base.execute(query, [state.value for state in states])
         return [task_from(json.loads(body)) for (body,) in rows]
 
     def search(self, words: str, states: Iterable[State], sort: str, first: int, count: int) -> Page:
@@ -119,9 +130,9 @@ class Index:
         wanted = [state.value for state in states]
         where = " AND ".join([f"state IN ({','.join('?' * len(wanted))})", *["words LIKE ? ESCAPE '\\'"] * len(terms)])
         (total,) = self._base.execute(f"SELECT count(*) FROM tasks WHERE {where}", [*wanted, *terms]).fetchone()
-        query = f"SELECT body FROM tasks WHERE {where} ORDER BY {SORTS[sort]}, id LIMIT ? OFFSET ?"
-        rows = self._base.execute(query, [*wanted, *terms, count, first])
-        return Page([task_from(json.loads(body)) for (body,) in rows], total)
+        query = f"SELECT id FROM tasks WHERE {where} ORDER BY {SORTS[sort]}, id LIMIT ? OFFSET ?"
+        ids = self._base.execute(query, [*wanted, *terms, count, first]).fetchall()
+        return Page([task for (identity,) in ids if (task := self.get(identity))], total)
 
     def served(self) -> dict[str, float]:
         """When a task of each owner was last started."""
@@ -144,9 +155,8 @@ class Index:
 def _row(task: Task) -> tuple[object, ...]:
     day = time.strftime("%Y-%m-%d", time.localtime(task.created))
     text = f"{task.prompt} {task.folder} seed:{task.seed} preset:{task.preset} state:{task.state.value} {day}".lower()
-    body = json.dumps(task.record())
     head = (task.id, task.folder, task.state.value, task.created, task.prompt, task.seed, task.steps, task.owner)
-    return (*head, task.started, task.stamp, f" {text} ", body)
+    return (*head, task.started, task.stamp, f" {text} ")
 
 
 def _escaped(word: str) -> str:
