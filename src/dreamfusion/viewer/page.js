@@ -14,5 +14,6 @@ function offerDownloads() {
   }
 }
 
-offerDownloads();
-openStage(bytesOf(document.getElementById("mesh").getAttribute("href")));
+const mesh = bytesOf(document.getElementById("mesh").getAttribute("href"));
+offerDownloads(); // which gives the link another address
+openStage(mesh);
