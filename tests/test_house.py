@@ -23,7 +23,8 @@ FUNCTION_LINES = 60
 OPTIONAL = {
     "embreex": (),
     "pxr": ("mesh/usdz.py",),
-    "fastapi": (),
+    "starlette": ("studio/",),
+    "uvicorn": ("studio/",),
     "ray": (),
     "beartype": (),
     "torchvision": (),

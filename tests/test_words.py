@@ -16,10 +16,10 @@ from dreamfusion.config import Config
 from dreamfusion.config.distill import DistillConfig
 from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.diffusion.priors import WordListedEncoder, open_prior, understood, understood_negative, words_of
-from dreamfusion.diffusion.priors.words import Understood, WordList, read_words, understand
 from dreamfusion.embedded.model_card import describe
 from dreamfusion.errors import UserError
 from dreamfusion.loop import prompt_table
+from dreamfusion.words import Understood, WordList, read_words, understand
 from first_prompts import ANSWERS, PROMPTS, answers
 from gaussian_prior import GaussianPrior
 from test_cli import call

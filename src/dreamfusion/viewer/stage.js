@@ -1,4 +1,5 @@
-// The stage: the page's mesh, turned by dragging, under a light that can be dragged, shown in one of several ways.
+// The stage: a mesh, turned by dragging, under a light that can be dragged, shown in one of several ways.
+// Whoever includes it calls `openStage` with the bytes of a GLB file, again for another one.
 
 // As in the turntable and the contact sheet (video.py): light on the colours is soft, on the bare shape it is strong.
 const MODES = {
@@ -35,26 +36,14 @@ let shadow;
 let scheduled = false;
 let before = 0;
 
-function bytesOf(address) {
-  return Uint8Array.from(atob(address.slice(address.indexOf(",") + 1)), (letter) => letter.charCodeAt(0));
-}
-
-// Every file is in the page once: in its own link, or in the picture that the link names.
-function offerDownloads() {
-  for (const link of document.querySelectorAll("a[download]")) {
-    const { of } = link.dataset;
-    const address = of ? document.getElementById(of).getAttribute("src") : link.getAttribute("href");
-    link.href = URL.createObjectURL(new Blob([bytesOf(address)], { type: "application/octet-stream" }));
-    link.hidden = false;
-  }
-}
-
 async function open(content) {
-  renderer = new three.WebGLRenderer({ canvas, alpha: true, antialias: true });
-  ({ scene } = await new three.GLTFLoader().parseAsync(content.buffer, ""));
+  renderer ??= new three.WebGLRenderer({ canvas, alpha: true, antialias: true });
+  const loaded = (await new three.GLTFLoader().parseAsync(content.buffer, "")).scene;
   const meshes = [];
-  scene.traverse((part) => part.isMesh && meshes.push(part));
+  loaded.traverse((part) => part.isMesh && meshes.push(part));
   if (!meshes.length) throw new Error("the file holds no mesh");
+  if (scene) clear();
+  scene = loaded;
   const box = measure(meshes);
   shadow = groundShadow(meshes, box);
   if (meshes.every((mesh) => mesh.material.isMeshBasicMaterial)) choose("albedo"); // the file's colours hold a light already
@@ -70,6 +59,16 @@ async function open(content) {
     lines.push(wires);
   }
   scene.add(shadow);
+}
+
+// What the mesh before held of the graphics card's memory.
+function clear() {
+  scene.traverse((part) => part.geometry?.dispose());
+  for (const { uniforms } of surfaces) for (const name of ["albedoMap", "normalMap"]) uniforms[name]?.value.dispose();
+  for (const material of [...surfaces, ...lines.map((wires) => wires.material)]) material.dispose();
+  shadow.material.map.dispose();
+  surfaces = [];
+  lines = [];
 }
 
 // The box of everything; and the ball about its middle, within which everything lies however it turns.
@@ -104,11 +103,14 @@ function goHome() {
 
 function startControls() {
   controls = new three.OrbitControls(camera, canvas);
-  controls.minDistance = 0.3 * homeDistance();
-  controls.maxDistance = 4 * homeDistance();
   controls.autoRotateSpeed = -60 / ROUND; // the camera goes towards the object's left, as in the turntable
   controls.addEventListener("change", redraw);
   controls.addEventListener("start", () => setTurning(false));
+}
+
+function fitControls() {
+  controls.minDistance = 0.3 * homeDistance();
+  controls.maxDistance = 4 * homeDistance();
   camera.near = 0.01 * radius;
   camera.far = 100 * radius;
   goHome();
@@ -237,9 +239,8 @@ function listen() {
   new ResizeObserver(resize).observe(canvas);
 }
 
-async function main() {
-  const content = bytesOf(document.getElementById("mesh").getAttribute("href"));
-  offerDownloads();
+async function openStage(content) {
+  stage.setAttribute("aria-busy", "true");
   try {
     await open(content);
   } catch (error) {
@@ -248,11 +249,12 @@ async function main() {
     stage.setAttribute("aria-busy", "false");
     return;
   }
-  startControls();
+  if (!controls) {
+    startControls();
+    listen();
+  }
+  fitControls();
   resize();
-  listen();
   setTurning(!matchMedia("(prefers-reduced-motion: reduce)").matches);
   stage.setAttribute("aria-busy", "false");
 }
-
-main();
