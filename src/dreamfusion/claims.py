@@ -226,7 +226,11 @@ def _words(path: Path) -> dict[str, str]:
     return {name: str(value) for name, value in words.items()} if whole else {}
 
 
-def _in_use(path: Path) -> UserError:
+class InUse(UserError):
+    """A folder in which another process writes."""
+
+
+def _in_use(path: Path) -> InUse:
     words = _words(path)
     owner = f"process {words['pid']} on {words['host']} since {words['since']}" if words else "another process"
-    return UserError(f"{path.parent} is in use by {owner}: wait for it or stop it, or use another folder")
+    return InUse(f"{path.parent} is in use by {owner}: wait for it or stop it, or use another folder")
