@@ -57,6 +57,11 @@ class Counted:
         return True
 
 
+def befell(path: Path) -> Path:
+    """The file that says that it happened to the run in a folder."""
+    return path.parent / f"{path.name}-befell"
+
+
 def befall(prompt: str, step: int, path: Path) -> None:
     """What happens to a run at a step: it is refused, raises, dies, hangs, meets a full disk, now or only at first."""
     before = path.parent / f"{path.name}-befell"

@@ -24,7 +24,7 @@ OPTIONAL = {
     "embreex": (),
     "pxr": ("mesh/usdz.py",),
     "fastapi": (),
-    "ray": (),
+    "ray": ("batch/on_ray.py",),
     "beartype": (),
     "torchvision": (),
     "pytest": (),
