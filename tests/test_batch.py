@@ -5,16 +5,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from batch_runs import EVERY, Counted, done_steps
+from batch_simulated import Clock, Cluster
 from dreamfusion.batch import drive as driving_module
 from dreamfusion.batch import worker as worker_module
 from dreamfusion.batch.drive import Drive, Ending, Rules, Tally, driving
-from dreamfusion.batch.folder import BatchFolder
-from dreamfusion.batch.manifest import Count, Item, Manifest, manifest_lines, write_manifest
+from dreamfusion.batch.folder import BatchFolder, Item
+from dreamfusion.batch.manifest import Count, Manifest, manifest_lines, write_manifest
 from dreamfusion.batch.report import standing, write_report
 from dreamfusion.batch.resolve import Resolver, digest_of, name_of
 from dreamfusion.batch.rows import read_rows
@@ -453,14 +453,6 @@ def test_it_stops_when_it_is_asked_to(place):
 
 
 @dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
 class Stuck:
     """Workers of whose orders nothing is heard until they are killed."""
 
@@ -542,84 +534,16 @@ def test_one_process_hands_out_a_shard_and_the_word_of_a_dead_one_is_void(place)
         assert not dead.exists()
 
 
-# A cluster that loses nodes, in seconds that pass at once
-
-
-@dataclass
-class Cluster:
-    """Workers on nodes that are lost, each once in so many seconds, and replaced after a while."""
-
-    clock: Clock
-    nodes: int
-    each: int
-    run_seconds: float
-    saved_every: float
-    lost_every: float
-    back_after: float
-    fate: Random = field(default_factory=lambda: Random(0))
-    busy: dict[str, tuple[Order, int, float]] = field(default_factory=dict)
-    """by item: the order, its node, and when it will end"""
-    done: dict[str, float] = field(default_factory=dict)
-    """seconds of each item's run that are saved"""
-    begun: dict[str, float] = field(default_factory=dict)
-    down: dict[int, float] = field(default_factory=dict)
-    lost: int = 0
-
-    @property
-    def room(self) -> list[int]:
-        taken = [node for _, node, _ in self.busy.values()]
-        return [
-            node for node in range(self.nodes) if node not in self.down for _ in range(self.each - taken.count(node))
-        ]
-
-    @property
-    def free(self) -> int:
-        return len(self.room)
-
-    def start(self, order: Order) -> None:
-        name = order.item.name
-        self.begun[name] = self.clock.now
-        end = self.clock.now + self.run_seconds - self.done.get(name, 0.0)
-        self.busy[name] = order, self.room[0], end
-        STATES[name] = STATES.get(name, State()).taken()
-
-    def wait(self, seconds: float) -> list[Ending]:
-        self.clock.now += 3.0
-        self.down = {node: back for node, back in self.down.items() if back > self.clock.now}
-        endings = []
-        for node in range(self.nodes):
-            if node not in self.down and self.fate.random() < 3.0 / self.lost_every:
-                self.lost += 1
-                self.down[node] = self.clock.now + self.back_after
-        for name, (order, node, end) in list(self.busy.items()):
-            worked = self.clock.now - self.begun[name]
-            if node in self.down:
-                self.done[name] = self.done.get(name, 0.0) + worked // self.saved_every * self.saved_every
-                endings.append(Ending(order, how="the node is lost"))
-            elif end <= self.clock.now:
-                STATES[name] = STATES[name].ended("done")
-                endings.append(Ending(order, Record("done")))
-            else:
-                continue
-            del self.busy[name]
-        return endings
-
-    def kill(self, order: Order) -> None:
-        raise AssertionError
-
-
-STATES: dict[str, State] = {}
+# A cluster that loses nodes, in seconds that pass at once (`batch_simulated`)
 
 
 def test_lost_nodes_cost_little(place, monkeypatch):
     """Half of 24 nodes are lost every hour. Efficiency: the work that was needed, over the time of all nodes."""
-    monkeypatch.setattr(States, "read", lambda self, name: STATES.get(name, State()))
-    monkeypatch.setattr(States, "write", lambda self, name, state: STATES.update({name: state}))
+    states: dict[str, State] = {}
+    monkeypatch.setattr(States, "read", lambda self, name: states.get(name, State()))
+    monkeypatch.setattr(States, "write", lambda self, name, state: states.update({name: state}))
     monkeypatch.setattr(driving_module, "saved_step", lambda path: 1 + int(cluster.done.get(path.name, 0)))
-    STATES.clear()
-    cluster = Cluster(
-        Clock(), nodes=24, each=2, run_seconds=90.0, saved_every=18.0, lost_every=7200.0, back_after=300.0
-    )
+    cluster = Cluster(Clock(), states, nodes=24, each=2, lost_every=7200.0)
     items = [place.item("a ball", seed=seed) for seed in range(2000)]
     assert driven(place, cluster, items, clock=cluster.clock) == Tally(2000, made=2000)
     assert cluster.lost > 5

@@ -12,9 +12,8 @@ import pytest
 
 from batch_runs import EVERY, Counted, befell, done_steps
 from dreamfusion.batch.drive import Drive, Rules, Tally, driving
-from dreamfusion.batch.folder import BatchFolder
+from dreamfusion.batch.folder import BatchFolder, Item
 from dreamfusion.batch.local import LocalWorkers
-from dreamfusion.batch.manifest import Item
 from dreamfusion.batch.state import States
 from dreamfusion.batch.worker import Order, Record, carry_out
 from dreamfusion.config import Config

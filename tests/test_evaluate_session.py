@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from dreamfusion import generate
-from dreamfusion.batch.work import KeptPrior, Watch
+from dreamfusion.batch.watch import Watch
+from dreamfusion.batch.work import KeptPrior
 from dreamfusion.cli import main as cli
 from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import to_json

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from dreamfusion import checkpoint, json_text
-from dreamfusion.batch.folder import BatchFolder
-from dreamfusion.batch.manifest import Item
+from dreamfusion import json_text
+from dreamfusion.batch.folder import BatchFolder, Item
 from dreamfusion.batch.state import State, States
 from dreamfusion.batch.worker import Order, Record
 from dreamfusion.claims import owned
@@ -273,6 +272,8 @@ class Drive:
 
 def saved_step(path: Path) -> int:
     """Steps done in the last checkpoint of a run; 0 without one."""
+    from dreamfusion import checkpoint
+
     try:
         return int(json_text.read(RunFolder(path).checkpoint / checkpoint.HEAD)["step"])
     except (OSError, ValueError, KeyError, TypeError):

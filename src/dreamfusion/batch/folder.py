@@ -7,6 +7,20 @@ folder are more than many file systems, and most people's tools, can take.
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreamfusion.config import Config
+
+
+@dataclass(frozen=True)
+class Item:
+    """One run to make."""
+
+    name: str
+    """hash of all that shapes it"""
+    config: Config
+    folder: Path
+    line: int = 0
+    """in the list that it comes from; 0 without one"""
+
 
 @dataclass(frozen=True)
 class BatchFolder:

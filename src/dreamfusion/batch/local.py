@@ -10,8 +10,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
-import torch
-
 from dreamfusion.batch.drive import Ending
 from dreamfusion.batch.worker import Order, Record, Work, carry_out
 
@@ -111,6 +109,8 @@ class LocalWorkers:
 
 def visible_gpus(device: str) -> list[str]:
     """What to put into CUDA_VISIBLE_DEVICES for each GPU that runs on `device` may use; none for the CPU."""
+    import torch
+
     if device not in ("auto", "cuda") or not torch.cuda.is_available():
         return []
     told = os.environ.get("CUDA_VISIBLE_DEVICES")

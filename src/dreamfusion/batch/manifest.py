@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamfusion import json_text
-from dreamfusion.batch.folder import BatchFolder
+from dreamfusion.batch.folder import BatchFolder, Item
 from dreamfusion.batch.resolve import OWN, Resolver, name_of
 from dreamfusion.batch.rows import Row
 from dreamfusion.config import Config
@@ -24,18 +24,6 @@ from dreamfusion.errors import UserError
 from dreamfusion.files import explain_unwritable, permitted
 
 _SETTINGS = b'{"settings": '
-
-
-@dataclass(frozen=True)
-class Item:
-    """One run to make."""
-
-    name: str
-    """hash of all that shapes it"""
-    config: Config
-    folder: Path
-    line: int = 0
-    """in the list that it comes from; 0 without one"""
 
 
 class Manifest:

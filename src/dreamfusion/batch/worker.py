@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from dreamfusion.batch.folder import BatchFolder
-from dreamfusion.batch.manifest import Item
+from dreamfusion.batch.folder import BatchFolder, Item
 from dreamfusion.batch.state import State, States, Status
-from dreamfusion.batch.work import KeptPrior, Watch, never, open_job, work_off
+from dreamfusion.batch.watch import Watch, never
 from dreamfusion.claims import InUse, owned
 from dreamfusion.config import Config
 from dreamfusion.errors import DiskFull, NoSurface, UserError
 from dreamfusion.files import remove_parts
-from dreamfusion.loop import Metrics
 from dreamfusion.runs import LOCK
 
 BEAT_SECONDS = 5.0
@@ -66,6 +64,8 @@ class MakeRuns:
     """text encoders stay in memory (`KeptPrior`)"""
 
     def __call__(self) -> Work:
+        from dreamfusion.batch.work import KeptPrior, open_job, work_off
+
         kept = KeptPrior(self.keep_texts)
         return lambda config, path, watch: work_off(open_job(config, path, kept), watch, self.files)
 
@@ -128,7 +128,7 @@ class _Heart:
         self._states.write(self._name, self._state)
         self._next_beat = time.monotonic() + BEAT_SECONDS
 
-    def stepped(self, metrics: Metrics) -> None:
+    def stepped(self, metrics: Any) -> None:
         self._step = metrics.step
         self.beat()
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from dreamfusion import generate
 from dreamfusion.batch.drive import Drive, Rules, driving
-from dreamfusion.batch.folder import BatchFolder
+from dreamfusion.batch.folder import BatchFolder, Item
 from dreamfusion.batch.local import LocalWorkers
-from dreamfusion.batch.manifest import Item
 from dreamfusion.batch.resolve import digest_of, name_of
 from dreamfusion.batch.state import State, States
-from dreamfusion.batch.work import KeptPrior, Watch, open_job, work_off
+from dreamfusion.batch.watch import Watch
+from dreamfusion.batch.work import KeptPrior, open_job, work_off
 from dreamfusion.batch.worker import Work
 from dreamfusion.config import Config
 from dreamfusion.errors import NoSurface, UserError
