@@ -8,7 +8,8 @@ import torch
 
 from dreamfusion import generate
 from dreamfusion.batch import work
-from dreamfusion.batch.work import KeptPrior, Watch, open_job, work_off
+from dreamfusion.batch.watch import Watch
+from dreamfusion.batch.work import KeptPrior, open_job, work_off
 from dreamfusion.config import Config
 from dreamfusion.config.distill import VsdLaw
 from dreamfusion.diffusion.priors import text_encoders

@@ -25,7 +25,7 @@ OPTIONAL = {
     "pxr": ("mesh/usdz.py",),
     "starlette": ("studio/",),
     "uvicorn": ("studio/",),
-    "ray": (),
+    "ray": ("batch/on_ray.py",),
     "beartype": (),
     "torchvision": (),
     "pytest": (),

@@ -206,7 +206,7 @@ def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback) -> list[Path]:
         if isinstance(error, NoSurface):  # what an earlier state of the run left shows something that is no more
             for path in (folder.index, folder.mesh_report, folder.mesh, *folder.mesh_copies):
                 path.unlink(missing_ok=True)
-        raise UserError(f"no mesh and no page were made: {error} (the pictures are in {folder.media})") from error
+        raise type(error)(f"no mesh and no page were made: {error} (the pictures are in {folder.media})") from error
 
 
 def write_page(run: Run, folder: RunFolder) -> list[Path]:

@@ -9,21 +9,20 @@ Whoever makes many runs calls this: the workers of a batch, those of an evaluati
             ...                                # it was asked to stop: all is saved, the same calls go on
 """
 
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from dreamfusion import build, generate, provenance
+from dreamfusion.batch.watch import Watch
 from dreamfusion.config import Config
 from dreamfusion.diffusion.priors import Prior, PromptEncoder, open_prior, open_prompt_encoder
 from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.generate import Job
-from dreamfusion.loop import Metrics, prompt_table
+from dreamfusion.loop import prompt_table
 from dreamfusion.own_parts import require_given
-from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
 
 
@@ -52,24 +51,6 @@ class KeptPrior:
             self._asked, self._opened = asked, (reader, prior)
         reader, prior = self._opened
         return prior, prompt_table(config, reader)
-
-
-def never() -> bool:
-    """Not to stop."""
-    return False
-
-
-def unheard(metrics: Metrics) -> None:
-    """Nobody listens to the steps."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who follows a run: told what is being done and of every step; asked after each step and product."""
-
-    say: ProgressCallback = silent
-    stepped: Callable[[Metrics], None] = unheard
-    stopped: Callable[[], bool] = never
 
 
 def open_job(config: Config, path: Path, kept: KeptPrior) -> Job:

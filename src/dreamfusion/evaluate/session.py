@@ -43,7 +43,7 @@ class Session:
     jobs: int
     """runs at a time"""
     files: bool = True
-    """as in Task"""
+    """as in MakeJudged"""
     truths: Truths = field(default_factory=open_truths)
 
 
@@ -114,8 +114,8 @@ def made(
 ) -> list[Result] | None:
     """The runs of all prompts in the folder `runs`, made where they are missing; None if it was stopped before."""
     folders = _folders(suite_of, session.config.seed, runs)
-    tasks = [Task(replace(session.config, prompt=prompt), folder, session.files) for prompt, folder in folders.items()]
-    problems = make_all(tasks, session.jobs, say, stopped)
+    tasks = [Task(replace(session.config, prompt=prompt), folder) for prompt, folder in folders.items()]
+    problems = make_all(tasks, session.out, session.jobs, say, stopped, session.files)
     if stopped():
         return None
     return [_result(session, task, suite_of[task.config.prompt], problems.get(task.folder, "")) for task in tasks]
