@@ -40,6 +40,17 @@ class Manifest:
             self._file = self._path.open("rb")
 
     def __enter__(self) -> "Manifest":
+        try:
+            self._find()
+        except UserError:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def _find(self) -> None:
         place = 0
         for line in self._file:
             if line.startswith(_SETTINGS):
@@ -47,10 +58,8 @@ class Manifest:
             else:
                 self._items.append(place)
             place += len(line)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+        if not self._items:
+            raise self._damaged()
 
     def __len__(self) -> int:
         return len(self._items)

@@ -17,11 +17,10 @@ import torch
 
 from dreamfusion import build, provenance
 from dreamfusion.config import Config
-from dreamfusion.config.bounds import Seed
-from dreamfusion.config.check import require_bounds, require_words, validate
+from dreamfusion.config.check import require_words, validate
 from dreamfusion.config.kinds import BACKGROUNDS, FIELDS, LAWS, with_kinds
 from dreamfusion.config.presets import preset
-from dreamfusion.config.serialise import KIND, from_json, to_json
+from dreamfusion.config.serialise import KIND, LARGEST, from_json, to_json
 from dreamfusion.diffusion.priors import PriorOptions, PromptEncoder, open_prompt_encoder, require_known
 from dreamfusion.diffusion.priors.folder import digest
 from dreamfusion.diffusion.priors.kinds import kind_of
@@ -49,7 +48,7 @@ class Wish:
 
     prompt: str
     negative: str
-    seed: Seed
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,7 @@ class Resolver:
         for text in (prompt, negative):
             require_known(settings.reader, text)
         for seed in seeds:
-            wish = Wish(prompt, negative, seed)
-            require_bounds(wish)
-            yield wish, settings
+            yield Wish(prompt, negative, seed), settings
 
     def _worked_out(self, given: str) -> Settings:
         config = _configured(json.loads(given))
@@ -139,20 +136,20 @@ def _seeds(given: dict[str, Any]) -> Sequence[int]:
         raise UserError("it has both `seed` and `seeds`: give one of them")
     value = given.pop("seeds", given.pop("seed", 0))
     match value:
-        case bool():
-            pass
-        case int():
-            return [value]
-        case list() if value and all(type(one) is int for one in value):
-            return value
-        case str():
-            spans = [_RANGE.fullmatch(part.strip()) for part in value.split(",")]
-            if all(spans):
-                ranges = [range(int(span[1]), int(span[2] or span[1]) + 1) for span in spans if span]
-                if sum(map(len, ranges)) > MOST_SEEDS:
-                    raise UserError(f"seeds are more than {MOST_SEEDS}: write more rows")
-                return list(chain.from_iterable(ranges))
-    raise UserError(f"seeds must be whole numbers, such as 3, [0, 1, 2] or 0-4, not {value!r}")
+        case int() if not isinstance(value, bool):
+            seeds = [value]
+        case list() if all(type(one) is int for one in value):
+            seeds = value
+        case str() if all(spans := [_RANGE.fullmatch(part.strip()) for part in value.split(",")]):
+            ranges = [range(int(span[1]), int(span[2] or span[1]) + 1) for span in spans if span]
+            if sum(map(len, ranges)) > MOST_SEEDS:
+                raise UserError(f"seeds are more than {MOST_SEEDS}: write more rows")
+            seeds = list(chain.from_iterable(ranges))
+        case _:
+            seeds = []
+    if not seeds or not all(0 <= seed <= LARGEST for seed in seeds):
+        raise UserError(f"seeds must be whole numbers from 0 to 2^63 - 1, such as 3, [0, 1, 2] or 0-4, not {value!r}")
+    return seeds
 
 
 def _configured(given: dict[str, Any]) -> Config:
