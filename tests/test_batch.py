@@ -183,6 +183,15 @@ def test_a_manifest_holds_every_item_once_and_never_changes(tmp_path):
     assert folder.manifest.read_bytes() == before
 
 
+def test_a_manifest_says_what_the_prior_understood(tmp_path):
+    folder = BatchFolder(tmp_path / "out")
+    listed(folder, written(tmp_path / "a.txt", "a couch\na frog\n"))
+    couch, frog = items_of(folder)
+    assert (couch.config.prompt, couch.config.caption("a couch")) == ("a couch", "a sofa")
+    assert frog.config.understood == ()
+    assert couch.name == name_of("a couch", "", 0, digest_of(couch.config))
+
+
 def test_a_damaged_manifest_is_told(tmp_path):
     folder = BatchFolder(tmp_path)
     with pytest.raises(UserError, match="holds no batch"):
