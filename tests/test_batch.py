@@ -1,16 +1,20 @@
 """Batches: lists, manifests, states, attempts, handing out, with runs of nothing (`batch_runs`) in this process."""
 
+import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+import batch_runs
 from batch_runs import EVERY, Counted, done_steps
 from batch_simulated import Clock, Cluster
 from dreamfusion.batch import drive as driving_module
+from dreamfusion.batch import local
 from dreamfusion.batch import worker as worker_module
 from dreamfusion.batch.drive import Drive, Ending, Rules, Tally, driving
 from dreamfusion.batch.folder import BatchFolder, Item
@@ -21,6 +25,7 @@ from dreamfusion.batch.rows import read_rows
 from dreamfusion.batch.state import State, States
 from dreamfusion.batch.worker import Order, Record, carry_out
 from dreamfusion.claims import owned
+from dreamfusion.cli import main as cli
 from dreamfusion.config import Config
 from dreamfusion.config.kinds import LAWS
 from dreamfusion.diffusion.priors.locate import locate
@@ -107,7 +112,7 @@ def test_a_row_may_have_any_setting_by_its_whole_name_or_the_end_of_it():
         ({"preset": "magic"}, "preset"),
         ({"prior": "/no/such"}, "no prior"),
         ({"prior_sha256": "0" * 64}, "other weights"),
-        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": -1}, "whole numbers from 0"),
         ({"seed": 1, "seeds": 2}, "both"),
         ({"seeds": "one"}, "whole numbers"),
         ({"seeds": []}, "whole numbers"),
@@ -178,11 +183,20 @@ def test_a_manifest_holds_every_item_once_and_never_changes(tmp_path):
     assert folder.manifest.read_bytes() == before
 
 
+def test_a_manifest_says_what_the_prior_understood(tmp_path):
+    folder = BatchFolder(tmp_path / "out")
+    listed(folder, written(tmp_path / "a.txt", "a couch\na frog\n"))
+    couch, frog = items_of(folder)
+    assert (couch.config.prompt, couch.config.caption("a couch")) == ("a couch", "a sofa")
+    assert frog.config.understood == ()
+    assert couch.name == name_of("a couch", "", 0, digest_of(couch.config))
+
+
 def test_a_damaged_manifest_is_told(tmp_path):
     folder = BatchFolder(tmp_path)
     with pytest.raises(UserError, match="holds no batch"):
         Manifest(folder)
-    for text in ("[]\n", '{"id": \n', '{"id": "a", "settings": "b"}\n'):
+    for text in ("", "[]\n", '{"id": \n', '{"id": "a", "settings": "b"}\n'):
         written(folder.manifest, text)
         with pytest.raises(UserError, match="is damaged"):
             items_of(folder)
@@ -562,8 +576,6 @@ def test_the_report_tells_of_every_item(tmp_path):
     files, counts = write_report(folder)
     assert counts == {"waiting": 1, "failed": 1, "done": 1}
     table, page = (path.read_text(encoding="utf-8") for path in files)
-    import csv
-
     rows = list(csv.DictReader(table.splitlines()))
     assert [row["status"] for row in rows] == ["waiting", "failed", "done"]
     assert rows[1]["error"] == 'it </script> died, "so"'
@@ -581,3 +593,94 @@ def test_the_report_tells_of_every_item(tmp_path):
         "state",
         "summary.csv",
     ]
+
+
+# The command
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """`dreamfusion batch` with runs of nothing, in this process; returns the exit code and what was said."""
+
+    @contextmanager
+    def here(jobs: int, work: object, devices: object) -> Iterator[Here]:
+        yield Here(tmp_path / "log")
+
+    def called(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["batch", *map(str, arguments)])
+        told = capsys.readouterr()
+        return int(exit_.value.code or 0), told.err + told.out
+
+    monkeypatch.setattr(local, "LocalWorkers", here)
+    return called
+
+
+def test_a_list_becomes_a_directory_and_the_same_command_goes_on(call, tmp_path):
+    rows = written(tmp_path / "a.csv", "prompt,steps,seeds\na frog,,0-2\na red chair,8,\n")
+    command = (rows, "--out", tmp_path / "out", "--set", "steps=5")
+    code, said = call(*command, "--limit", "1")
+    assert code == 0
+    assert "1 done, 3 waiting" in said
+    code, said = call(*command, "--shard", "2/2")
+    assert code == 0
+    assert "3 done, 1 waiting" in said
+    code, said = call(tmp_path / "out")
+    assert code == 0
+    assert "4 done" in said
+    assert sorted(map(len, done_steps(tmp_path / "log").values())) == [5, 5, 5, 8]
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert before == ["index.html", "manifest.jsonl", "runs", "state", "summary.csv"]
+    assert call(tmp_path / "out", "--report")[0] == 0
+
+
+def test_bad_rows_are_all_named_before_anything_starts(call, tmp_path):
+    rows = written(tmp_path / "a.csv", "prompt,steps\na quasar,\na frog,0\na frog,5\n,\nan empty plate,6\n")
+    code, said = call(rows, "--out", tmp_path / "out")
+    assert code == 2
+    assert [line.split(":")[0] for line in said.splitlines() if line.startswith("line")] == [
+        "line 2",
+        "line 3",
+        "line 6",
+    ]
+    assert "3 rows cannot be made" in said
+    assert not (tmp_path / "out").exists()
+    code, said = call(rows, "--out", tmp_path / "out", "--skip-bad")
+    assert code == 0
+    assert "3 rows left out" in said
+    assert "1 done" in said
+
+
+def test_a_failure_is_in_the_exit_code(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_runs, "befall", lambda *_: 1 / 0)
+    rows = written(tmp_path / "a.txt", "a frog\n")
+    assert call(rows, "--out", tmp_path / "out", "--retries", "1", "--set", "steps=5")[0] == 1
+    with (tmp_path / "out" / "summary.csv").open() as table:
+        [row] = csv.DictReader(table)
+    assert (row["status"], row["failures"], row["error"]) == ("failed", "2", "ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.txt",), "give --out DIR"),
+        (("a.txt", "--out", "out", "--shard", "0/2"), "--shard must be I/N"),
+        (("a.txt", "--out", "out", "--set", "steps"), "NAME=VALUE"),
+        (("a.txt", "--out", "out", "--retries", "-1"), "retries must be at least 0"),
+        (("a.txt", "--report"), "--report takes the directory"),
+        (("empty.txt", "--out", "out"), "no prompt"),
+        (("missing.txt", "--out", "out"), "cannot be read"),
+        (("here",), "holds no batch"),
+        (("here", "--report"), "holds no batch"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(call, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "a.txt", "a frog\n")
+    written(tmp_path / "empty.txt", "\n")
+    (tmp_path / "here").mkdir()
+    code, said = call(*arguments)
+    assert code == 2
+    assert message in said
+    assert "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "empty.txt", "here"]

@@ -1,8 +1,8 @@
 """What a batch is to make: one line for each run, resolved, and never changed once it is there.
 
 JSON lines of two kinds. `settings` lines hold a whole configuration but for words and seed, and come before the items
-that refer to them; item lines hold `id`, the `line` of the list they come from, `prompt`, `negative`, `seed` and the
-name of their `settings`. A million items of one configuration take 200 MB; whoever reads them reads line by line.
+that refer to them; item lines hold `id`, the `line` of the list they come from, `prompt`, `negative`, `seed`, what is
+`understood` otherwise than typed, and the name of their `settings`. Whoever reads them reads line by line.
 """
 
 import json
@@ -40,6 +40,17 @@ class Manifest:
             self._file = self._path.open("rb")
 
     def __enter__(self) -> "Manifest":
+        try:
+            self._find()
+        except UserError:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def _find(self) -> None:
         place = 0
         for line in self._file:
             if line.startswith(_SETTINGS):
@@ -47,10 +58,8 @@ class Manifest:
             else:
                 self._items.append(place)
             place += len(line)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+        if not self._items:
+            raise self._damaged()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -59,10 +68,11 @@ class Manifest:
         """Raises UserError for a damaged line."""
         values = self.record(number)
         try:
-            own = {name: values[name] for name in OWN}
-            config = replace(self._settings(values["settings"]), **own)
+            own = {name: values[name] for name in ("prompt", "negative", "seed")}
+            captions = tuple((typed, caption) for typed, caption in values["understood"])
+            config = replace(self._settings(values["settings"]), **own, understood=captions)
             return Item(values["id"], config, self._folder.run(values["id"]), values["line"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise self._damaged() from error
 
     def record(self, number: int) -> dict[str, Any]:

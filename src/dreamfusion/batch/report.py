@@ -37,28 +37,34 @@ def write_report(folder: BatchFolder) -> tuple[list[Path], Counter[str]]:
 
     Raises InUse if another process is at it.
     """
-    page = resources.files("dreamfusion.batch").joinpath("page.html").read_text(encoding="utf-8")
-    before, after = page.split(_PLACE)
-    counts = Counter[str]()
     place = folder.driver("report")
     with owned(place):
         parts = place / folder.summary.name, place / folder.index.name
-        with (
-            explain_unwritable(place),
-            parts[0].open("w", encoding="utf-8", newline="") as rows,
-            parts[1].open("w", encoding="utf-8") as shown,
-        ):
-            writer = csv.DictWriter(rows, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            shown.write(before)
-            for number, item in enumerate(standing(folder)):
-                shown.write((",\n" if number else "") + _card(item))
-                writer.writerow(item)
-                counts[item["status"]] += 1
-            shown.write(after)
-        parts[0].replace(folder.summary)
-        parts[1].replace(folder.index)
+        try:
+            with explain_unwritable(place):
+                counts = _written(folder, *parts)
+                parts[0].replace(folder.summary)
+                parts[1].replace(folder.index)
+        finally:
+            for part in parts:
+                part.unlink(missing_ok=True)
     return [folder.summary, folder.index], counts
+
+
+def _written(folder: BatchFolder, table: Path, page: Path) -> Counter[str]:
+    counts = Counter[str]()
+    frame = resources.files("dreamfusion.batch").joinpath("page.html").read_text(encoding="utf-8")
+    before, after = frame.split(_PLACE)
+    with table.open("w", encoding="utf-8", newline="") as rows, page.open("w", encoding="utf-8") as shown:
+        writer = csv.DictWriter(rows, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        shown.write(before)
+        for number, item in enumerate(standing(folder)):
+            shown.write((",\n" if number else "") + _card(item))
+            writer.writerow(item)
+            counts[item["status"]] += 1
+        shown.write(after)
+    return counts
 
 
 def _card(item: dict[str, Any]) -> str:

@@ -17,16 +17,16 @@ import torch
 
 from dreamfusion import build, provenance
 from dreamfusion.config import Config
-from dreamfusion.config.bounds import Seed
-from dreamfusion.config.check import require_bounds, require_words, validate
+from dreamfusion.config.check import require_words, validate
 from dreamfusion.config.kinds import BACKGROUNDS, FIELDS, LAWS, with_kinds
 from dreamfusion.config.presets import preset
-from dreamfusion.config.serialise import KIND, from_json, to_json
-from dreamfusion.diffusion.priors import PriorOptions, PromptEncoder, open_prompt_encoder, require_known
+from dreamfusion.config.serialise import KIND, LARGEST, from_json, to_json
+from dreamfusion.diffusion.priors import PriorOptions, PromptEncoder, open_prompt_encoder
 from dreamfusion.diffusion.priors.folder import digest
 from dreamfusion.diffusion.priors.kinds import kind_of
 from dreamfusion.diffusion.priors.locate import locate
 from dreamfusion.diffusion.priors.opening import require_whole
+from dreamfusion.diffusion.priors.vocabulary import understood, understood_negative
 from dreamfusion.errors import UserError
 from dreamfusion.files import expanded
 
@@ -34,7 +34,7 @@ CHOICES = {"field": FIELDS, "background": BACKGROUNDS, "distill": LAWS}
 """Words of a row that stand for members of unions, as options of `generate` do"""
 WHERE = ("device", "threads", "version", "prior")
 """Where and by what a run is made, which does not make it another one; `prior_sha256` says which prior"""
-OWN = ("prompt", "negative", "seed")
+OWN = ("prompt", "negative", "seed", "understood")
 """What an item has for itself"""
 _RANGE = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?")
 MOST_SEEDS = 1_000_000
@@ -49,7 +49,9 @@ class Wish:
 
     prompt: str
     negative: str
-    seed: Seed
+    seed: int
+    understood: tuple[tuple[str, str], ...] = ()
+    """`Config.understood`"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Resolver:
         """`defaults` are a row's values where it has none; `threads` of each run, where nothing says how many."""
         self._defaults, self._threads = _named(defaults), threads
         self._settings = lru_cache(maxsize=1024)(self._worked_out)
+        self._captions = lru_cache(maxsize=65_536)(_captions)
 
     def __call__(self, values: Mapping[str, Any]) -> Iterator[tuple[Wish, Settings]]:
         """The items of a row, one for each of its seeds. Raises UserError, the first time that it is asked for one."""
@@ -79,12 +82,9 @@ class Resolver:
         seeds = _seeds(given)
         require_words(prompt, negative)
         settings = self._settings(json.dumps(given, sort_keys=True))
-        for text in (prompt, negative):
-            require_known(settings.reader, text)
+        captions = self._captions(settings.reader, prompt, negative)
         for seed in seeds:
-            wish = Wish(prompt, negative, seed)
-            require_bounds(wish)
-            yield wish, settings
+            yield Wish(prompt, negative, seed, captions), settings
 
     def _worked_out(self, given: str) -> Settings:
         config = _configured(json.loads(given))
@@ -99,6 +99,12 @@ class Resolver:
         config = provenance.with_provenance(replace(config, prior_sha256=found))
         reader = open_prompt_encoder(config.prior, options, Path(saved) if saved else None)
         return Settings(config, digest_of(config), reader)
+
+
+def _captions(reader: PromptEncoder, prompt: str, negative: str) -> tuple[tuple[str, str], ...]:
+    """`Config.understood`. Raises UserError for words that the prior does not understand."""
+    pairs = ((prompt, understood(reader, prompt)), (negative, understood_negative(reader, negative)))
+    return tuple((typed, said.caption) for typed, said in pairs if said.caption != typed)
 
 
 @cache
@@ -139,20 +145,20 @@ def _seeds(given: dict[str, Any]) -> Sequence[int]:
         raise UserError("it has both `seed` and `seeds`: give one of them")
     value = given.pop("seeds", given.pop("seed", 0))
     match value:
-        case bool():
-            pass
-        case int():
-            return [value]
-        case list() if value and all(type(one) is int for one in value):
-            return value
-        case str():
-            spans = [_RANGE.fullmatch(part.strip()) for part in value.split(",")]
-            if all(spans):
-                ranges = [range(int(span[1]), int(span[2] or span[1]) + 1) for span in spans if span]
-                if sum(map(len, ranges)) > MOST_SEEDS:
-                    raise UserError(f"seeds are more than {MOST_SEEDS}: write more rows")
-                return list(chain.from_iterable(ranges))
-    raise UserError(f"seeds must be whole numbers, such as 3, [0, 1, 2] or 0-4, not {value!r}")
+        case int() if not isinstance(value, bool):
+            seeds = [value]
+        case list() if all(type(one) is int for one in value):
+            seeds = value
+        case str() if all(spans := [_RANGE.fullmatch(part.strip()) for part in value.split(",")]):
+            ranges = [range(int(span[1]), int(span[2] or span[1]) + 1) for span in spans if span]
+            if sum(map(len, ranges)) > MOST_SEEDS:
+                raise UserError(f"seeds are more than {MOST_SEEDS}: write more rows")
+            seeds = list(chain.from_iterable(ranges))
+        case _:
+            seeds = []
+    if not seeds or not all(0 <= seed <= LARGEST for seed in seeds):
+        raise UserError(f"seeds must be whole numbers from 0 to 2^63 - 1, such as 3, [0, 1, 2] or 0-4, not {value!r}")
+    return seeds
 
 
 def _configured(given: dict[str, Any]) -> Config:

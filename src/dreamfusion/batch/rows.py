@@ -53,7 +53,8 @@ def _table(file: TextIO) -> Iterator[Row]:
     for cells in table:
         spare = cells.pop(None, None)  # type: ignore[call-overload]  # where DictReader puts what has no column
         values = {str(name).strip(): cell.strip() for name, cell in cells.items() if cell and cell.strip()}
-        yield Row(table.line_num, values, "it has more cells than the first line has names" if spare else "")
+        if values or spare:
+            yield Row(table.line_num, values, "it has more cells than the first line has names" if spare else "")
 
 
 def _json_lines(file: TextIO) -> Iterator[Row]:
