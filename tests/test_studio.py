@@ -153,7 +153,7 @@ def test_again_keeps_all_but_the_changes():
 
 def test_every_setting_is_described():
     rows = {row["name"]: row for row in described("fast")}
-    assert rows["distill.guidance_scale"]["value"] == 2.0
+    assert rows["distill.guidance_scale"]["value"] == 1.0
     assert "guidance" in rows["distill.guidance_scale"]["help"]
     assert rows["conditions"]["choices"] == ["all", "no-camera", "none"]
     assert all(row["help"] for row in rows.values() if row["name"] not in ("optimise.shampoo",))
@@ -334,7 +334,7 @@ def test_bad_input_is_told_and_makes_nothing(tmp_path):
     with studio_at(tmp_path) as client:
         for body, words in [
             ({"prompt": "a red chiar"}, "chiar"),
-            ({"prompt": "a red chair", "negative": "gloom"}, "gloom"),
+            ({"prompt": "a red chair", "negative": "gloom", "distill": {"guidance_scale": 2}}, "gloom"),
             ({"prompt": "a red chair", "steps": -1}, "--steps"),
             ({"prompt": "a red chair", "prior": "/etc"}, "does not offer"),
             ([1], "object"),

@@ -359,8 +359,8 @@ def test_a_home_is_expanded_in_every_path(monkeypatch, tmp_path, command):
         if Path not in kinds or field.name == "config":
             continue
         needed = ["--assets", "a"] if "train" in command else []
-        first = {"resume": ["r"], "mesh": ["r"], "video": ["r"], "compose": ["s"]}.get(command, [])
-        if field.name in ("run", "scene"):
+        first = {"resume": ["r"], "mesh": ["r"], "video": ["r"], "compose": ["s"], "batch": ["p"]}.get(command, [])
+        if field.name in ("run", "scene", "prompts") and command != "evaluate":
             given = ["~/x"]
         else:
             given = [*first, *needed, f"--{field.name.replace('_', '-')}=~/x"]
