@@ -105,9 +105,8 @@ def test_from_the_first_visit_to_the_finished_object(browser, tmp_path):
             page.get_by_role("button", name="STL").click()
         assert Path(saved.value.path()).read_text() == "solid"
         page.get_by_role("button", name="Again with another seed").click()
-        page.wait_for_timeout(2000)  # until the new run is told, and then until its page is there
-        page.get_by_role("link", name="See it").last.click()
-        page.wait_for_timeout(2000)
+        told = page.locator(".toast", has_text=re.compile("In the queue: a red chair, seed [1-9]"))
+        told.get_by_role("link", name="See it").click()
         expect(page.get_by_text("finished", exact=True)).to_be_visible()
         page.get_by_role("button", name="Delete").click()
         page.get_by_role("button", name="Keep it").click()

@@ -16,8 +16,8 @@ const curve = new Curve();
 export async function showResult(id) {
   task = null;
   live = null;
-  $("result-live").replaceChildren();
-  $("stage").hidden = true;
+  for (const part of ["result-title", "result-state", "result-live", "result-actions"]) $(part).replaceChildren(); // of the one before
+  for (const part of ["stage", "result-files"]) $(part).hidden = true;
   const found = await api("GET", `tasks/${encodeURIComponent(id)}`);
   store.tasks.set(found.id, found);
   draw(found);
