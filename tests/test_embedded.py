@@ -230,7 +230,6 @@ def test_prior_train_goes_from_an_empty_folder_to_a_prior_that_opens_and_can_be_
     (tmp_path / "manifest.csv").write_text(MANIFEST)
     monkeypatch.setattr(runtime, "configure_torch", lambda *_, **__: None)  # it would change torch for all other tests
     monkeypatch.setattr(train, "TrainOptions", partial(TrainOptions, measure_every=4, views=2, measured_views=1))
-    monkeypatch.setattr(train, "SHAPE", replace(TABLES, size=64))
     monkeypatch.setattr(train, "new_training", partial(train.new_training, shape=replace(TABLES, size=64)))
     monkeypatch.setattr(nothing, "STEPS", 2)
     real, steps = train.advance, []

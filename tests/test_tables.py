@@ -8,8 +8,9 @@ import pytest
 import torch
 import trimesh
 
-from dreamfusion.embedded.tables import Angles, Shape, StoredThings, between, decoder, draw, look_up, told
+from dreamfusion.embedded.tables import Angles, StoredThings, between, decoder, draw, look_up, told
 from dreamfusion.nerf.rays import cast
+from miniatures import TABLES
 from training.meshes import MeshRenderer, load
 from training.nouns import Noun
 from training.prior import train
@@ -18,16 +19,7 @@ from training.prior.nothing import mean_thing
 from training.prior.train import Rows, TrainOptions, advance, falling, gathered, new_training, things_of
 from training.prior.views import CELLS, LEARNED, UNSEEN, MeshViews, cameras_of, premultiplied, random_cameras, rendered
 
-SMALL = Shape(
-    nodes=4,
-    azimuths=6,
-    elevations=3,
-    channels=2,
-    coarse_nodes=3,
-    coarse_azimuths=4,
-    coarse_channels=2,
-    width=16,
-)
+SMALL = replace(TABLES, size=64)
 
 
 def new_things(count: int, generator: torch.Generator) -> torch.Tensor:

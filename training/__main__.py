@@ -25,6 +25,7 @@ from training.judge import train as judge
 from training.loop import Watch
 from training.nouns import Assets
 from training.prior import train as prior
+from training.prior.views import build
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _prior(arguments: PriorTraining) -> int:
     options = prior.TrainOptions(steps=arguments.steps)
     assets = arguments.opened()
     with owned(arguments.work):
-        prior.prepare(assets, arguments.work, print)
+        build(assets, arguments.work, print)
         with interruptible() as stop:
             done = prior.main(assets, arguments.work, arguments.out, options, Watch(print, stop.is_set))
     return 0 if done else stop.code

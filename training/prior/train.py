@@ -9,7 +9,7 @@ count of its own, as most steps do not touch it. Then a thing like no other is l
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from training.prior.card import make_card
 from training.prior.error import Unseen, unseen
 from training.prior.nothing import mean_thing
 from training.prior.ship import denoiser, measured, write
-from training.prior.views import CELLS, LEARNED, NUMBERS, MeshViews, build, cameras_of, open_mesh, premultiplied
+from training.prior.views import CELLS, LEARNED, NUMBERS, MeshViews, cameras_of, open_mesh, premultiplied
 from training.state import State
 
 WEIGHTS = (1.0,) * 6 + (0.35,) * 3 + (1.5,)
@@ -198,11 +198,6 @@ def errors(training: Training, tests: Sequence[Unseen]) -> Float[np.ndarray, "th
                 for row, test in enumerate(tests)
             ]
         )
-
-
-def prepare(assets: Assets, work: Path, report: Callable[[str], None]) -> None:
-    """Render the views to learn from into the folder `work`, where they are not there."""
-    build(assets, work, report)
 
 
 def main(assets: Assets, work: Path, out: Path, options: TrainOptions, watch: Watch) -> bool:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamfusion.cameras import orbit
+from dreamfusion.diffusion.priors import ViewCondition
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.embedded.mixture import Guesses, log_evidence, posterior_mean
 from dreamfusion.embedded.noise import signal_share
 from dreamfusion.embedded.storage import StoredModule
 from dreamfusion.embedded.tables import MAPS, Angles, Shape, StoredThings, decoder, draw
 from dreamfusion.embedded.world import COLOURS, DISTANCE, ELEVATION_DEG, FOV_DEG
-from dreamfusion.lights import Light
 from dreamfusion.records import Record, mapped
 
 AZIMUTHS, ELEVATIONS = 36, 9
@@ -73,16 +73,6 @@ class Seen:
     normal: Float[Tensor, "*k h w 3"]
     """where something is covered, of length one at most"""
     alpha: Float[Tensor, "*k h w 1"]
-
-
-@dataclass(frozen=True, eq=False)
-class Told:
-    """What is known of pictures besides their captions: see `ViewCondition`."""
-
-    pose: Float[Tensor, "b 4 4"] | None = None
-    background: Float[Tensor, "b 3"] | None = None
-    light: Light | None = None
-    variety: Int[Tensor, " b"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,14 +125,14 @@ class TablesDenoiser(StoredModule):
         encoder_hidden_states: Float[Tensor, "b l d"],
         **known: Any,
     ) -> Float[Tensor, "b 3 h w"]:
-        """The clean picture in [-1, 1]; called as diffusers calls its U-Nets, plus the fields of `Told` by name."""
+        """The clean picture in [-1, 1]; called as diffusers calls its U-Nets, plus those of `ViewCondition` by name."""
         wide = _wide(sample)
-        said, told, share = self.read(encoder_hidden_states), Told(**known), signal_share(timestep).to(wide)
+        said, told, share = self.read(encoder_hidden_states), ViewCondition(**known), signal_share(timestep).to(wide)
         noise = Noise(wide, share.sqrt(), (1 - share).sqrt())
         if told.pose is not None and told.variety is not None:
             return self._decided(noise, said, told).to(sample)
         own = [slice(i, i + 1) for i in range(len(sample))]
-        each = [self._undecided(_rows(noise, i), _rows(said, i), _rows(told, i)) for i in own]
+        each = [self._undecided(_rows(noise, i), _rows(said, i), told.rows(i)) for i in own]
         return torch.cat(each).to(sample)
 
     def read(self, text: Float[Tensor, "b l d"]) -> Reading:
@@ -158,7 +148,7 @@ class TablesDenoiser(StoredModule):
             textureless=(words @ self.textureless_word.to(words)).clamp(0, 1),
         )
 
-    def _decided(self, noise: Noise, said: Reading, told: Told) -> Float[Tensor, "b 3 h w"]:
+    def _decided(self, noise: Noise, said: Reading, told: ViewCondition) -> Float[Tensor, "b 3 h w"]:
         """The thing and the camera are known: one guess of each picture."""
         assert told.pose is not None
         assert told.variety is not None
@@ -168,7 +158,7 @@ class TablesDenoiser(StoredModule):
         guesses = replace(guesses, spread=_wide(self.spread)[thing, :1])
         return posterior_mean(noise.noisy, noise.alpha, noise.sigma, guesses, torch.ones_like(guesses.spread))
 
-    def _undecided(self, noise: Noise, said: Reading, told: Told) -> Float[Tensor, "1 3 h w"]:
+    def _undecided(self, noise: Noise, said: Reading, told: ViewCondition) -> Float[Tensor, "1 3 h w"]:
         """All things and all cameras that may be meant by one picture.
 
         How likely each is, is told by small pictures; the most likely ones are then seen whole.
@@ -187,7 +177,7 @@ class TablesDenoiser(StoredModule):
         guesses = guessed(meant.whole(kept[0]), kept[0])
         return posterior_mean(noise.noisy, noise.alpha, noise.sigma, guesses, weight / weight.sum())
 
-    def _meant(self, said: Reading, told: Told) -> Meant:
+    def _meant(self, said: Reading, told: ViewCondition) -> Meant:
         """All that one picture may be."""
         if told.variety is None:
             things = (said.thing[0] >= said.thing[0].max() / 2).nonzero()[:, 0]
@@ -271,7 +261,7 @@ def _guesses(
     seen: Seen,
     pose: Float[Tensor, "b k 4 4"],
     said: Reading,
-    told: Told,
+    told: ViewCondition,
 ) -> Guesses:
     """Light the maps and put them before backgrounds, as far as these are known; spreads and priors are zero."""
     white = said.textureless if told.light is None else told.light.textureless.to(said.textureless)
