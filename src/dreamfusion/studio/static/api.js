@@ -15,6 +15,21 @@ export async function api(method, path, body) {
   return content;
 }
 
+const asking = new Set(); // what was told of tasks while each answer was on its way
+
+// An answer; a function that gives what is newest of a task in it (what was told in the meantime, null if it is gone);
+// and the ids of those that were told of.
+export async function ask(path) {
+  const told = new Set();
+  asking.add(told);
+  try {
+    const answer = await api("GET", path);
+    return [answer, (task) => (told.has(task.id) ? (store.tasks.get(task.id) ?? null) : task), told];
+  } finally {
+    asking.delete(told);
+  }
+}
+
 export const fileOf = (task, name) => `/api/tasks/${task.id}/files/${name}?v=${task.stamp}`;
 
 export const store = { tasks: new Map(), queue: [], options: null };
@@ -28,18 +43,21 @@ export function remember(task) {
   const known = store.tasks.get(task.id);
   if (known && known.stamp > task.stamp && known.state === task.state) return;
   store.tasks.set(task.id, task);
+  for (const told of asking) told.add(task.id);
   announce("task", task);
 }
 
 export function forget(id) {
   store.tasks.delete(id);
+  for (const told of asking) told.add(id);
   announce("removed", id);
 }
 
 export async function readActive() {
-  const [active, waiting] = await Promise.all([api("GET", "tasks?state=PENDING,IN_PROGRESS&size=100&sort=oldest"), api("GET", "queue")]);
-  for (const [id, task] of store.tasks) if (["PENDING", "IN_PROGRESS"].includes(task.state)) store.tasks.delete(id);
-  for (const task of active.tasks) store.tasks.set(task.id, task);
+  const [[active, newest, told], waiting] = await Promise.all([ask("tasks?state=PENDING,IN_PROGRESS&size=100&sort=oldest"), api("GET", "queue")]);
+  const there = new Set(active.tasks.map(({ id }) => id));
+  for (const task of store.tasks.values()) if (["PENDING", "IN_PROGRESS"].includes(task.state) && !there.has(task.id) && !told.has(task.id)) store.tasks.delete(task.id);
+  for (const task of active.tasks.map(newest)) if (task) store.tasks.set(task.id, task);
   store.queue = waiting.queue;
 }
 

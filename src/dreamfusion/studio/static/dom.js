@@ -40,6 +40,14 @@ export function debounced(call, milliseconds) {
   };
 }
 
+// Calls at most once in so many milliseconds, and always after the last wish: a stream of them cannot put it off.
+export function throttled(call, milliseconds) {
+  let timer;
+  return () => {
+    timer ??= setTimeout(() => ((timer = undefined), call()), milliseconds);
+  };
+}
+
 // A note that goes by itself; `link` is [text, address].
 export function toast(text, link, kind = "") {
   const note = h("p", { class: `toast ${kind}` }, text, link && h("a", { href: link[1] }, link[0]));

@@ -1,26 +1,30 @@
 // All runs under the root, also those of the command line: pages of cards, searched and sorted by the server.
 
-import { $, ago, debounced, h, wrong } from "./dom.js";
-import { api, changes, fileOf, store } from "./api.js";
+import { $, ago, debounced, h, throttled, wrong } from "./dom.js";
+import { ask, changes, fileOf, store } from "./api.js";
 
 export const STATES = { PENDING: "waiting", IN_PROGRESS: "running", SUCCEEDED: "finished", FAILED: "failed", CANCELED: "stopped" };
 export const chosen = new Map(); // tasks for a scene, by id
 
 let page = 1;
 let shown = []; // ids, in order
+let reads = 0;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export async function readGallery() {
   const query = new URLSearchParams({ query: $("search").value, state: $("state").value, sort: $("sort").value, page });
-  const found = await api("GET", `tasks?${query}`);
+  const mine = ++reads;
+  const [found, newest] = await ask(`tasks?${query}`);
+  if (mine !== reads) return; // a later one is on its way
   if (page > found.pages) {
     page = found.pages;
     return readGallery();
   }
-  for (const task of found.tasks) store.tasks.set(task.id, task);
-  shown = found.tasks.map(({ id }) => id);
+  const tasks = found.tasks.map(newest).filter(Boolean);
+  for (const task of tasks) store.tasks.set(task.id, task);
+  shown = tasks.map(({ id }) => id);
   const focused = document.activeElement?.closest?.(".tile")?.dataset.id;
-  $("cards").replaceChildren(...found.tasks.map(tile));
+  $("cards").replaceChildren(...tasks.map(tile));
   if (focused) $("cards").querySelector(`[data-id="${focused}"] a`)?.focus({ preventScroll: true });
   $("total").textContent = found.total ? found.total.toLocaleString("en") : "";
   $("pages").hidden = found.pages < 2;
@@ -92,8 +96,9 @@ function arrows(event) {
 const columns = () => getComputedStyle($("cards")).gridTemplateColumns.split(" ").length;
 
 export async function startGallery() {
-  const again = debounced(() => readGallery().catch(wrong), 250);
-  const first = () => ((page = 1), again());
+  const read = () => readGallery().catch(wrong);
+  const [again, typed] = [throttled(read, 250), debounced(read, 250)];
+  const first = () => ((page = 1), typed());
   $("search").addEventListener("input", first);
   for (const id of ["state", "sort"]) $(id).addEventListener("change", first);
   const go = (step) => () => ((page += step), readGallery().then(() => $("gallery-title").scrollIntoView(), wrong));

@@ -1,7 +1,7 @@
 // One task: while it grows its live card, then the object on the stage, its files, and what can be done with it.
 
 import { $, clock, h, moment, toast, wrong } from "./dom.js";
-import { api, changes, fileOf, forget, remember, store } from "./api.js";
+import { api, ask, changes, fileOf, forget, remember, store } from "./api.js";
 import { Curve } from "./curve.js";
 import { chosen, STATES } from "./gallery.js";
 import { cancel, LiveCard, mayChange } from "./live.js";
@@ -18,7 +18,8 @@ export async function showResult(id) {
   live = null;
   for (const part of ["result-title", "result-state", "result-live", "result-actions"]) $(part).replaceChildren(); // of the one before
   for (const part of ["stage", "result-files"]) $(part).hidden = true;
-  const found = await api("GET", `tasks/${encodeURIComponent(id)}`);
+  const [answer, newest] = await ask(`tasks/${encodeURIComponent(id)}`);
+  const found = newest(answer) ?? answer;
   store.tasks.set(found.id, found);
   draw(found);
   readCurve();
