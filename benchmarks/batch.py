@@ -3,7 +3,7 @@
     python benchmarks/batch.py rows [--count 1000000]         a list of so many rows: manifest, hand-out, report
     python benchmarks/batch.py kills [--count 200]            workers and drivers killed at random, runs of nothing
     python benchmarks/batch.py lost [--nodes 100]             a simulated cluster that loses 5 % of its nodes an hour
-    python benchmarks/batch.py runs [--prompts 6 --steps 20]  real runs: one command each, and one batch
+    python benchmarks/batch.py runs [--prompts 6 --steps 20]  real runs: one worker, two, and two on Ray
 
 Each writes what it found into `benchmarks/results/batch.json`, under its own name.
 """
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -170,34 +171,36 @@ def children(process: int) -> list[int]:
         return []
 
 
-def runs(place: Path, prompts: int, steps: int) -> dict[str, object]:
-    """Seconds of so many commands one after the other, and of one batch of them with one worker, and with two."""
-    words = [f"a {colour} chair" for colour in COLOURS] + ["a frog", "a car", "a house", "a tree", "a boat"]
-    chosen = words[:prompts]
-    (place / "prompts.txt").write_text("\n".join(chosen))
-    program, found = [sys.executable, "-m", "dreamfusion"], dict[str, object]()
-    begun = time.monotonic()
-    for number, prompt in enumerate(chosen):
-        command = ["generate", prompt, "--steps", str(steps), "--threads", "1", "--out", str(place / f"{number}")]
-        subprocess.run([*program, *command, "--preview-seconds", "0"], check=True, capture_output=True)
-    found["one command each"] = round(time.monotonic() - begun, 1)
-    for jobs in (1, 2):
+def runs(place: Path, prompts: int, steps: int, files: bool) -> dict[str, object]:
+    """Seconds of one batch of so many prompts with one worker, with two, and with two on Ray where it is installed.
+
+    `overhead`: the share of the first one's time that none of its runs took (starting, loading, handing out).
+    """
+    nouns = ("chair", "frog", "car", "house", "tree", "boat", "lamp", "fox")
+    words = [f"a {colour} {noun}" for noun in nouns for colour in COLOURS][:prompts]
+    (place / "prompts.txt").write_text("\n".join(words))
+    ways = {"1 worker": ["--jobs", "1"], "2 workers": ["--jobs", "2"]}
+    if find_spec("ray"):
+        ways["2 workers on Ray"] = ["--jobs", "2", "--executor", "ray"]
+    found: dict[str, object] = {"prompts": len(words), "steps": steps, "files": files}
+    results = []
+    for way, options in ways.items():
+        folder = BatchFolder(place / way)
+        command = [sys.executable, "-m", "dreamfusion", "batch", str(place / "prompts.txt"), "--out", str(folder.path)]
+        command += [*options, "--files" if files else "--no-files"]
         begun = time.monotonic()
-        settings = ["--set", f"steps={steps}", "threads=1", "preview_seconds=0"]
-        command = [
-            "batch",
-            str(place / "prompts.txt"),
-            "--out",
-            str(place / f"jobs-{jobs}"),
-            "--jobs",
-            str(jobs),
-            *settings,
-        ]
-        subprocess.run([*program, *command], check=True, capture_output=True)
-        found[f"a batch, {jobs} at a time"] = round(time.monotonic() - begun, 1)
-    meshes = [[path.read_bytes() for path in sorted((place / f"jobs-{jobs}").rglob("mesh.glb"))] for jobs in (1, 2)]
-    found["equal meshes"] = meshes[0] == meshes[1] and len(meshes[0]) == prompts
-    return found | {"prompts": prompts, "steps": steps}
+        subprocess.run(
+            [*command, "--set", f"steps={steps}", "threads=1", "preview_seconds=0"], check=True, capture_output=True
+        )
+        found[way] = round(time.monotonic() - begun, 1)
+        print(way, found[way], flush=True)
+        paths = sorted((folder.path / "runs").glob("*/*"))
+        states = [States(folder).read(path.name) for path in paths]
+        worked = sum(state.seconds for state in states)
+        found[f"overhead, {way}"] = round(found[way] * int(options[1]) / worked - 1, 4)  # type: ignore[operator]
+        results.append([(path.name, next(path.glob("checkpoint/*.safetensors")).read_bytes()) for path in paths])
+    found["equal tensors"] = all(result == results[0] for result in results) and len(results[0]) == len(words)
+    return found
 
 
 def main() -> None:
@@ -207,6 +210,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=6)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--no-files", dest="files", action="store_false", help="without mesh and page")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.what == "drive":
@@ -216,7 +220,7 @@ def main() -> None:
         "rows": lambda: rows(place, options.count or 1_000_000),
         "kills": lambda: kills(place, options.count or 200),
         "lost": lambda: lost(place, options.nodes),
-        "runs": lambda: runs(place, options.prompts, options.steps),
+        "runs": lambda: runs(place, options.prompts, options.steps, options.files),
     }
     found = measures[options.what]()
 
