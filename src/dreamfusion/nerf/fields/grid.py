@@ -104,13 +104,13 @@ class GridField(nn.Module):
         return self.config.detail ** (len(self.logits) - 1)
 
     def _add(self, present: Bool[Tensor, "b b b"]) -> None:
-        self.fine.append(Bricks(2 * self.cells, self.config.features, present))
+        self.fine.append(Bricks(2 * self.cells, self.config.features, present).to(self.logits[0]))
 
     @torch.no_grad()
     def _near_surfaces(self, occupied: Callable[[Tensor], Tensor]) -> Bool[Tensor, "b b b"]:
         """The bricks of the next level."""
         field, side = self.precomputed(), self.cells + 1
-        axis = torch.linspace(-self.radius, self.radius, side, device=self.logits[0].device)
+        axis = torch.linspace(-self.radius, self.radius, side).to(self.logits[0])
         layers = []
         for z in axis:
             y, x = torch.meshgrid(axis, axis, indexing="ij")
@@ -213,7 +213,7 @@ def _grow_like(field: GridField, state: dict[str, Tensor], prefix: str, *_: obje
         if (first := state.get(f"{prefix}fine.{number}.first")) is None:
             return
         side = 2 * field.cells // SIDE + 1
-        field._add((first.view(side, side, side) >= 0).to(field.logits[0].device))
+        field._add(first.view(side, side, side) >= 0)
 
 
 def _cube(cells: int, *channels: int) -> Float[Tensor, "..."]:
