@@ -12,7 +12,7 @@ Colours, silhouettes and normals are compared with the true ones over the eight 
 --pixels, after every share of the steps in --at and at the end; with --mesh also those of the mesh that the run would
 end with. "seconds" is wall time and "processor_seconds" that of the cores, of all steps so far; "prior" what of the
 first is the prior's (the perfect one renders a mesh at each step); "megabytes" is the most main memory that the
-process has held while it did the steps, libraries included; "numbers" counts the parameters of the scene. Writes JSON,
+process has held so far, libraries and truth included; "numbers" counts the parameters of the scene. Writes JSON,
 and with --pictures a PNG: what was made above the truth.
 
 With --folder all of it goes there, the truth and what was made as pictures of their own, which

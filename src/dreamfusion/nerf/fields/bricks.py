@@ -68,9 +68,7 @@ class Bricks(nn.Module):
         return jet[0], jet[1:].T
 
 
-def bricks_near_surfaces(
-    density: Float[Tensor, "d d d"], matter: float, solid: float
-) -> Bool[Tensor, "b b b"]:
+def bricks_near_surfaces(density: Float[Tensor, "d d d"], matter: float, solid: float) -> Bool[Tensor, "b b b"]:
     """Where the bricks of a grid of twice as many cells have a surface in reach, given the density at all vertices now.
 
     In reach is what lies at most one of the present cells away from what the brick can change. A surface is where some
