@@ -16,7 +16,7 @@ from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.nerf.fields import Gaussians, GrowingField
 from dreamfusion.nerf.fields.bricks import SIDE, Bricks, bricks_near_surfaces
 from dreamfusion.nerf.fields.density import DensityActivation, Exp
-from dreamfusion.nerf.fields.grid import GridField
+from dreamfusion.nerf.fields.grid import GROWN, GridField
 from dreamfusion.nerf.occupancy import FINEST, Occupancy
 from dreamfusion.schedules import Constant, Steps
 from gaussian_prior import GaussianPrior
@@ -99,7 +99,7 @@ def test_a_grown_field_is_the_sum_of_dense_levels_and_so_is_its_slope():
     shaken(field.fine, 0.5)
     assert 0 < int((field.fine[1].first >= 0).sum()) < field.fine[1].per_side ** 3
     place = (at.mean / RADIUS).requires_grad_()
-    extra = sum(field.fine_scale * trilinear(dense_of(level, level.logits), place)[:, 0] for level in field.levels())
+    extra = sum(GROWN * trilinear(dense_of(level, level.logits), place)[:, 0] for level in field.levels())
     (slope,) = torch.autograd.grad(extra.sum(), place)
     logit = base.density.log() + 5 + extra
     again = replace(field.config, grow=())
