@@ -36,7 +36,7 @@ class Bricks(nn.Module):
     first: Tensor  # "b^3": the row of each brick's first vertex, or -1; x running fastest, then y
 
     def __init__(self, cells: int, features: int, present: Bool[Tensor, "b b b"]) -> None:
-        """`cells` per side of the whole grid, a multiple of `SIDE`; `present`: cells / SIDE + 1 bricks per axis, z y x."""
+        """`cells` per side of the whole grid, a multiple of `SIDE`; `present`: cells / SIDE + 1 along z, y and x."""
         super().__init__()
         self.cells, self.per_side = cells, len(present)
         there = present.flatten()
