@@ -35,9 +35,8 @@ def mesh(name: str, given: list[str]) -> int:
     output = run.config.output
     texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
     resolution = arguments.resolution or output.mesh_resolution
-    options = MeshOptions(
-        resolution, run.config.size, arguments.blur, arguments.level, arguments.faces, texture=texture
-    )
+    blur = generate.mesh_blur(run.config) if arguments.blur is None else arguments.blur
+    options = MeshOptions(resolution, run.config.size, blur, arguments.level, arguments.faces, texture=texture)
     height_mm = arguments.height_mm or 100.0
     if paths:
         with new_files(paths):
