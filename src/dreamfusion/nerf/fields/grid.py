@@ -37,8 +37,8 @@ FEATURE_SPREAD = 0.05  # standard deviation of the first colour features: grey, 
 MATTER, SOLID = 0.5, 15.0
 """Optical depths of a whole radius of it, under which there is nothing to refine, and above which nobody looks in"""
 
-GROWN = 2.0
-"""Factor of the grown logits: they have fewer steps than the others to come to what is sharp (measured from 1 to 4)"""
+GROWN, GROWN_COLOUR = 2.0, 0.25
+"""Factors of the grown logits, which have fewer steps than others to come to what is sharp, and of grown features"""
 
 Fine = Sequence[tuple[Bricks, BrickCorners]]
 """The grown levels, and where in them some places are"""
@@ -133,7 +133,7 @@ class GridField(nn.Module):
         """Colours at places, given by their corners in the grids of so many cells per side, and in grown levels."""
         features = [interpolate(level.flatten(0, 2), at[level.shape[0] - 1]) for level in self.features]
         for level, near in fine:
-            features[-1] = features[-1] + interpolate(level.features, near)
+            features[-1] = features[-1] + GROWN_COLOUR * interpolate(level.features, near)
         return torch.sigmoid(self.to_albedo(F.silu(self.hide(torch.cat(features, dim=-1)))))
 
 
