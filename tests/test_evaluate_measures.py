@@ -47,7 +47,7 @@ class StubJudge(Judge):
         first = (images[:, 0, 0] * 20).round().long()
         one_hot = [
             torch.nn.functional.one_hot(first[:, i].clamp(max=count - 1), count).float()
-            for i, count in ((0, 5), (1, 11))
+            for i, count in ((0, 5), (1, 12))
         ]
         return Opinion(noun=torch.zeros(len(images), 3), side=one_hot[0], colour=one_hot[1])
 

@@ -18,6 +18,7 @@ from dreamfusion.embedded.sheet import save_sheet
 from dreamfusion.embedded.world import COLOURS, DISTANCE, FOV_DEG, SIZE
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.judge import Judge
+from dreamfusion.evaluate.judge.network import OWN
 from dreamfusion.evaluate.judge.sides import SIDES
 from dreamfusion.evaluate.page import percent
 from dreamfusion.evaluate.r_precision import Share, wilson
@@ -87,7 +88,8 @@ def judged(judge: Judge, captions: Sequence[str], pictures: Float[Tensor, "c v h
     said = [require_meaning(caption, judge.nouns) for caption in captions]
     opinion = judge.opinion(pictures.flatten(0, 1))
     noun, side, colour = (
-        logits.argmax(1).view(len(captions), len(VIEWS)) for logits in (opinion.noun, opinion.side, opinion.colour)
+        logits.argmax(1).view(len(captions), len(VIEWS))
+        for logits in (opinion.noun, opinion.side, opinion.colour[:, :OWN])
     )
     own = torch.tensor([judge.nouns.index(one.noun) for one in said])
     sided = torch.tensor([one.noun in judge.with_front for one in said])

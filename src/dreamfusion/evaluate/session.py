@@ -68,9 +68,9 @@ def run_suites(session: Session, names: Sequence[str], say: ProgressCallback, st
 
 
 def run_prompts(session: Session, prompts: Sequence[str], say: ProgressCallback, stopped: Stopped) -> list[Path]:
-    """The same with prompts of the user's, which compete with each other, as they are."""
+    """The same with prompts of the user's, which compete with each other."""
     results = made(session, dict.fromkeys(prompts, ""), session.out / "runs", say, stopped)
-    return [] if results is None else _reported(session, results, captions_of(prompts, bare=False), say)
+    return [] if results is None else _reported(session, results, _competing(session, prompts, prompts), say)
 
 
 def judge_folders(
@@ -91,8 +91,15 @@ def judge_folders(
                 _, run = generate.open_run(folder, session.config.device)
                 save_views(evaluation_views(run.scene, run.recipe.eval_render), pictures_of(folder))
         results.append(_result(Task(config, folder), suite_of.get(config.prompt, ""), ""))
-    captions = captions_of([*(prompts or pool()), *(result.prompt for result in results)], bare=not prompts)
+    captions = _competing(session, [*(prompts or pool()), *(result.prompt for result in results)], prompts)
     return _reported(session, results, captions, say)
+
+
+def _competing(session: Session, captions: Sequence[str], own: Sequence[str]) -> Captions:
+    """Captions that the user gave as their `own` stay as they are, unless they go to the judge, which wants no colour
+    words for pictures without texture.
+    """
+    return captions_of(captions, bare=not own or isinstance(session.scorer, Judge))
 
 
 def judge_samples(out: Path, prior: str, conditions: ConditionSet, device: str) -> list[Path]:
