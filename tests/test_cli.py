@@ -119,8 +119,8 @@ def test_every_field_of_the_configuration_has_an_option(capsys):
         for name, value in values.items():
             if isinstance(value, dict):
                 yield from options(value, f"{prefix}{name}.")
-            # The prompt comes first; version and own parts are only written down.
-            elif name not in ("kind", "prompt", "version", "custom"):
+            # The prompt comes first; what was understood, version and own parts are only written down.
+            elif name not in ("kind", "prompt", "understood", "version", "custom"):
                 yield "--" + f"{prefix}{name}".replace("_", "-")
 
     assert [option for option in options(to_json(preset("fast"))) if option not in listed] == []

@@ -50,7 +50,7 @@ def width_of(picture, background=0.8):
 def test_the_folder_is_small_and_holds_no_pickle():
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 40e6
-    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".ini"}
 
 
 def test_the_card_lists_the_words_of_the_tokenizer_beside_it(prior):

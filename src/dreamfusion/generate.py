@@ -55,12 +55,13 @@ def create_run(
     path: Path,
     group: ProcessGroup = SINGLE_PROCESS,
     prior: Prior | None = None,
+    say: ProgressCallback = silent,
     **own: Unpack[OwnParts],
 ) -> Job:
     """A new run in a new folder. Everything that can be wrong with the configuration is said before the folder is made.
 
-    A `prior` and `own` parts of the caller take the place of configured ones; the configuration then names them.
-    Raises UserError.
+    A `prior` and `own` parts of the caller take the place of configured ones; the configuration then names them. `say`
+    is told what of the prompt is understood otherwise than typed. Raises UserError.
     """
     validate(config)
     if config.memory.embeddings:  # to be found again from any folder
@@ -69,8 +70,8 @@ def create_run(
     if prior is not None:
         config = provenance.with_own_prior(config, prior.name)
     run = start(config, device_of(config.device), group, **own)
-    prior, prompts = open_parts(run.config, run.device, prior)
-    run.config = provenance.with_provenance(run.config)
+    prior, prompts = open_parts(run.config, run.device, prior, say)
+    run.config = provenance.with_captions(provenance.with_provenance(run.config), prompts)
     folder = RunFolder.create(path, to_json(run.config))
     checkpoint.save(run, folder.checkpoint)
     return Job(run, prior, prompts, folder)
@@ -252,17 +253,19 @@ def export_mesh(
     ], report
 
 
-def open_parts(config: Config, device: torch.device, given: Prior | None = None) -> tuple[Prior, PromptTable]:
+def open_parts(
+    config: Config, device: torch.device, given: Prior | None = None, say: ProgressCallback = silent
+) -> tuple[Prior, PromptTable]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
-    `given`: the caller's own prior. Raises UserError, also for a prior that does not go with the rest of the
-    configuration.
+    `given`: the caller's own prior; `say`: as in `prompt_table`. Raises UserError, also for a prior that does not go
+    with the rest of the configuration.
     """
     require_given(config, (*config.custom, PRIOR) if given is not None else tuple(set(config.custom) - {PRIOR}))
     if given is not None:
-        return given, prompt_table(config, given)
+        return given, prompt_table(config, given, say)
     options, saved = build.prior_options(config, device), config.memory.embeddings
-    prompts = prompt_table(config, open_prompt_encoder(config.prior, options, Path(saved) if saved else None))
+    prompts = prompt_table(config, open_prompt_encoder(config.prior, options, Path(saved) if saved else None), say)
     prior = open_prior(config.prior, options)
     provenance.require_prior(config)
     return prior, prompts

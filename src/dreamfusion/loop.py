@@ -14,7 +14,7 @@ from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config.check import validate
 from dreamfusion.diffusion.distill import Distillation, LearnedLaw, surrogate
-from dreamfusion.diffusion.priors import Prior, PromptEncoder, encoded, require_known
+from dreamfusion.diffusion.priors import Prior, PromptEncoder, encoded, understood, understood_negative
 from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import UserError
@@ -22,6 +22,7 @@ from dreamfusion.lights import Light
 from dreamfusion.nerf.render import Render, render
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.own_parts import OwnParts, Unpack, require_sound, stateful, with_names
+from dreamfusion.progress import ProgressCallback, silent
 
 
 class Diverged(UserError):
@@ -105,19 +106,25 @@ def start(config: Config, device: torch.device, group: ProcessGroup = SINGLE_PRO
     return run
 
 
-def prompt_table(config: Config, reader: PromptEncoder) -> PromptTable:
-    """The prompt as the prior understands it. Raises UserError for words that it does not know, or too many of them."""
-    require_known(reader, config.prompt)
-    require_known(reader, config.negative)
+def prompt_table(config: Config, reader: PromptEncoder, say: ProgressCallback = silent) -> PromptTable:
+    """The prompt as the prior understands it; `say` is told of each text that it understands otherwise than typed.
+
+    Raises UserError for words that it does not know, or too many of them.
+    """
+    prompt = understood(reader, config.caption(config.prompt))
+    negative = understood_negative(reader, config.caption(config.negative))
+    for text in (prompt, negative):
+        if text.notes:
+            say("; ".join(text.notes))
     wording = PromptOptions(
-        negative=config.negative,
+        negative=negative.caption,
         view_dependent=config.view_words,
         conditions=config.conditions,
         variety=config.seed,
         blend_views=config.blend_views,
         perp_neg=config.perp_neg,
     )
-    return PromptTable(reader, config.prompt, wording)
+    return PromptTable(reader, prompt.caption, wording)
 
 
 def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterator[Metrics]:

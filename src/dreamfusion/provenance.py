@@ -6,6 +6,7 @@ from dreamfusion.config import Config
 from dreamfusion.diffusion.priors.folder import digest
 from dreamfusion.diffusion.priors.kinds import kind_of
 from dreamfusion.diffusion.priors.locate import locate, rooted
+from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.errors import UserError
 from dreamfusion.own_parts import PRIOR, require_given
 from dreamfusion.version import VERSION
@@ -16,6 +17,12 @@ def with_provenance(config: Config) -> Config:
     if PRIOR in config.custom:
         return replace(config, version=VERSION)
     return replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config), version=VERSION)
+
+
+def with_captions(config: Config, prompts: PromptTable) -> Config:
+    """The configuration with what the prior understood of its prompts, where that is not what was typed."""
+    pairs = ((config.prompt, prompts.prompt), (config.negative, prompts.options.negative))
+    return replace(config, understood=tuple((typed, caption) for typed, caption in pairs if caption != typed))
 
 
 def with_own_prior(config: Config, name: str) -> Config:
@@ -55,6 +62,7 @@ def metadata(config: Config, steps: int) -> dict[str, object]:
     """What made the object, after so many steps, for its files."""
     return {
         "prompt": config.prompt,
+        "understood as": caption if (caption := config.caption(config.prompt)) != config.prompt else "",
         "negative": config.negative,
         "seed": config.seed,
         "steps": steps,

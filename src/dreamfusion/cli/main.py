@@ -142,10 +142,14 @@ def _generate(name: str, given: list[str]) -> int:
     wanted = arguments.out or default_folder(config.prompt, config.seed)
     with new_folder(wanted, or_next=arguments.out is None) as path:
         with new_files(texts):
-            job = generate.create_run(config, path, group)
+            job = generate.create_run(config, path, group, say=_note)
             for file in texts:
                 generate.save_embeddings(config, job.prompts, file)
         return _work(job)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _resume(name: str, given: list[str]) -> int:
@@ -185,7 +189,9 @@ def _work(job: "Job") -> int:
 
     run, folder = job.run, job.folder
     config = run.config
-    print(f"{config.prompt!r}, {config.steps} steps, seed {config.seed}, into {folder.path}", file=sys.stderr)
+    caption = config.caption(config.prompt)
+    asked = f"{config.prompt!r}" + (f", understood as {caption!r}" if caption != config.prompt else "")
+    print(f"{asked}, {config.steps} steps, seed {config.seed}, into {folder.path}", file=sys.stderr)
     with interruptible() as stop, ProgressLine(run.step, config.steps) as line:
         with closing(generate.train(job, line.say)) as steps:
             for metrics in steps:

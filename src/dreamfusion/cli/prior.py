@@ -1,5 +1,6 @@
 """The commands `prior info` and `prior sample`. Whatever is slow to load is imported by them."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,15 +36,16 @@ def sample(name: str, given: list[str]) -> int:
 
 def _draw(arguments: a.PriorSample, out: Path) -> None:
     from dreamfusion.build import device_of
-    from dreamfusion.diffusion.priors import PriorOptions, open_prior, open_prompt_encoder, require_known
+    from dreamfusion.diffusion.priors import PriorOptions, open_prior, open_prompt_encoder, understood
     from dreamfusion.embedded.sheet import samples, save_sheet, sides
 
     options = PriorOptions(device=device_of(arguments.device))
     options = replace(options, dtype=None) if arguments.half else options
     reader = open_prompt_encoder(arguments.prior, options)
-    for caption in arguments.captions:
-        require_known(reader, caption)
-    told = sides(reader, arguments.captions, options.device, arguments.conditions, arguments.seed)
+    said = [understood(reader, caption) for caption in arguments.captions]
+    for notes in filter(None, (each.notes for each in said)):
+        print("; ".join(notes), file=sys.stderr)
+    told = sides(reader, [each.caption for each in said], options.device, arguments.conditions, arguments.seed)
     prior = open_prior(arguments.prior, options)  # after its text encoders have left the memory
     scale = arguments.guidance_scale
     pictures = samples(prior, told, steps=arguments.steps, guidance_scale=scale, seed=arguments.seed)

@@ -141,6 +141,9 @@ class Config:
     """caption: what to make"""
     negative: str = ""
     """negative prompt, in place of the empty caption"""
+    understood: Annotated[tuple[tuple[str, str], ...], Suppress] = ()
+    """prompt and negative prompt, where the prior understood them otherwise than typed, each with the caption that it
+    was given; recorded when a run begins"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id (owner/name, or owner/name@revision)"""
     prior_sha256: str = ""
@@ -186,3 +189,7 @@ class Config:
     optimise: OptimiseConfig = OptimiseConfig()
     memory: MemoryConfig = MemoryConfig()
     output: OutputConfig = OutputConfig()
+
+    def caption(self, typed: str) -> str:
+        """What the prior was given for a prompt, as far as it is recorded."""
+        return dict(self.understood).get(typed, typed)

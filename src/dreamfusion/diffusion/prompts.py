@@ -46,7 +46,7 @@ class PromptTable:
             raise UserError('the prompt is empty: say what to make, for example "a hamburger"')
         blended = options.blend_views or reader.view_words.interpolate
         self.view_words = replace(reader.view_words, interpolate=blended)
-        self.options = options
+        self.prompt, self.options = prompt, options
         self.conditions = allowed_conditions(reader.conditions, options.conditions)
         views = self.view_words.words if options.view_dependent else ("",)
         surfaces = ("", self.view_words.textureless) if self.view_words.textureless else ("",)

@@ -113,7 +113,8 @@ def _require_same(task: Task) -> None:
         return
     there = generate.config_of(task.folder)
     asked = replace(task.config, prior_sha256=task.config.prior_sha256 or there.prior_sha256)
-    if replace(there, threads=asked.threads, device=asked.device, version=asked.version) != asked:
+    same = {name: getattr(asked, name) for name in ("threads", "device", "version", "understood")}
+    if replace(there, **same) != asked:
         raise UserError(f"{task.folder} holds a run with other settings: choose another --out, or move it away")
 
 

@@ -24,6 +24,7 @@ class Result:
     """A run to judge."""
 
     prompt: str
+    """as the prior understood it"""
     suite: str
     """"" if it belongs to none"""
     folder: Path

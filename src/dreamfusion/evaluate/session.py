@@ -68,9 +68,11 @@ def run_suites(session: Session, names: Sequence[str], say: ProgressCallback, st
 
 
 def run_prompts(session: Session, prompts: Sequence[str], say: ProgressCallback, stopped: Stopped) -> list[Path]:
-    """The same with prompts of the user's, which compete with each other."""
+    """The same with prompts of the user's, which compete with each other, as the prior understood them."""
     results = made(session, dict.fromkeys(prompts, ""), session.out / "runs", say, stopped)
-    return [] if results is None else _reported(session, results, _competing(session, prompts, prompts), say)
+    if results is None:
+        return []
+    return _reported(session, results, _competing(session, [result.prompt for result in results], prompts), say)
 
 
 def judge_folders(
@@ -132,7 +134,9 @@ def _folders(prompts: Iterable[str], seed: int, runs: Path) -> dict[str, Path]:
 
 def _result(task: Task, name: str, problem: str) -> Result:
     path = pictures_of(task.folder)
-    return Result(task.config.prompt, name, task.folder, problem, read_views(path) if path.exists() else None)
+    config = generate.config_of(task.folder) if RunFolder(task.folder).config.exists() else task.config
+    pictures = read_views(path) if path.exists() else None
+    return Result(config.caption(config.prompt), name, task.folder, problem, pictures)
 
 
 def _reported(session: Session, results: Sequence[Result], captions: Captions, say: ProgressCallback) -> list[Path]:

@@ -12,10 +12,12 @@ from dreamfusion.diffusion.priors.protocol import (
     Prior,
     PromptEncoder,
     ViewCondition,
+    WordListedEncoder,
     allowed_conditions,
     encoded,
 )
-from dreamfusion.diffusion.priors.vocabulary import require_known, unknown_words, words_of
+from dreamfusion.diffusion.priors.vocabulary import require_known, understood, understood_negative, unknown_words
+from dreamfusion.diffusion.priors.words import Understood, WordList, words_of
 
 if TYPE_CHECKING:
     from dreamfusion.diffusion.priors.pipeline import PipelinePrior
@@ -29,12 +31,17 @@ __all__ = [
     "Prior",
     "PriorOptions",
     "PromptEncoder",
+    "Understood",
     "ViewCondition",
+    "WordList",
+    "WordListedEncoder",
     "allowed_conditions",
     "encoded",
     "open_prior",
     "open_prompt_encoder",
     "require_known",
+    "understood",
+    "understood_negative",
     "unknown_words",
     "words_of",
 ]

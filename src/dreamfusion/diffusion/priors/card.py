@@ -1,14 +1,15 @@
 """A prior's metadata beyond its networks: `card.json`, an optional file beside `model_index.json`.
 
 A folder without a card is any other diffusers pipeline: the paper's view words, every word allowed, nothing known
-besides the text.
+besides the text. Beside a card there may be a word list, `words.ini`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dreamfusion.diffusion.priors.words import WordList, read_words
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_json
@@ -28,6 +29,7 @@ class Card:
     conditions: frozenset[str] = frozenset()
     """names of the fields of `ViewCondition` that the network takes as keyword arguments"""
     vocabulary: frozenset[str] | None = None
+    words: WordList | None = None
     zero_padding: bool = False
     """whether text embeddings are zero where a caption has no token"""
 
@@ -54,6 +56,10 @@ class Described:
     def vocabulary(self) -> frozenset[str] | None:
         return self.card.vocabulary
 
+    @property
+    def words(self) -> WordList | None:
+        return self.card.words
+
 
 def read_card(folder: Path, image_size: int) -> Card:
     """The folder's card, or a plain one from its name. UserError if it is damaged."""
@@ -61,9 +67,11 @@ def read_card(folder: Path, image_size: int) -> Card:
     if not path.exists():
         return Card(folder.name, image_size)
     try:
-        return _parsed(read_json(path))
+        card = _parsed(read_json(path))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is no valid prior card ({error!r}): restore the file") from error
+    words = folder / "words.ini"
+    return replace(card, words=read_words(words)) if words.exists() else card
 
 
 def _parsed(card: dict[str, Any]) -> Card:

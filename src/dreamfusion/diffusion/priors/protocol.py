@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dreamfusion.config import ConditionSet
 from dreamfusion.diffusion.priors.noise_schedule import NoiseSchedule
+from dreamfusion.diffusion.priors.words import WordList
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.lights import Light
 from dreamfusion.records import mapped
@@ -91,6 +92,16 @@ class PromptEncoder(Protocol):
 
         Raises UserError if a prompt is longer than the model reads.
         """
+        ...
+
+
+@runtime_checkable
+class WordListedEncoder(PromptEncoder, Protocol):
+    """One that may know what people type beside the words it learned."""
+
+    @property
+    def words(self) -> WordList | None:
+        """None if it is given what was typed."""
         ...
 
 

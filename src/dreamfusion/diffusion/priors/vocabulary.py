@@ -1,16 +1,29 @@
 """The vocabulary of a small prior, checked before any work starts."""
 
-import re
 from collections.abc import Set
 from difflib import get_close_matches
 
-from dreamfusion.diffusion.priors.protocol import PromptEncoder
+from dreamfusion.diffusion.priors.protocol import PromptEncoder, WordListedEncoder
+from dreamfusion.diffusion.priors.words import Understood, understand, words_of
 from dreamfusion.errors import UserError
 
 
-def words_of(prompt: str) -> list[str]:
-    """The words of a text in order: lower case, without punctuation; a hyphen or an apostrophe separates two words."""
-    return re.findall(r"[^\W_]+", prompt.lower())
+def understood(prior: PromptEncoder, prompt: str) -> Understood:
+    """The caption that the prior is given for a prompt. Raises UserError if it cannot be understood.
+
+    A prior without a word list is given what was typed.
+    """
+    words = prior.words if isinstance(prior, WordListedEncoder) else None
+    said = Understood(prompt) if words is None else understand(prompt, words)
+    require_known(prior, said.caption)
+    return said
+
+
+def understood_negative(prior: PromptEncoder, prompt: str) -> Understood:
+    """The same for a negative prompt: words that the prior knows need not name one thing there."""
+    if prior.vocabulary is not None and not unknown_words(prompt, prior.vocabulary):
+        return Understood(prompt)
+    return understood(prior, prompt)
 
 
 def unknown_words(prompt: str, vocabulary: Set[str]) -> list[str]:
