@@ -211,6 +211,12 @@ def test_prompts_compete_with_each_other_and_nothing_is_made_twice(opened):
     assert json.loads(again[0].read_text()) == numbers
 
 
+def test_the_judge_is_not_asked_for_colours_without_texture(opened):
+    files = session.run_prompts(replace(opened, scorer=StubJudge()), PROMPTS, print, never)
+    facts = json.loads(files[0].read_text())["facts"]
+    assert (facts["captions"], facts["captions without colours"]) == (4, 3)
+
+
 def test_a_suite_competes_with_all_eighty_prompts(opened):
     files = session.run_suites(opened, ["unseen"], print, never)
     numbers = json.loads(files[0].read_text())
