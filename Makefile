@@ -6,10 +6,11 @@ BIN    := $(VENV)/bin
 # torch comes first and pinned, so that the resolver has no reason to fetch another (and much larger) build of it.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help demo test lint types format docs wheel clean
+.PHONY: help demo studio test lint types format docs wheel clean
 
 help:
 	@echo "make demo    install, then turn PROMPT='$(PROMPT)' into a 3D object (some minutes on two cores)"
+	@echo "make studio  install, then open the studio in the browser (Ctrl-C ends it)"
 	@echo "make test    install with the development tools, then run the tests"
 	@echo "make lint    ruff        make types   pyright        make format   ruff format"
 	@echo "make docs    API reference from the docstrings, docs/api/index.html"
@@ -34,6 +35,10 @@ $(VENV)/validator.stamp: $(VENV)/dev.stamp
 	@if command -v npm >/dev/null && npm install --silent --no-save --prefix $(VENV) gltf-validator@2.0.0-dev.3.10; \
 	then touch $@; else echo "no glTF validator (npm): its tests will be skipped"; fi
 
+$(VENV)/studio.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[studio]"
+	@touch $@ $(VENV)/run.stamp
+
 $(VENV)/docs.stamp: $(VENV)/torch.stamp pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	@touch $@ $(VENV)/run.stamp
@@ -41,6 +46,9 @@ $(VENV)/docs.stamp: $(VENV)/torch.stamp pyproject.toml
 demo: $(VENV)/run.stamp
 	@out="runs/demo-$$(date +%Y%m%d-%H%M%S)"; \
 	$(BIN)/dreamfusion generate "$(PROMPT)" --out "$$out" && echo && echo "Open $$out/index.html in a browser."
+
+studio: $(VENV)/studio.stamp
+	$(BIN)/dreamfusion studio
 
 test: $(VENV)/validator.stamp
 	$(BIN)/python -m pytest -n auto

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,13 +19,16 @@ from dreamfusion.config import Config, LearnedBackground
 from dreamfusion.diffusion.priors import NoiseSchedule, ViewCondition
 from dreamfusion.diffusion.priors.spaces import PixelSpace
 from dreamfusion.diffusion.view_words import ViewWords
+from dreamfusion.embedded.denoiser import VARIETIES
 from dreamfusion.embedded.noise import cosine_alphas
-from dreamfusion.embedded.unet import VARIETIES
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
+from dreamfusion.evaluate.evaluation_views import BACKDROP, Views
+from dreamfusion.geometry import normalise
 from dreamfusion.lights import Light
+from dreamfusion.mesh import Mesh
 from dreamfusion.nerf.rays import cast
-from training.meshes import MeshRenderer, load
+from training.meshes import ColouredMesh, MeshRenderer, load
 from training.nouns import Noun, learned, nouns
 from training.prior.data import meant_by, shade
 from training.prior.views import random_cameras
@@ -66,6 +70,12 @@ class Thing:
             paint = (self.paint * paint.mean(-1, keepdim=True) / max(self.luma, 0.05)).clamp(max=1)
         return Maps(paint + rest, normal, alpha)
 
+    def views(self, ring: Cameras) -> Views:
+        """Unlit, from the eight sides, as results are measured."""
+        maps = self.maps(ring)
+        unlit = maps.albedo + (1 - maps.alpha) * BACKDROP
+        return Views(unlit[None], normalise(maps.normal), maps.alpha[..., 0])
+
     def _buffers(self, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Paint, rest, normal and coverage as `dataset.Pictures` reads them."""
         fine, seen = cameras.resized(cameras.height * SUPERSAMPLE), []
@@ -94,6 +104,15 @@ def meant(prompt: str, variety: int, assets: Path) -> Thing:
     if not path.exists():
         raise UserError(f"{path} is missing: --assets must name a folder with meshes/")
     return Thing(MeshRenderer(load(path, row.yaw_deg)), colour)
+
+
+def thing_of(mesh: Mesh) -> Thing:
+    """A finished mesh as a thing, seen as a viewer without light shows it; its normals are those of the faces."""
+    assert mesh.uv is not None  # `make_mesh` bakes
+    assert mesh.texture is not None
+    material = np.zeros(len(mesh.faces), dtype=np.int64)
+    corners = mesh.vertices.astype(np.float64)[mesh.faces]
+    return Thing(MeshRenderer(ColouredMesh(corners, mesh.uv, material, (mesh.texture / 255.0,))))
 
 
 def understood(prompt: str, variety: int) -> tuple[str | None, int]:

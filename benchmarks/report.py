@@ -7,12 +7,16 @@ A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`; what
 
 import json
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE.parent / "docs" / "reference" / "performance.md", HERE / "results"
+EVALUATE = HERE.parent / "src" / "dreamfusion" / "evaluate"
+TRUTH = EVALUATE / "truth" / "ceiling.json"
+SUITES = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in (EVALUATE / "suites").glob("*.txt")}
 FAST = "24 bins, seen 0.01, coloured 0.03"
 """The line of the accuracy table that is the fast preset"""
 
@@ -146,6 +150,24 @@ def ceiling() -> str:
     )
 
 
+def ceiling_suites() -> str:
+    """Per suite, what the perfect prior reaches, and what the judge makes of it."""
+    ends = {prompt: points[-1] for prompt, points in json.loads(TRUTH.read_text(encoding="utf-8"))["things"].items()}
+    judged = result("ceiling_judged")["figures"]
+    rows = []
+    for name, found in judged.items():
+        suite = [end for prompt, end in ends.items() if name == "all" or prompt in SUITES[name]]
+        psnr, iou, normals = (
+            statistics.mean(end[key] for end in suite)
+            for key in ("object_psnr_db", "silhouette_iou", "normal_error_deg")
+        )
+        colour, geometry = (100 * found["precision"][kind]["value"] for kind in ("shaded", "textureless"))
+        measured = (f"{psnr:.1f} dB", f"{iou:.3f}", f"{normals:.1f}°", f"{colour:.1f} %", f"{geometry:.1f} %")
+        rows.append((f"{name} ({len(suite)})", *measured))
+    head = ("prompts", "object PSNR", "silhouette IoU", "normals off by", "R-Precision, colour", "geometry")
+    return markdown(head, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "standing": standing,
     "busy": busy,
@@ -153,6 +175,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "laws": laws,
     "ceiling": ceiling,
+    "ceiling_suites": ceiling_suites,
 }
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder, run = df.open_run(options.run, "auto")
     captions = list(dict.fromkeys([run.config.prompt, *options.captions]))
     judge = open_scorer("judge")  # or a CLIP of transformers: a folder, or owner/name
-    for kind, views in zip(KINDS, evaluation_views(run.scene, run.recipe.eval_render), strict=True):
+    for kind, views in zip(KINDS, evaluation_views(run.scene, run.recipe.eval_render).pictures, strict=True):
         found = judge.score(views, captions).argmax(dim=1)
         print(f"{kind}: {(found == 0).float().mean():.0%} of the views are taken for {captions[0]!r}")
 

@@ -144,14 +144,14 @@ def miniature_folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def tiny_prior(tmp_path_factory) -> Path:
     """An untrained prior of the embedded kind, small enough to be quick, as a folder on disk."""
-    from dreamfusion.embedded.unet import ToyUNet
-    from training.nouns import nouns
+    import miniatures
+    from training.nouns import learned, nouns
     from training.prior.card import make_card
-    from training.prior.parts import new_parts, write
+    from training.prior.ship import write
 
     folder = tmp_path_factory.mktemp("prior")
-    parts = replace(new_parts(nouns(), 0), unet=ToyUNet(sample_size=16, width=16, wide=16, vector=16))
-    write(parts, folder, {**make_card(nouns(), 0, 1, 2.0), "image_size": 16})
+    table = learned(nouns())
+    write(miniatures.tables(table), table, folder, {**make_card(nouns(), 0, 1, 2.0), "image_size": 16})
     return folder
 
 

@@ -5,11 +5,16 @@
 
 import json
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from dreamfusion.embedded.denoiser import TablesDenoiser
+from dreamfusion.embedded.tables import Shape, decoder
+from training.nouns import Noun
+from training.prior.ship import denoiser
 
 CELLS = 8
 """latents (or pixels) per side"""
@@ -31,6 +36,29 @@ def save(kind: str, folder: Path) -> Path:
             index[name] = [None, None] if part is None else part
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+TABLES = Shape(
+    size=16,
+    nodes=4,
+    azimuths=6,
+    elevations=3,
+    channels=2,
+    coarse_nodes=3,
+    coarse_azimuths=4,
+    coarse_channels=2,
+    width=16,
+)
+
+
+def tables(table: Sequence[Noun], shape: Shape = TABLES) -> TablesDenoiser:
+    """The embedded prior's network with random numbers, for the meshes of a table."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    network = denoiser(table, shape, torch.randn(len(table) + 1, shape.numbers, generator=generator), decoder(shape))
+    network.luma.fill_(0.5)
+    network.spread.fill_(0.1)
+    return network
 
 
 def clip_tokenizer() -> Any:

@@ -1,6 +1,7 @@
-"""The perfect prior and the measures beside it (`benchmarks/oracle.py`, `fidelity.py`), on a ball, which is known."""
+"""The perfect prior (`benchmarks/oracle.py`) and the measures of fidelity, on a ball, which is known."""
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,20 +9,24 @@ import pytest
 import torch
 import trimesh
 
+import ceiling
 from dreamfusion.config import LearnedBackground
 from dreamfusion.config.presets import FAST, PAPER
 from dreamfusion.diffusion.priors import Prior, ViewCondition
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import evaluation_views as views
+from dreamfusion.evaluate.evaluation_views import evaluation_views
+from dreamfusion.evaluate.fidelity import compared, nothing_like
+from dreamfusion.evaluate.suites import suite
+from dreamfusion.evaluate.truth import open_truths
 from dreamfusion.lights import Light
 from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.mesh import Mesh
 from dreamfusion.nerf.rays import cast
 from dreamfusion.nerf.render import RenderOptions
-from fidelity import compared, fidelity, maps_of, thing_of
 from mesh_scenes import scene_of
-from oracle import Maps, Thing, meant_row, oracle, understood
+from oracle import Thing, meant_row, oracle, thing_of, understood
 from training.meshes import MeshRenderer, load
 from training.nouns import learned, nouns
 from training.prior.views import random_cameras
@@ -39,6 +44,10 @@ def renderer(tmp_path_factory) -> MeshRenderer:
     path = tmp_path_factory.mktemp("ball") / "ball.glb"
     path.write_bytes(trimesh.Scene(ball).export(file_type="glb"))
     return MeshRenderer(load(path))
+
+
+def true_views(renderer: MeshRenderer, size: int = views.SIZE):
+    return Thing(renderer).views(views.cameras(1.0, size))
 
 
 def linear(srgb: float) -> float:
@@ -104,7 +113,8 @@ def test_another_colour_is_the_words(renderer):
 def test_outline_and_colour_errors_of_a_smaller_ball(renderer, radius):
     """Discs about one middle: the overlap is the ratio of their areas, the error that of colour and backdrop."""
     albedo = (0.6, 0.3, 0.4)
-    found = fidelity(ball_scene(radius, albedo, sharpness=2000.0), LOOK, Thing(renderer))
+    scene = ball_scene(radius, albedo, sharpness=2000.0)
+    found = compared(evaluation_views(scene, LOOK, size=64), true_views(renderer, 64))
     distance = 1 / math.sin(views.FOV_Y / 2)
     area = [r**2 / (distance**2 - r**2) for r in (radius, RADIUS)]
     share = area[0] / area[1]
@@ -115,7 +125,8 @@ def test_outline_and_colour_errors_of_a_smaller_ball(renderer, radius):
 
 
 def test_normals_of_a_ball_agree(renderer):
-    assert fidelity(ball_scene(RADIUS), LOOK, Thing(renderer)).normal_error_deg < 5
+    seen = evaluation_views(ball_scene(RADIUS), LOOK, size=64)
+    assert compared(seen, true_views(renderer, 64)).normal_error_deg < 5
 
 
 def test_a_finished_mesh_is_seen_as_it_is(renderer):
@@ -126,28 +137,28 @@ def test_a_finished_mesh_is_seen_as_it_is(renderer):
     texture = np.zeros((64, 64, 3), dtype=np.uint8)
     texture[:32], texture[32:] = (0, 0, 255), np.round(np.multiply(COLOUR, 255))
     mesh = Mesh(ball.vertices.astype(np.float32), ball.faces, uv=uv, texture=texture)
-    seen = thing_of(mesh).maps(views.cameras(1.0))
-    true = Thing(renderer).maps(views.cameras(1.0))
-    found = compared(seen, true)
+    seen = thing_of(mesh).views(views.cameras(1.0))
+    found = compared(seen, true_views(renderer))
     assert found.silhouette_iou > 0.99
     assert found.normal_error_deg < 1
-    assert torch.allclose(seen.albedo[:, 20, 64], torch.tensor([0.0, 0.0, 1.0]), atol=0.01)
-    assert torch.allclose(seen.albedo[:, 110, 64], torch.tensor(COLOUR), atol=0.01)
+    assert torch.allclose(seen.pictures[0, :, 20, 64], torch.tensor([0.0, 0.0, 1.0]), atol=0.01)
+    assert torch.allclose(seen.pictures[0, :, 110, 64], torch.tensor(COLOUR), atol=0.01)
 
 
 def test_the_same_is_perfect_and_tilted_normals_are_counted():
-    true = maps_of(ball_scene(0.8), LOOK, size=32)
+    true = evaluation_views(ball_scene(0.8), LOOK, size=32)
     same = compared(true, true)
     assert (same.object_psnr_db, same.silhouette_iou) == (100.0, 1.0)
     assert same.normal_error_deg < 0.1  # acos near 1 in float32
-    covered = (true.alpha[..., 0] > 0.5)[..., None]
-    flat = torch.where(covered, torch.tensor([0.0, 0.0, 1.0]), 0.0)
-    tilted = torch.where(covered, torch.tensor([0.0, 0.5, math.sqrt(0.75)]), 0.0)
+    flat = torch.tensor([0.0, 0.0, 1.0]).expand_as(true.normal)
+    tilted = torch.tensor([0.0, 0.5, math.sqrt(0.75)]).expand_as(true.normal)
     one, other = (replace(true, normal=normal) for normal in (flat, tilted))
     assert compared(one, other).normal_error_deg == pytest.approx(30, abs=0.01)
-    nothing = Maps(torch.zeros_like(true.albedo), flat, torch.zeros_like(true.alpha))
-    assert compared(nothing, true).silhouette_iou == 0
-    assert compared(nothing, true).normal_error_deg == 90
+    nothing = compared(nothing_like(true), true)
+    assert (nothing.silhouette_iou, nothing.normal_error_deg) == (0, 90)
+    inside = (true.opacity > 0.5)[..., None]
+    error = ((true.pictures[0] - views.BACKDROP).square() * inside).sum((1, 2, 3)) / (3 * inside.sum((1, 2, 3)))
+    assert nothing.object_psnr_db == pytest.approx(float(-10 * error.log10().mean()), abs=1e-3)
 
 
 def test_a_run_that_cannot_tell_it_all_is_refused(renderer):
@@ -176,11 +187,30 @@ def test_a_noun_and_a_number_mean_a_mesh_that_was_learned():
 def test_a_short_run_under_it_grows_towards_the_ball(renderer):
     config = replace(FAST, prompt="a ball", steps=40)
     thing, run = Thing(renderer), start(config, torch.device("cpu"))
-    prior, true = oracle(thing, config), thing.maps(views.cameras(run.scene.radius, 32))
-    before = compared(maps_of(run.scene, run.recipe.train_render, size=32), true)
+    prior, true = oracle(thing, config), true_views(renderer, 32)
+    before = compared(evaluation_views(run.scene, run.recipe.train_render, size=32), true)
     for _ in optimise(run, prior, prompt_table(config, prior), config.steps):
         pass
-    after = compared(maps_of(run.scene, run.recipe.train_render, size=32), true)
+    after = compared(evaluation_views(run.scene, run.recipe.train_render, size=32), true)
     assert before.silhouette_iou < 0.1
     assert after.silhouette_iou > before.silhouette_iou + 0.05
     assert after.object_psnr_db > before.object_psnr_db + 0.5
+
+
+def test_a_suite_is_measured_once_into_a_folder(renderer, tmp_path, monkeypatch):
+    """The command, short: what is in the folder is what `dreamfusion evaluate --truth` takes, and is not done again."""
+    monkeypatch.setattr(ceiling, "meant", lambda prompt, seed, assets: Thing(renderer))
+    monkeypatch.setattr(ceiling, "configure_torch", lambda *_, **__: None)
+    options = ["--suite", "plain", "--first", "1", "--folder", str(tmp_path), "--", "--steps", "2", "--size", "16"]
+    monkeypatch.setattr(sys, "argv", ["ceiling.py", "--assets", "nowhere", *options])
+    ceiling.main()
+    truths = open_truths(tmp_path)
+    prompt = suite("plain")[0]
+    assert float(truths.true(prompt).opacity.mean() - true_views(renderer).opacity.mean()) == pytest.approx(0, abs=0.01)
+    assert truths.made(prompt).shape == (3, views.VIEWS, views.SIZE, views.SIZE, 3)
+    assert truths.reached[prompt].silhouette_iou < 0.5
+    monkeypatch.setattr(ceiling, "meant", lambda *_: pytest.fail("it is there"))
+    ceiling.main()
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-3], "3", *sys.argv[-2:]])
+    with pytest.raises(SystemExit, match="other OPTIONS"):
+        ceiling.main()

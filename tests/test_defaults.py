@@ -14,6 +14,7 @@ from dreamfusion import build
 from dreamfusion.cli import arguments
 from dreamfusion.config import Config
 from dreamfusion.config.check import require_bounds
+from dreamfusion.config.kinds import BACKGROUNDS, FIELDS, LAWS
 from dreamfusion.config.presets import PRESETS
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Schedule
@@ -48,7 +49,7 @@ def test_the_command_line_has_the_defaults_of_the_preset(name):
     )
 
 
-CHOICES = [("field", arguments.FIELDS), ("background", arguments.BACKGROUNDS), ("distill", arguments.LAWS)]
+CHOICES = [("field", FIELDS), ("background", BACKGROUNDS), ("distill", LAWS)]
 
 
 @pytest.mark.parametrize(("option", "value"), [(name, value) for name, kinds in CHOICES for value in kinds])

@@ -224,7 +224,9 @@ def embedded():
 EVERYTHING = ["--negative", "a pizza", "--perp-neg", "1", "--blend-views", "--distill.timesteps", "dreamtime"]
 
 
-@pytest.mark.parametrize("options", [["sds"], ["csd"], ["nfsd", *EVERYTHING], ["ism"], ["vsd"]], ids=str)
+@pytest.mark.parametrize(
+    "options", [["sds"], ["csd"], ["nfsd", *EVERYTHING], ["ism"], ["vsd", "--guidance-scale", "3"]], ids=str
+)
 def test_every_law_runs_on_the_prior_that_ships(embedded, options):
     law = options[0]
     config = read_generate(["a hamburger", "--size", "32", "--distill", law, *options[1:]]).settings

@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import nn
 
+import miniatures
 from dreamfusion.checkpoint import load, save
 from dreamfusion.config.distill import DistillConfig, VsdLaw
 from dreamfusion.diffusion.distill import Csd, Distillation, UniformTimesteps, Vsd
 from dreamfusion.diffusion.distill.adapter import Adapter
 from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors import Conditioning, ViewCondition
-from dreamfusion.embedded.unet import ToyUNet
 from dreamfusion.errors import UserError
 from dreamfusion.loop import Diverged, advance, optimise, prompt_table, start
 from dreamfusion.schedules import Constant
 from gaussian_prior import GaussianPrior, cosine_schedule
+from training.nouns import Noun
 
 CPU, T, SCALE, STD, STEPS = torch.device("cpu"), 500, 3.0, 0.4, 200
 
@@ -135,9 +136,7 @@ def networks():
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    toy = ToyUNet(sample_size=16, text_width=8, width=16, wide=16, vector=16)
-    for parameter in toy.parameters():  # some are zero at first
-        nn.init.normal_(parameter, std=0.2)
+    toy = miniatures.tables([Noun("chair", "a", 0.0), Noun("sofa", "b", 0.0)])
     unet = UNet2DConditionModel(
         sample_size=16, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=8, norm_num_groups=4,
         in_channels=3, out_channels=3, attention_head_dim=4,
@@ -150,10 +149,13 @@ def networks():
 @torch.no_grad()
 def test_an_adapted_network_is_the_one_with_merged_weights_and_is_itself_again_afterwards(kind):
     network = networks()[kind].eval().double()
-    inputs = random(2, 3, 16, 16).double(), torch.tensor([10, 700]), random(2, 4, 8).double()
+    width = network.config["text_width"] if kind == "embedded" else 8
+    inputs = random(2, 3, 16, 16).double(), torch.tensor([10, 700]), random(2, 4, width).double()
+
+    told = {"pose": torch.eye(4).expand(2, 4, 4), "variety": torch.zeros(2).long()} if kind == "embedded" else {}
 
     def answer(module: nn.Module) -> torch.Tensor:
-        output = module(*inputs)
+        output = module(*inputs, **told)
         return getattr(output, "sample", output)
 
     plain, weights = answer(network), copy.deepcopy(network.state_dict())

@@ -14,7 +14,7 @@ from transformers import (
 
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate.scorer import open_scorer
-from training.prior.parts import END, PAD, UNKNOWN, word_tokenizer
+from training.prior.ship import END, PAD, UNKNOWN, word_tokenizer
 
 WORDS = [PAD, END, UNKNOWN, "a", "red", "chair", "frog"]
 CAPTIONS = ["a red chair", "a frog", "a red frog, a chair"]

@@ -2,31 +2,30 @@
 
 import json
 import re
-import signal
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import pairwise
-from threading import Event
 
 import pytest
 import torch
 from PIL import Image
 
 from dreamfusion import generate
+from dreamfusion.batch.watch import Watch
+from dreamfusion.batch.work import KeptPrior
 from dreamfusion.cli import main as cli
 from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import to_json
 from dreamfusion.diffusion.priors import open_prior
-from dreamfusion.errors import UserError
+from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.evaluate import ablation, making, samples, session
-from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, read_views, save_views
+from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, Views, read_views, save_views
 from dreamfusion.evaluate.making import Task, make, make_all, pictures_of
 from dreamfusion.evaluate.session import Session
 from dreamfusion.evaluate.suites import suite
+from dreamfusion.evaluate.truth import FIGURES, open_truths, save_thing
 from dreamfusion.loop import prompt_table
 from dreamfusion.runs import RunFolder
-from test_evaluate_measures import PROMPTS, Says, StubJudge
+from test_evaluate_measures import PROMPTS, Says, StubJudge, views_with
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +33,16 @@ def _quiet(monkeypatch, disc_prior):
     """No process changes torch for the other tests, and every prior is a red disc."""
     monkeypatch.setattr(generate, "prepare_process", lambda *_: None)
     monkeypatch.setattr(generate, "open_parts", lambda config, *_: (disc_prior, prompt_table(config, disc_prior)))
+    monkeypatch.setattr(KeptPrior, "__call__", lambda self, *parts: generate.open_parts(*parts))
 
 
 @pytest.fixture
 def task(tiny_config, tmp_path) -> Task:
     output = replace(tiny_config.output, samples=4)
     return Task(replace(tiny_config, output=output), tmp_path / "a-ball-0")
+
+
+UNWATCHED = Watch()
 
 
 def never() -> bool:
@@ -49,13 +52,23 @@ def never() -> bool:
 # Making
 
 
+def made(task: Task, watch: Watch = UNWATCHED, files: bool = True) -> bool:
+    return make(task.config, task.folder, watch, KeptPrior(), files)
+
+
+def no_pictures(*_) -> Views:
+    return views_with(torch.zeros(3, VIEWS, SIZE, SIZE, 3))
+
+
 def test_a_run_is_a_normal_run_with_pictures_beside_it(task):
-    assert make(task, Event()) == ""
+    assert made(task)
     run = RunFolder(task.folder)
     assert run.sheet.exists()
     assert run.turntable_mp4.exists()
     assert len(run.read_metrics()) == task.config.steps
-    pictures = read_views(pictures_of(task.folder))
+    seen = read_views(pictures_of(task.folder))
+    pictures = seen.pictures
+    assert seen.opacity[:, SIZE // 2, SIZE // 2].min() > seen.opacity[:, 0, 0].max()  # something before nothing
     assert pictures.shape == (3, VIEWS, SIZE, SIZE, 3)
     corner = pictures[:, :, 0, 0]
     assert torch.allclose(corner, torch.full_like(corner, 0.7), atol=0.01)
@@ -64,39 +77,32 @@ def test_a_run_is_a_normal_run_with_pictures_beside_it(task):
 
 
 def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(task, tmp_path, monkeypatch):
-    class AfterFive:
-        asked = 0
-
-        def is_set(self) -> bool:
-            self.asked += 1
-            return self.asked > 5
-
-        def set(self) -> None: ...
-
-    monkeypatch.setattr(generate, "finish", lambda *_: [])
-    monkeypatch.setattr(making, "evaluation_views", lambda *_: torch.zeros(3, VIEWS, SIZE, SIZE, 3))
-    assert make(task, AfterFive()) == "stopped"
+    told: list[int] = []
+    monkeypatch.setattr(making, "evaluation_views", no_pictures)
+    watch = Watch(stepped=lambda metrics: told.append(metrics.step), stopped=lambda: len(told) == 5)
+    assert not made(task, watch, files=False)
     assert not pictures_of(task.folder).exists()
-    assert make(task, Event()) == ""
+    assert made(task, files=False)
     unbroken = replace(task, folder=tmp_path / "unbroken")
-    make(unbroken, Event())
+    made(unbroken, files=False)
     assert RunFolder(task.folder).metrics.read_text() == RunFolder(unbroken.folder).metrics.read_text()
     assert pictures_of(task.folder).exists()
 
 
-def test_what_goes_wrong_with_a_run_is_told_not_raised(task, monkeypatch):
+def test_an_empty_scene_is_looked_at_all_the_same(task, monkeypatch):
     def empty(*_):
-        raise UserError("the scene is empty")
+        raise NoSurface("the scene is empty")
 
     monkeypatch.setattr(generate, "finish", empty)
-    monkeypatch.setattr(making, "evaluation_views", lambda *_: torch.zeros(3, VIEWS, SIZE, SIZE, 3))
-    assert make(task, Event()) == "the scene is empty"
-    assert pictures_of(task.folder).exists()  # it is looked at all the same
+    monkeypatch.setattr(making, "evaluation_views", no_pictures)
+    with pytest.raises(NoSurface, match="is empty"):
+        made(task)
+    assert pictures_of(task.folder).exists()
 
 
 def test_a_runs_own_files_can_be_left_for_later(task, monkeypatch):
-    monkeypatch.setattr(making, "evaluation_views", lambda *_: torch.zeros(3, VIEWS, SIZE, SIZE, 3))
-    assert make(replace(task, files=False), Event()) == ""
+    monkeypatch.setattr(making, "evaluation_views", no_pictures)
+    assert made(task, files=False)
     folder = RunFolder(task.folder)
     assert pictures_of(task.folder).exists()
     assert folder.checkpoint.exists()
@@ -104,72 +110,30 @@ def test_a_runs_own_files_can_be_left_for_later(task, monkeypatch):
     assert not folder.mesh.exists()
 
 
-def test_what_is_there_is_not_made_again(task):
+def test_what_is_there_is_not_made_again(task, tmp_path):
     pictures_of(task.folder).parent.mkdir(parents=True)
     pictures_of(task.folder).touch()
-    assert make_all([task], 1, print, never) == {}
+    assert make_all([task], tmp_path, 1, print, never) == {}
 
 
-def test_another_run_in_the_folder_is_not_taken_for_this_one(task):
+def test_another_run_in_the_folder_is_not_taken_for_this_one(task, tmp_path):
     generate.create_run(task.config, task.folder)
     making._require_same(replace(task, config=replace(task.config, threads=7, device="auto")))
     with pytest.raises(UserError, match="other settings"):
-        make_all([replace(task, config=replace(task.config, steps=99))], 1, print, never)
+        make_all([replace(task, config=replace(task.config, steps=99))], tmp_path, 1, print, never)
 
 
 def test_runs_are_made_in_processes_until_they_are_stopped(task, tmp_path):
     """Unknown words fail in the worker, where no prior is a red disc; what is stopped before it begins is not made."""
     unknown = replace(task, config=replace(task.config, prompt="a quasar"))
     told = list[str]()
-    problems = make_all([unknown], 1, told.append, never)
+    problems = make_all([unknown], tmp_path, 1, told.append, never)
     assert "quasar" in problems[task.folder]
     assert told[0] == "1 of 1 runs to make, 1 at a time"
     assert "1/1  a quasar" in told[1]
-    others = [replace(task, folder=tmp_path / f"{index}") for index in range(3)]
-    make_all(others, 1, told.append, lambda: True)
+    others = [replace(task, config=replace(task.config, seed=seed), folder=tmp_path / f"{seed}") for seed in range(3)]
+    make_all(others, tmp_path, 1, told.append, lambda: True)
     assert not any(pictures_of(other.folder).exists() for other in others)
-
-
-def test_a_worker_that_is_told_to_end_saves_its_run_first(task, monkeypatch):
-    """And one that has nothing to save ends at once."""
-    signals, before = [], signal.getsignal(signal.SIGTERM)
-    asked = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(making, "make", lambda task, stop: [signal.raise_signal(signal.SIGTERM), str(stop.is_set())][1])
-    monkeypatch.setattr(making.signal, "raise_signal", _once(signals))
-    monkeypatch.setattr(making, "MOMENT", 0.1)
-    worker, told = making._Worker(), Event()
-    try:
-        worker.listen(told)
-        assert not worker.is_set()
-        assert worker.make(task) == "True"
-        assert signals == [signal.SIGTERM]
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        told.set()
-        assert worker.make(task) == "True"
-        assert signals == [signal.SIGTERM] * 2  # its own `make`'s, no other: the first process ends the pool
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, asked)
-
-
-def _once(signals):
-    """The first signal arrives, the others, which would end this process, are noted."""
-    arrive, left = signal.raise_signal, [True]
-
-    def signalled(number):
-        if left and left.pop():
-            arrive(number)
-        else:
-            signals.append(number)
-
-    return signalled
-
-
-def test_a_worker_that_is_killed_is_told(tmp_path):
-    killed = Future()
-    killed.set_exception(BrokenProcessPool())
-    assert "out of memory" in making._outcome(killed, never)
-    assert making._outcome(killed, lambda: True) == "stopped"
 
 
 # Sessions
@@ -179,7 +143,7 @@ def test_a_worker_that_is_killed_is_told(tmp_path):
 def opened(tmp_path, monkeypatch, tiny_config) -> Session:
     """A session whose runs appear by magic: pictures that say what they are."""
 
-    def appear(tasks, jobs, say, stopped):
+    def appear(tasks, out, jobs, say, stopped, files):
         for each in tasks:
             if pictures_of(each.folder).exists():
                 continue
@@ -187,7 +151,7 @@ def opened(tmp_path, monkeypatch, tiny_config) -> Session:
             RunFolder.create(each.folder, to_json(each.config))
             pictures = torch.zeros(3, VIEWS, SIZE, SIZE, 3)
             pictures[:, :, 0, 0, 2] = PROMPTS.index(each.config.prompt) / 20 if each.config.prompt in PROMPTS else 0
-            save_views(pictures, pictures_of(each.folder))
+            save_views(views_with(pictures), pictures_of(each.folder))
         return {}
 
     made: list[Task] = []
@@ -234,6 +198,26 @@ def test_real_meshes_of_the_same_nouns_stand_beside(opened):
 def test_nothing_is_reported_of_a_suite_that_was_stopped(opened):
     assert session.run_suites(opened, ["plain"], print, lambda: True) == []
     assert not (opened.out / "report.json").exists()
+
+
+def test_fidelity_is_measured_where_the_meaning_of_a_prompt_is_known(opened, tmp_path):
+    """A run that shows the very thing, one of another seed's folder, one of which nothing is known."""
+    config, known = opened.config, tmp_path / "truth"
+    for prompt in PROMPTS[:2]:
+        views = views_with(torch.zeros(3, VIEWS, SIZE, SIZE, 3))
+        save_thing(known, replace(config, prompt=prompt), replace(views, pictures=views.pictures[:1]), views)
+    row = [{"object_psnr_db": 26.0, "silhouette_iou": 0.95, "normal_error_deg": 15.0}]
+    (known / FIGURES).write_text(json.dumps({"things": dict.fromkeys(PROMPTS[:2], row), "config": to_json(config)}))
+    told = replace(opened, truths=open_truths(known))
+    numbers = json.loads(session.run_prompts(told, PROMPTS, print, never)[0].read_text())
+    beside = numbers["beside the perfect prior"]["all"]
+    assert beside["count"] == 2
+    assert beside["likeness"]["own"]["silhouette_iou"] == 1.0
+    assert beside["likeness"]["own"]["object_psnr_db"] > 40  # one pixel tells the stubs what it is
+    assert [run["prompt"] for run in numbers["runs"] if run["likeness"]] == PROMPTS[:2]
+    seeded = replace(told, config=replace(config, seed=1), out=tmp_path / "other")
+    numbers = json.loads(session.run_prompts(seeded, PROMPTS, print, never)[0].read_text())
+    assert "beside the perfect prior" not in numbers
 
 
 def test_run_folders_are_judged_as_they_are(opened, task):
@@ -322,6 +306,7 @@ def test_samples_show_the_side_that_they_are_asked_for_and_repeat(monkeypatch):
         (["--jobs", "-1"], "jobs"),
         (["--steps", "0"], "steps"),
         (["--scorer", "no/such/scorer"], "no scorer"),
+        (["--truth", "missing"], "ceiling.py"),
     ],
 )
 def test_bad_input_is_refused_in_a_line(arguments, message, capsys, monkeypatch, tmp_path):

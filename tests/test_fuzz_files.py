@@ -40,7 +40,7 @@ from dreamfusion.diffusion.priors.card import Card
 from dreamfusion.diffusion.priors.folder import read_pipeline
 from dreamfusion.diffusion.priors.options import PriorOptions
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.evaluation_views import read_views, save_views
+from dreamfusion.evaluate.evaluation_views import Views, read_views, save_views
 from dreamfusion.evaluate.judge import summary
 from dreamfusion.evaluate.judge.judge import CARD, WEIGHTS, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet
@@ -494,7 +494,8 @@ def test_files_of_prompts(tmp_path, content):
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("pictures") / "evaluation.png"
-    save_views(torch.rand(3, 8, 128, 128, 3).mul(4).round() / 4, path)
+    pictures, surface = torch.rand(3, 8, 128, 128, 3).mul(4).round() / 4, torch.zeros(8, 128, 128, 3)
+    save_views(Views(pictures, surface, surface[..., 0]), path)
     return path.read_bytes()
 
 

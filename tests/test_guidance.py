@@ -6,7 +6,6 @@ import torch
 from dreamfusion.diffusion.guidance import (
     Guidance,
     combine_guidance,
-    guided_noise,
     perpendicular_component,
     rescale_contrast,
 )
@@ -49,10 +48,10 @@ def test_scale_one_is_conditional_and_zero_is_empty(prior, noisy):
     x, t = noisy
     given = conditioning(prior)
     torch.testing.assert_close(
-        guided_noise(prior, x, t, given, 1.0), prior.predict_noise(x, t, given.text, ViewCondition())
+        Guidance(1.0).guided(prior, x, t, given), prior.predict_noise(x, t, given.text, ViewCondition())
     )
     torch.testing.assert_close(
-        guided_noise(prior, x, t, given, 0.0), prior.predict_noise(x, t, given.null_text, ViewCondition())
+        Guidance(0.0).guided(prior, x, t, given), prior.predict_noise(x, t, given.null_text, ViewCondition())
     )
 
 
@@ -62,7 +61,7 @@ def test_guidance_of_gaussians_moves_the_mean(prior, noisy):
     given = conditioning(prior)
     further = given.null_text + 7.5 * (given.text - given.null_text)
     torch.testing.assert_close(
-        guided_noise(prior, x, t, given, 7.5), prior.predict_noise(x, t, further, ViewCondition())
+        Guidance(7.5).guided(prior, x, t, given), prior.predict_noise(x, t, further, ViewCondition())
     )
 
 
@@ -84,7 +83,7 @@ def test_perp_neg_leaves_the_main_direction_alone(prior, noisy):
     empty = prior.predict_noise(x, t, given.null_text, ViewCondition())
     main = prior.predict_noise(x, t, given.text, ViewCondition()) - empty
     other = prior.predict_noise(x, t, given.perp_neg_text[:, 0], ViewCondition()) - empty
-    change = guided_noise(prior, x, t, given, 10.0) - guided_noise(prior, x, t, plain, 10.0)
+    change = Guidance(10.0).guided(prior, x, t, given) - Guidance(10.0).guided(prior, x, t, plain)
     along = (change * main).sum((1, 2, 3)) / (main * main).sum((1, 2, 3))
     torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-10, rtol=0)
     torch.testing.assert_close(change, -0.6 * 10.0 * perpendicular_component(other, main))
@@ -93,8 +92,8 @@ def test_perp_neg_leaves_the_main_direction_alone(prior, noisy):
 
 def test_a_caption_against_itself_or_of_no_weight_changes_nothing(prior, noisy):
     x, t = noisy
-    plain = guided_noise(prior, x, t, conditioning(prior), 10.0)
-    same = guided_noise(prior, x, t, conditioning(prior, ["chair", "back"], [-2.0, 0.0]), 10.0)
+    plain = Guidance(10.0).guided(prior, x, t, conditioning(prior))
+    same = Guidance(10.0).guided(prior, x, t, conditioning(prior, ["chair", "back"], [-2.0, 0.0]))
     torch.testing.assert_close(same, plain)
 
 
@@ -120,7 +119,7 @@ def test_rescaling_restores_the_contrast(prior, noisy):
     def contrast(eps):
         return schedule.x0_from_eps(eps, x, t).std((1, 2, 3))
 
-    guided = guided_noise(prior, x, t, given, 30.0)
+    guided = Guidance(30.0).guided(prior, x, t, given)
     assert bool((contrast(guided) > 10 * contrast(text))[1:].all())  # little can change where there is little noise
     torch.testing.assert_close(contrast(Guidance(30.0, 1.0)(prior, x, t, given).guided), contrast(text))
     torch.testing.assert_close(rescale_contrast(schedule, x, t, guided, text, 0.0), guided)
@@ -154,7 +153,7 @@ def test_one_call_tells_every_picture_what_is_known_of_it(prior, noisy):
     light = Light(number[:, None].expand(B, 3), number, number + 10, number > 1)
     known = ViewCondition(number[:, None, None].expand(B, 4, 4), number[:, None].expand(B, 3), light)
     listening = Listening(prior.means, prior.std, prior.schedule, SIZE)
-    guided_noise(listening, x, t, replace(conditioning(prior, ["back"], [-1.0]), known=known), 5.0)
+    Guidance(5.0).guided(listening, x, t, replace(conditioning(prior, ["back"], [-1.0]), known=known))
     assert len(calls) == 1
     seen, times, told = calls[0]
     index = [int((x == picture).flatten(1).all(1).nonzero()) for picture in seen]

@@ -23,8 +23,9 @@ FUNCTION_LINES = 60
 OPTIONAL = {
     "embreex": (),
     "pxr": ("mesh/usdz.py",),
-    "fastapi": (),
-    "ray": (),
+    "starlette": ("studio/",),
+    "uvicorn": ("studio/",),
+    "ray": ("batch/on_ray.py",),
     "beartype": (),
     "torchvision": (),
     "pytest": (),

@@ -12,13 +12,16 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dreamfusion"
 FLOORS = (
     {
         *("errors", "version", "files", "json_text", "progress", "records", "runtime"),
-        *("geometry", "schedules"),
+        *("geometry", "schedules", "vocabulary", "words"),
     },
     {"config"},
     {"cameras", "lights"},
     {"nerf", "diffusion"},
     {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo"},
-    {"generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded", "evaluate"},
+    {
+        *("generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded"),
+        *("batch", "evaluate", "studio"),
+    },
     {"cli", "__main__", "__init__"},
 )
 HALVES = {"nerf", "diffusion"}

@@ -10,7 +10,7 @@ import torch
 
 import miniatures
 from dreamfusion.diffusion.ddim import caption_conditioning
-from dreamfusion.diffusion.guidance import guided_noise
+from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors import LinearEncodingPrior, Prior, PriorOptions, ViewCondition, open_prior
 from dreamfusion.diffusion.priors.denoisers import blocks, places, unblocked
 from dreamfusion.diffusion.priors.kinds import KINDS
@@ -139,7 +139,7 @@ def test_a_step_is_the_pipelines_own(opened, miniature_folders, kind):
     t = torch.tensor([index] * 2)
     expected = schedule.epsilon(prior.prediction, output[:, : sample.shape[1]], sample, t)
     given = caption_conditioning(prior, PROMPTS, ViewCondition())
-    eps = guided_noise(prior, sample, t, given, SCALE)
+    eps = Guidance(SCALE).guided(prior, sample, t, given)
     torch.testing.assert_close(eps, expected, atol=2e-5, rtol=2e-4)
     if kind == "IFPipeline":
         return  # its scheduler draws noise; test_priors compares its estimate of the picture

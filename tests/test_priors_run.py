@@ -232,7 +232,7 @@ def test_embeddings_of_something_else_are_refused(miniature_folders, tiny_config
         assert not (tmp_path / "run").exists()
 
     refuses("no embedding of 'a blue ball.*--save-embeddings", prompt="a blue ball")
-    refuses("no embedding of 'fog'", negative="fog")
+    refuses("no embedding of 'fog'", negative="fog", distill=DistillConfig(guidance_scale=7.0))
     refuses("made for another prior .StableDiffusionPipeline.", prior=str(miniature_folders[XL]))
     other = Path(shutil.copytree(miniature_folders[SD], tmp_path / "other"))
     settings = json.loads((other / "unet" / "config.json").read_text())
@@ -285,6 +285,11 @@ def test_copies_of_a_model_share_embeddings(miniature_folders, tiny_config, tmp_
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
+def held(module: torch.nn.Module) -> int:
+    """Bytes of parameters and buffers."""
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
 @pytest.mark.parametrize("kind", [SD, "IFPipeline", "StableDiffusion3Pipeline", "FluxPipeline", "PixArtSigmaPipeline"])
 def test_the_plan_is_what_a_step_takes(miniature_folders, kind):
     """Bytes counted without weights and numbers equal those of the same work with them."""
@@ -301,9 +306,9 @@ def test_the_plan_is_what_a_step_takes(miniature_folders, kind):
     noisy, time = x.detach().repeat(2, 1, 1, 1), torch.full((8,), 500.0)
     with LiveBytes() as denoising, torch.no_grad():
         prior.denoiser(noisy, time, text, ViewCondition(pose=pose))
-    weights = sum(p.nbytes for p in prior.denoiser.network.parameters())
+    weights = held(prior.denoiser.network)
     if KINDS[kind].latent:
-        weights += sum(p.nbytes for p in prior.space.vae.parameters())
+        weights += held(prior.space.vae)
         assert abs(needs.encode / encoding.now - 1) < 0.15
     assert needs.weights == weights
     assert abs(needs.denoise / denoising.peak - 1) < 0.3
@@ -314,7 +319,7 @@ def test_the_embedded_prior_has_a_plan():
     """Its network is this package's own, which is told the time as a whole number."""
     needs = plan(locate("embedded"), PriorOptions(), views=1)
     network = open_prior("embedded").denoiser.network
-    assert needs.weights == sum(p.nbytes for p in network.parameters())
+    assert needs.weights == held(network)
     assert needs.encode == 0
     assert needs.denoise > 0
 

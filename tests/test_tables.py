@@ -1,4 +1,4 @@
-"""The tables of `training/`: their data, their pictures, their optimiser, and that a training goes on as it was."""
+"""The embedded prior's tables: their data, their pictures, their optimiser, and that a training goes on as it was."""
 
 import math
 from dataclasses import replace
@@ -8,28 +8,22 @@ import pytest
 import torch
 import trimesh
 
-from dreamfusion.diffusion.priors import NoiseSchedule, Prior, ViewCondition
-from dreamfusion.errors import UserError
-from dreamfusion.lights import albedo_only
+from dreamfusion.embedded.tables import Angles, StoredThings, between, decoder, draw, look_up, told
 from dreamfusion.nerf.rays import cast
+from miniatures import TABLES
 from training.meshes import MeshRenderer, load
-from training.nouns import Noun, learned, nouns
-from training.tables.error import luma_of, unseen, whole
-from training.tables.network import Angles, Shape, between, decoder, draw, look_up, new_things, told
-from training.tables.prior import Bank, Spread, TablesPrior, bank, open_tables
-from training.tables.train import Plan, Rows, Trainer, gathered
-from training.tables.views import (
-    CELLS,
-    LEARNED,
-    UNSEEN,
-    MeshViews,
-    cameras_of,
-    order,
-    premultiplied,
-    rendered,
-)
+from training.nouns import Noun
+from training.prior import train
+from training.prior.error import luma_of, unseen, whole
+from training.prior.nothing import mean_thing
+from training.prior.train import Rows, TrainOptions, advance, falling, gathered, new_training, things_of
+from training.prior.views import CELLS, LEARNED, UNSEEN, MeshViews, cameras_of, premultiplied, random_cameras, rendered
 
-SMALL = Shape(nodes=4, azimuths=6, elevations=3, channels=2, embedding=4, width=16)
+SMALL = replace(TABLES, size=64)
+
+
+def new_things(count: int, generator: torch.Generator) -> torch.Tensor:
+    return 0.3 * torch.randn(count, SMALL.numbers, generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +40,6 @@ def views(renderer) -> MeshViews:
     cells = rendered(renderer, replace(cameras[: len(kept)], pose=cameras.pose[kept]))
     cells["view"] = np.array(kept)[cells["view"]]
     return MeshViews(cells, np.searchsorted(cells["view"], np.arange(LEARNED + UNSEEN + 1)))
-
-
-def test_every_noun_comes_once_before_any_comes_twice():
-    table = learned(nouns())
-    sequence = order(table)
-    assert sorted(sequence) == list(range(len(table)))
-    count = len({row.noun for row in table})
-    assert len({table[mesh].noun for mesh in sequence[:count]}) == count
 
 
 def test_cells_hold_the_whole_picture(renderer, views):
@@ -78,13 +64,13 @@ def test_weights_between_nodes():
 
 def test_cells_alone_are_those_of_the_whole_picture():
     generator = torch.Generator().manual_seed(0)
-    things, decode = new_things(2, SMALL, generator), decoder(SMALL)
+    things, decode = new_things(2, generator), decoder(SMALL)
     pose = cameras_of(1).pose[:6].unflatten(0, (2, 3))
     with torch.no_grad():
         pictures = draw(things, decode, SMALL, pose)
         angles = Angles.of(pose)
         which, place = torch.tensor([4, 0, 5]), torch.tensor([35, 700, CELLS**2 - 1])
-        cells = decode(told(look_up(things, SMALL, angles), angles, which, place))
+        cells = decode(told(look_up(things, SMALL, angles), angles, which, place, CELLS))
     for cell, thing_view, at in zip(cells, which, place, strict=True):
         row, column = 2 * (int(at) // CELLS), 2 * (int(at) % CELLS)
         window = pictures.flatten(0, 1)[thing_view, row : row + 2, column : column + 2]
@@ -108,19 +94,21 @@ def test_rows_learn_as_adam_says_and_only_those_that_are_touched():
         gradient = torch.randn(2, 5, generator=generator)
         mine.grad = gradient[1]
         adam.step()
-        rows.step(torch.tensor([2 if step % 2 else 0, 1]), gradient, 0.01)
+        rows.step(torch.tensor([2 if step % 2 else 0, 1]), gradient, 0.01, average=0.9)
     assert torch.allclose(rows.value[1], mine, atol=1e-6)
     assert rows.count[:, 0].tolist() == [2, 4, 2]
 
 
 def test_targets_are_the_cells_and_emptiness(views):
-    random = np.random.default_rng(0)
     numbers = np.array([[1, 3]])
-    thing_view, place, maps = gathered([views], numbers, random)
+    thing_view, place, maps = gathered([views], numbers, 1.0, torch.Generator().manual_seed(0))
     picture = whole(views, numbers[0]).unflatten(2, (CELLS, 2)).unflatten(1, (CELLS, 2)).transpose(2, 3)
     cells = picture.flatten(3, 4).flatten(1, 2)
     assert torch.equal(maps, cells[thing_view, place])
-    assert (maps == 0).all(-1).all(-1).any()
+    empty = (maps == 0).all(-1).all(-1)
+    assert empty.any()
+    fewer = gathered([views], numbers, 0.25, torch.Generator().manual_seed(0))[2]
+    assert len(fewer) / len(maps) == pytest.approx(0.25, abs=0.04)
 
 
 def test_an_exact_picture_has_no_error(views):
@@ -132,112 +120,64 @@ def test_an_exact_picture_has_no_error(views):
     assert 0.1 < luma_of(views) <= 1
 
 
+@pytest.fixture
+def four_views(monkeypatch):
+    """Only those that were rendered here."""
+    monkeypatch.setattr(train, "LEARNED", 4)
+
+
+@pytest.mark.usefixtures("four_views")
 def test_a_training_goes_on_as_if_it_had_not_stopped(views, tmp_path):
-    plan, poses = Plan(seconds_a_thing=1e6, things=1, views=2), cameras_of(0).pose[None]
-
-    class Few(Trainer):
-        """Of views that were rendered here."""
-
-        def drawn(self, plan: Plan) -> np.ndarray:
-            return self.random.choice(4, plan.views, replace=False)
-
-    def trained(trainer: Trainer, steps: int) -> list[float]:
-        return [trainer.step({0: views}, poses, plan) for _ in range(steps)]
-
-    once = Few(SMALL, [7])
-    losses = trained(once, 60)
-    again = Few(SMALL, [7])
-    trained(again, 3)
-    again.save(tmp_path)
-    other = Few(SMALL, [7], seed=5)
-    other.load(tmp_path)
-    assert trained(other, 3) == pytest.approx(losses[3:6], rel=1e-3)
+    options, poses = TrainOptions(steps=100, views=2, share=1.0), cameras_of(0).pose[None]
+    whole = new_training(1, options, SMALL)
+    losses = [advance(whole, [views], poses) for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
-    with pytest.raises(UserError, match="other meshes"):
-        Few(SMALL, [8]).load(tmp_path)
+    first = new_training(1, options, SMALL)
+    assert [advance(first, [views], poses) for _ in range(3)] == losses[:3]
+    first.state.save(tmp_path)
+    second = new_training(1, replace(options, seed=5), SMALL)
+    second.state.restore(tmp_path)
+    assert [advance(second, [views], poses) for _ in range(3)] == losses[3:6]
 
 
-def test_the_last_weights_of_a_state_are_a_prior(tmp_path):
-    trainer = Trainer(Shape(), [5, 7])
-    trainer.save(tmp_path)
-    prior = open_tables(tmp_path, 7, "weighted")
-    assert torch.equal(prior.thing, trainer.rows.value[1])
-    assert prior.conditions == {"background", "light"}
-    with pytest.raises(UserError, match="not learned"):
-        open_tables(tmp_path, 6, "told")
+def test_all_things_have_their_turn_before_any_has_the_next_one():
+    options = TrainOptions(things=3)
+    rounds = [torch.cat([things_of(4 * turn + step, 12, options) for step in range(4)]).tolist() for turn in range(2)]
+    assert [sorted(things) for things in rounds] == [list(range(12))] * 2
+    assert rounds[0] != rounds[1]
+    assert sorted(things_of(5, 2, options).tolist()) == [0, 1]
+
+
+def test_learning_rates_fall_along_a_cosine():
+    options = TrainOptions(steps=1000, last=0.1)
+    assert [falling(step, options) for step in (0, 500, 1000, 2000)] == pytest.approx([1, 0.55, 0.1, 0.1])
 
 
 def test_no_cells_are_no_matter():
     assert premultiplied(torch.zeros(1, 40, dtype=torch.uint8)).abs().max() == 0
 
 
-def plain_bank(*colours: float) -> Bank:
-    """One view of each, a grey that fills the picture; the first is the front, all others the back."""
-    maps = torch.zeros(len(colours), 64, 64, 10)
-    maps[..., 3:6] = torch.tensor(colours)[:, None, None, None]
-    maps[..., 9] = 1
-    words = torch.zeros(len(colours), 5)
-    words[0, 0], words[1:, 2] = 1, 1
-    return Bank(torch.eye(4).expand(len(colours), 4, 4), words, maps)
+def test_eight_bits_keep_a_thing_to_half_a_step():
+    things = new_things(3, torch.Generator().manual_seed(0))
+    things[1] = 0.25  # a channel without a range
+    stored = StoredThings(3, SMALL)
+    stored.store(things)
+    off = (stored(torch.tensor([2, 0, 1])) - things[[2, 0, 1]]).abs()
+    assert off.max() <= 0.501 * stored.step.max()
+    assert off[2].max() < 1e-6
+    ends = things[0, : 16 * 2].unflatten(0, (16, 2))[:, 1]  # of the second channel of the first table
+    assert stored.least[0, 1] == ends.min()
+    assert stored.step[0, 1] * 255 == pytest.approx(float(ends.max() - ends.min()), rel=1e-5)
 
 
-def prior_of(seen: Bank, weighted: bool = True, spread: float = 0.1) -> TablesPrior:
-    levels = torch.linspace(0.999, 0.001, 1000)
-    return TablesPrior(
-        new_things(1, SMALL, torch.Generator().manual_seed(0))[0], decoder(SMALL), SMALL,
-        NoiseSchedule.variance_preserving(levels), seen, frozenset({"background", "light"}), weighted,
-        Spread(spread, spread),
-    )  # fmt: skip
-
-
-def estimate(prior: TablesPrior, picture: float, t: int, caption: str) -> torch.Tensor:
-    """Of x0, in [0, 1], from a plain picture with noise on it."""
-    known = ViewCondition(background=torch.zeros(1, 3), light=albedo_only(1))
-    eps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    level = torch.tensor([t])
-    noisy = prior.schedule.add_noise(torch.full_like(eps, 2 * picture - 1), eps, level)
-    told = prior.predict_noise(noisy, level, prior.embed([caption]), known)
-    return (prior.schedule.x0_from_eps(told, noisy, level) + 1) / 2
-
-
-def test_a_prior_of_tables_is_one():
-    assert isinstance(prior_of(plain_bank(0.2)), Prior)
-
-
-def test_what_is_not_told_is_read_from_the_picture():
-    prior = prior_of(plain_bank(0.2, 0.5, 0.8))
-    assert estimate(prior, 0.8, 500, "a box").mean() == pytest.approx(0.8, abs=0.01)
-    assert estimate(prior, 0.2, 500, "a box").mean() == pytest.approx(0.2, abs=0.01)
-    assert estimate(prior, 0.2, 500, "a box, back view").mean() == pytest.approx(0.5, abs=0.05)  # what the word allows
-    assert estimate(prior_of(plain_bank(0.2, 0.5, 0.8), weighted=False), 0.8, 500, "a box").mean() == pytest.approx(0.5)
-
-
-def test_the_estimate_is_the_posterior_mean():
-    """Two plain greys and a spread in every pixel by itself: against the formula of Bayes, written out."""
-    spread, t, means = 0.3, 990, torch.tensor([-0.2, 0.0])
-    prior = prior_of(plain_bank(0.4, 0.5), spread=spread)
-    alpha, sigma = float(prior.schedule.alphas[t]), float(prior.schedule.sigmas[t])
-    eps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    noisy = alpha * (2 * 0.45 - 1) + sigma * eps
-    variance = sigma**2 + (alpha * spread) ** 2
-    weight = torch.distributions.Normal(alpha * means, math.sqrt(variance))
-    likely = weight.log_prob(noisy.flatten()[:, None]).double().sum(0).softmax(0).float()
-    each = means + alpha * spread**2 / variance * (noisy[..., None] - alpha * means)
-    expected = ((each * likely).sum(-1) + 1) / 2
-    assert 0.02 < likely[0] < 0.98
-    assert torch.allclose(estimate(prior, 0.45, t, "a box"), expected, atol=2e-3)
-
-
-def test_at_low_noise_the_error_is_below_the_spread():
-    found = estimate(prior_of(plain_bank(0.5), spread=0.2), 0.6, 0, "a box")  # the truth is one spread away
-    assert (found - 0.6).square().mean().sqrt() < 0.03
-
-
-def test_a_bank_has_every_quarter():
-    decode = decoder(SMALL)
-    seen = bank(new_things(1, SMALL, torch.Generator().manual_seed(0))[0], decode, SMALL)
-    share = seen.words.mean(0)
-    assert share.sum() == pytest.approx(1)
-    assert (share[:4] > 0.2).all()  # front, left, back, right alike
-    assert share[:4].max() - share[:4].min() < 0.02
-    assert share[4] > 0.02
+def test_the_thing_like_no_other_is_the_mean_of_all():
+    """Nearer to it than the pictures of the mean numbers are, from cameras that it never had."""
+    torch.manual_seed(0)
+    decode = decoder(SMALL).requires_grad_(False)
+    things = new_things(4, torch.Generator().manual_seed(0))
+    mean = mean_thing(things, decode, SMALL)
+    pose = random_cameras(6, torch.Generator().manual_seed(9)).pose
+    with torch.no_grad():
+        wanted = draw(things, decode, SMALL, pose.expand(4, 6, 4, 4)).mean(0)
+        made, first = (draw(some, decode, SMALL, pose[None])[0] for some in (mean, things.mean(0, keepdim=True)))
+    assert (made - wanted).square().mean() < 0.8 * (first - wanted).square().mean()

@@ -359,8 +359,8 @@ def test_a_home_is_expanded_in_every_path(monkeypatch, tmp_path, command):
         if Path not in kinds or field.name == "config":
             continue
         needed = ["--assets", "a"] if "train" in command else []
-        first = {"resume": ["r"], "mesh": ["r"], "video": ["r"], "compose": ["s"]}.get(command, [])
-        if field.name in ("run", "scene"):
+        first = {"resume": ["r"], "mesh": ["r"], "video": ["r"], "compose": ["s"], "batch": ["p"]}.get(command, [])
+        if field.name in ("run", "scene", "prompts") and command != "evaluate":
             given = ["~/x"]
         else:
             given = [*first, *needed, f"--{field.name.replace('_', '-')}=~/x"]
@@ -414,6 +414,16 @@ def test_words_without_a_place_are_told(capsys, given, message):
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
+@pytest.fixture
+def heard():
+    """Signals as a terminal has them; shells have a command in the background ignore some."""
+    before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)]
+    yield
+    for number, handler in zip((signal.SIGINT, signal.SIGHUP), before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_and_the_second_one_ends(number):
     before = signal.getsignal(number)

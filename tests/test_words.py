@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 
 from dreamfusion import generate, provenance
 from dreamfusion.config import Config
+from dreamfusion.config.distill import DistillConfig
 from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.diffusion.priors import WordListedEncoder, open_prior, understood, understood_negative, words_of
-from dreamfusion.diffusion.priors.words import Understood, WordList, read_words, understand
 from dreamfusion.embedded.model_card import describe
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.making import Task
-from dreamfusion.evaluate.session import _result
 from dreamfusion.loop import prompt_table
+from dreamfusion.words import Understood, WordList, read_words, understand
 from first_prompts import ANSWERS, PROMPTS, answers
 from gaussian_prior import GaussianPrior
 from test_cli import call
@@ -313,7 +312,7 @@ def test_a_negative_prompt_may_be_any_words_that_are_known(listed):
 
 def test_a_run_records_what_was_typed_and_what_was_understood(listed, tiny_config, tmp_path):
     told = list[str]()
-    config = replace(tiny_config, prompt="a navy couch", negative="a puppy")
+    config = replace(tiny_config, prompt="a navy couch", negative="a puppy", distill=DistillConfig(guidance_scale=2.0))
     job = generate.create_run(config, tmp_path / "run", prior=listed, say=told.append)
     assert told == ["navy: blue; couch: sofa", "puppy: dog"]
     assert job.prompts.captions[0].startswith("a blue sofa, ")
@@ -346,10 +345,12 @@ def test_a_resumed_run_keeps_the_caption_it_began_with(listed, tiny_config, tmp_
 
 
 def test_an_evaluation_judges_by_what_was_understood(listed, tiny_config, tmp_path):
+    """It takes the caption from the run's own configuration."""
     config = replace(tiny_config, prompt="a couch")
-    assert _result(Task(config, tmp_path / "run"), "", "stopped").prompt == "a couch"
+    assert config.caption(config.prompt) == "a couch"
     generate.create_run(config, tmp_path / "run", prior=listed)
-    assert _result(Task(config, tmp_path / "run"), "", "").prompt == "a sofa"
+    written = generate.config_of(tmp_path / "run")
+    assert written.caption(written.prompt) == "a sofa"
 
 
 def test_the_command_says_what_it_understood_and_the_page_too(tiny_prior, tiny_config, tmp_path, capsys):

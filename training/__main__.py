@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from annotated_types import Ge
 
 from dreamfusion import runtime
 from dreamfusion.claims import owned
@@ -26,6 +25,7 @@ from training.judge import train as judge
 from training.loop import Watch
 from training.nouns import Assets
 from training.prior import train as prior
+from training.prior.views import build
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,11 @@ class PriorTraining(Meshes):
     """Train the embedded prior, or go on training it; use it with `dreamfusion generate --prior OUT`."""
 
     work: Path = Path("prior-training")
-    """folder of the training: renderings, state, log, sheets of samples; what is there is continued"""
+    """folder of the training: renderings, state, log, errors; what is there is continued"""
     out: Path = Path("prior-training/prior")
     """folder of the finished prior"""
     steps: Count = prior.TrainOptions.steps
     """total number of optimisation steps"""
-    sketch_first: Annotated[int, Ge(0)] = prior.TrainOptions.sketch_first
-    """first steps, in which only the sketch is trained"""
-    batch: Count = prior.TrainOptions.batch
-    """pictures for the denoiser per step"""
-    views: Count = prior.TrainOptions.views
-    """views rendered of each noun, shared by its meshes; at least 200 of a mesh, or as many as this"""
     threads: Threads = 0
     """CPU threads; 0: one per core"""
 
@@ -124,12 +118,10 @@ def run(given: Sequence[str]) -> int:
 
 def _prior(arguments: PriorTraining) -> int:
     runtime.configure_torch(arguments.threads or runtime.available_cores(), repeatable=True)
-    options = prior.TrainOptions(
-        steps=arguments.steps, batch=arguments.batch, sketch_first=arguments.sketch_first, views=arguments.views
-    )
+    options = prior.TrainOptions(steps=arguments.steps)
     assets = arguments.opened()
     with owned(arguments.work):
-        prior.prepare(assets, arguments.work, options, print)
+        build(assets, arguments.work, print)
         with interruptible() as stop:
             done = prior.main(assets, arguments.work, arguments.out, options, Watch(print, stop.is_set))
     return 0 if done else stop.code

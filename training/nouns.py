@@ -109,14 +109,3 @@ def holdout_rule(files: Sequence[str]) -> dict[str, str]:
     """
     first = min(files, key=lambda file: hashlib.sha256(file.encode()).hexdigest())
     return {first: "prior"} if len(files) > 2 else {}
-
-
-def shares(table: Sequence[Noun], views: int, least: int) -> list[int]:
-    """How many views each row gets: every noun has `views` in all, spread evenly over its meshes, of which none has
-    fewer than `least`, however many they are."""
-    rows = [row.noun for row in table]
-    counts = []
-    for index, noun in enumerate(rows):
-        base, rest = divmod(views, rows.count(noun))
-        counts.append(max(least, base + (rows[:index].count(noun) < rest)))
-    return counts

@@ -7,7 +7,6 @@ Tensors are written first, under a name of their own; the rename of `checkpoint.
 state counts; only then the old tensors go. Nothing is pickled.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -26,8 +25,8 @@ from torch import Tensor
 from dreamfusion import build
 from dreamfusion.config import Config
 from dreamfusion.config.serialise import KIND, from_file, to_json
-from dreamfusion.errors import UserError
-from dreamfusion.files import denial, permitted, read_json
+from dreamfusion.errors import DiskFull, UserError
+from dreamfusion.files import DISK_FULL, denial, permitted, read_json
 from dreamfusion.loop import Run, start
 from dreamfusion.own_parts import OwnParts, Unpack, names, stateful
 from dreamfusion.shampoo import Shampoo
@@ -220,6 +219,7 @@ def _explained(folder: Path) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"no checkpoint written: {denial(folder)}; what was saved before is intact") from error
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in DISK_FULL
         what = "the disk is full, free some space" if full else f"{error.strerror}, check the folder's permissions"
-        raise UserError(f"no checkpoint written to {folder}: {what}; what was saved before is intact") from error
+        kind = DiskFull if full else UserError
+        raise kind(f"no checkpoint written to {folder}: {what}; what was saved before is intact") from error

@@ -30,6 +30,11 @@ from dreamfusion.runs import LOCK, refuse_occupied
 
 _HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
+
+class InUse(UserError):
+    """A folder in which another process writes."""
+
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -70,6 +75,23 @@ def owned(folder: Path) -> Iterator[None]:
             yield
     finally:
         _remove_empty(made)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process writes into a folder now.
+
+    The words say so, and the lock where they could be those of a process that was killed: it is asked for a moment only
+    if the named process may be alive, so that a new owner is not turned away by the question.
+    """
+    path = folder / LOCK
+    if not _names_an_owner(path):
+        return False
+    try:
+        with path.open("r+b") as file:
+            _lock(file)
+    except OSError as error:
+        return error.errno in _HELD or path.exists()
+    return False
 
 
 @contextmanager
@@ -226,7 +248,7 @@ def _words(path: Path) -> dict[str, str]:
     return {name: str(value) for name, value in words.items()} if whole else {}
 
 
-def _in_use(path: Path) -> UserError:
+def _in_use(path: Path) -> InUse:
     words = _words(path)
     owner = f"process {words['pid']} on {words['host']} since {words['since']}" if words else "another process"
-    return UserError(f"{path.parent} is in use by {owner}: wait for it or stop it, or use another folder")
+    return InUse(f"{path.parent} is in use by {owner}: wait for it or stop it, or use another folder")

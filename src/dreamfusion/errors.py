@@ -20,6 +20,10 @@ class UserError(Exception):
         super().__init__("".join(each if each.isprintable() else _escaped(each) for each in shown))
 
 
+class DiskFull(UserError):
+    """Something could not be written for lack of space; what was saved before is intact."""
+
+
 class NoSurface(UserError):
     """A scene that no mesh can show: it is empty, or fog, or has nothing at the level that was asked for."""
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamfusion import json_text
-from dreamfusion.errors import UserError
+from dreamfusion.errors import DiskFull, UserError
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""what the system calls it"""
 
 
 def numbered(path: Path) -> Iterator[Path]:
@@ -49,11 +50,11 @@ def explain_unwritable(path: Path) -> Iterator[None]:
             raise  # a library's own complaint, not the system's
         if isinstance(error, PermissionError):
             raise UserError(denial(path)) from error
-        if error.errno in _DISK_FULL:
-            reason, advice = "the disk is full", "free some space"
-        else:
-            reason, advice = error.strerror, "check the folder and its permissions"
-        raise UserError(f"{reason}, {path} was not written: {advice}; what was saved before is intact") from error
+        full = error.errno in DISK_FULL
+        reason = "the disk is full" if full else error.strerror
+        advice = "free some space" if full else "check the folder and its permissions"
+        kind = DiskFull if full else UserError
+        raise kind(f"{reason}, {path} was not written: {advice}; what was saved before is intact") from error
 
 
 @contextmanager
@@ -88,6 +89,13 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a whole JSON file, indented, keys in their order; NaN and infinity raise ValueError."""
     write_text(path, json.dumps(dict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what killed writers left half-written in a folder (`replacing`, checkpoints). Call as its owner."""
+    for path in folder.rglob(".*"):
+        if ".part" in path.name and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def listed(files: Sequence[Path]) -> str:

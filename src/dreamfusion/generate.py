@@ -31,6 +31,10 @@ PATIENCE = 10
 """times the time that a preview takes pass before the next one, however often they are asked for"""
 
 
+OpenParts = Callable[[Config, torch.device], tuple[Prior, PromptTable]]
+"""How a run's prior is opened, and its prompt read with it: as `open_parts` does, or from what is in memory already"""
+
+
 @dataclass(frozen=True)
 class Job:
     """A run, the prior that judges it, and the folder in which it leaves its files."""
@@ -55,13 +59,15 @@ def create_run(
     path: Path,
     group: ProcessGroup = SINGLE_PROCESS,
     prior: Prior | None = None,
+    parts: OpenParts | None = None,
     say: ProgressCallback = silent,
     **own: Unpack[OwnParts],
 ) -> Job:
     """A new run in a new folder. Everything that can be wrong with the configuration is said before the folder is made.
 
-    A `prior` and `own` parts of the caller take the place of configured ones; the configuration then names them. `say`
-    is told what of the prompt is understood otherwise than typed. Raises UserError.
+    A `prior` and `own` parts of the caller take the place of configured ones; the configuration then names them.
+    `parts` takes the place of `open_parts`. `say` is told what of the prompt is understood otherwise than typed. Raises
+    UserError.
     """
     validate(config)
     if config.memory.embeddings:  # to be found again from any folder
@@ -70,7 +76,7 @@ def create_run(
     if prior is not None:
         config = provenance.with_own_prior(config, prior.name)
     run = start(config, device_of(config.device), group, **own)
-    prior, prompts = open_parts(run.config, run.device, prior, say)
+    prior, prompts = parts(run.config, run.device) if parts else open_parts(run.config, run.device, prior, say)
     run.config = provenance.with_captions(provenance.with_provenance(run.config), prompts)
     folder = RunFolder.create(path, to_json(run.config))
     checkpoint.save(run, folder.checkpoint)
@@ -83,12 +89,13 @@ def resume_run(
     steps: int | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
     prior_now: str | Prior | None = None,
+    parts: OpenParts | None = None,
     **own: Unpack[OwnParts],
 ) -> Job:
     """An interrupted run, at its last checkpoint; `steps` is a new total, `prior_now` where its prior is now.
 
     A run that was made with Python objects needs them again: its own prior as `prior_now`, other parts as `create_run`
-    takes them. Raises UserError, and then nothing is changed.
+    takes them, which says what `parts` is. Raises UserError, and then nothing is changed.
     """
     folder, run = open_run(path, device, **own)
     require_divisible(run.config, run.distillation.law, group)
@@ -100,7 +107,8 @@ def resume_run(
         raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
     if isinstance(prior_now, str):
         run.config = provenance.moved(run.config, prior_now)
-    prior, prompts = open_parts(run.config, run.device, None if isinstance(prior_now, str) else prior_now)
+    own_prior = None if isinstance(prior_now, str) else prior_now
+    prior, prompts = parts(run.config, run.device) if parts else open_parts(run.config, run.device, own_prior)
     folder.rewind_metrics(run.step)
     if steps is not None or isinstance(prior_now, str):
         checkpoint.save(run, folder.checkpoint)  # before the config, which counts for both: this may not fit on a disk
@@ -185,17 +193,20 @@ def finish(
     return made
 
 
+def own_mesh_options(config: Config) -> MeshOptions:
+    """How the mesh is made with which a run ends."""
+    texture = TextureOptions(config.output.texture_size)
+    return MeshOptions(config.output.mesh_resolution, config.size, faces=_OWN_FACES, texture=texture)
+
+
 def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback) -> list[Path]:
-    output = run.config.output
-    texture = TextureOptions(output.texture_size)
-    options = MeshOptions(output.mesh_resolution, run.config.size, faces=_OWN_FACES, texture=texture)
     try:
-        return write_mesh(run, folder, options, say=say)[0]
+        return write_mesh(run, folder, own_mesh_options(run.config), say=say)[0]
     except UserError as error:
         if isinstance(error, NoSurface):  # what an earlier state of the run left shows something that is no more
             for path in (folder.index, folder.mesh_report, folder.mesh, *folder.mesh_copies):
                 path.unlink(missing_ok=True)
-        raise UserError(f"no mesh and no page were made: {error} (the pictures are in {folder.media})") from error
+        raise type(error)(f"no mesh and no page were made: {error} (the pictures are in {folder.media})") from error
 
 
 def write_page(run: Run, folder: RunFolder) -> list[Path]:

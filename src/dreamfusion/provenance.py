@@ -16,7 +16,8 @@ def with_provenance(config: Config) -> Config:
     """The configuration with what a run writes down when it begins. Raises UserError as `prior_digest` does."""
     if PRIOR in config.custom:
         return replace(config, version=VERSION)
-    return replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config), version=VERSION)
+    digest = config.prior_sha256 or prior_digest(config)  # who opened the prior has checked what is asked for
+    return replace(config, prior=rooted(config.prior), prior_sha256=digest, version=VERSION)
 
 
 def with_captions(config: Config, prompts: PromptTable) -> Config:

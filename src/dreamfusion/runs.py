@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamfusion import json_text
-from dreamfusion.errors import UserError
+from dreamfusion.errors import DiskFull, UserError
 from dreamfusion.files import (
+    DISK_FULL,
     explain_unwritable,
     permitted,
     read_json,
@@ -107,7 +108,8 @@ class RunFolder:
             write_json(run.config, config)
             run.media.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
+            kind = DiskFull if error.errno in DISK_FULL else UserError
+            raise kind(f"cannot write to {path} ({error.strerror}): choose another --out") from error
         return run
 
     @classmethod

@@ -22,7 +22,7 @@ def make_card(
     What was measured of them is added as "quality" once it is: a record of texts.
     """
     return {
-        "name": "toybox-3",
+        "name": "toybox-4",
         "image_size": world.SIZE,
         "view_words": dataset.VIEW_WORDS,
         "overhead_above_deg": dataset.OVERHEAD_ABOVE_DEG,

@@ -1,20 +1,17 @@
-"""The embedded prior's training pictures: buffers of many views, shaded, recoloured and captioned at training time."""
+"""The embedded prior's world: its captions, its lights and backgrounds, how its pictures are shaded."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
-from dreamfusion.embedded.unet import VARIETIES
+from dreamfusion.embedded.denoiser import VARIETIES
 from dreamfusion.embedded.world import COLOURS, DISTANCE
 from dreamfusion.lights import Light
 from training.nouns import Noun, learned, names
-from training.prior.views import Views
 
 OVERHEAD_ABOVE_DEG = 60.0
 VIEW_WORDS = {
@@ -39,105 +36,6 @@ def held_out(colour: str, noun: str) -> bool:
     return hashlib.sha256(f"{colour} {noun}".encode()).digest()[0] < 0.15 * 256
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Training pictures "b 3 h w" in [-1, 1], their captions, and what is known of them."""
-
-    image: Float[Tensor, "b 3 h w"]
-    captions: list[str]
-    pose: Float[Tensor, "b 4 4"]
-    background: Float[Tensor, "b 3"]
-    light: Light
-    variety: Int[Tensor, " b"]
-    """which mesh of its noun: a number that stands for it (`meant_by`)"""
-
-
-class Pictures:
-    """Endless shaded, recoloured, captioned batches from the buffers."""
-
-    def __init__(self, views: Views, table: Sequence[Noun]):
-        self.views, self.table, self.colours = views, learned(table), list(COLOURS)
-        total, area = torch.zeros(2, len(self.table))
-        for mesh, paint in zip(views.mesh.split(1000), views.paint.split(1000), strict=True):
-            painted = paint.float().mean(-1)
-            total.index_add_(0, mesh, painted.sum((1, 2)))
-            area.index_add_(0, mesh, (painted > 8).float().sum((1, 2)))
-        self.varieties = meant_by(self.table)
-        noun = torch.tensor([names(self.table).index(row.noun) for row in self.table])[views.mesh]
-        self.by_noun, self.per_noun = noun.argsort(stable=True), noun.unique(return_counts=True)[1]
-        self.mean_luma = total / area.clamp(min=1) / 255
-
-    def batch(self, size: int, generator: Generator, halve: bool = False) -> Batch:
-        """One batch: any noun, view, colour, light and background; with `halve`, of half as many pixels a side."""
-        pick = self._any_views(size, generator)
-        mesh, pose = self.views.mesh[pick], self.views.pose[pick]
-        light, background = random_lights(pose, generator), random_backgrounds(size, generator)
-        colour = [self._colour(int(m), generator) for m in mesh]
-        paint, rest, normal, alpha = self._buffers(pick, halve)
-        albedo = rest + self._repaint(paint, mesh, colour)
-        image = shade(albedo, normal, alpha, light) + (1 - alpha) * background[:, None, None]
-        variety = torch.tensor([_any_of(self.varieties[int(m)], generator) for m in mesh])
-        captions = [
-            self._caption(int(mesh[i]), colour[i], pose[i], bool(light.textureless[i]), generator) for i in range(size)
-        ]
-        return Batch((image * 2 - 1).permute(0, 3, 1, 2).contiguous(), captions, pose, background, light, variety)
-
-    def _any_views(self, size: int, generator: Generator) -> Int[Tensor, " b"]:
-        """Indices of views: any noun, however many views it has, then any of them."""
-        noun = torch.randint(len(self.per_noun), (size,), generator=generator)
-        count = self.per_noun[noun]
-        first = self.per_noun.cumsum(0)[noun] - count
-        return self.by_noun[first + (torch.rand(size, generator=generator) * count).long()]
-
-    def _buffers(self, pick: Int[Tensor, " b"], halve: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Paint, rest, normal and coverage of some views, colours and coverage in [0, 1]."""
-        views = self.views
-        paint, rest, normal = views.paint[pick], views.rest[pick], views.normal[pick]
-        alpha = views.alpha[pick, ..., None]
-        if not halve:
-            return paint / 255, rest / 255, normal / 127 - 1, alpha / 255
-        covered = _quartets((alpha > 0).to(torch.uint8)).clamp(min=1)  # normals count where there is something
-        directed = (_quartets(normal) - 4 * 127) / covered / 127
-        return _quartets(paint) / 1020, _quartets(rest) / 1020, directed, _quartets(alpha) / 1020
-
-    def _colour(self, mesh: int, generator: Generator) -> str | None:
-        """None (the mesh's own colours) for half of the pictures, else a colour that is not held out for this noun."""
-        draw = torch.rand(2, generator=generator)
-        allowed = [c for c in self.colours if not held_out(c, self.table[mesh].noun)]
-        return None if draw[0] < 0.5 else allowed[int(draw[1] * len(allowed))]
-
-    def _repaint(self, paint: Tensor, mesh: Tensor, colour: list[str | None]) -> Tensor:
-        """The painted part in its new colour, keeping its light and dark places."""
-        brightness = paint.mean(-1, keepdim=True) / self.mean_luma[mesh].clamp(min=0.05)[:, None, None, None]
-        new = torch.tensor([COLOURS[c] if c else (0.0, 0.0, 0.0) for c in colour])[:, None, None]
-        changed = torch.tensor([c is not None for c in colour])[:, None, None, None]
-        return torch.where(changed, (new * brightness).clamp(max=1), paint)
-
-    def _caption(self, mesh: int, colour: str | None, pose: Tensor, white: bool, generator: Generator) -> str:
-        draw = torch.rand(3, generator=generator)
-        name = described(self.table[mesh], colour, with_adjective=bool(draw[2] < 0.5))
-        words = [with_article(FORMS[int(draw[0] * len(FORMS))], name)]
-        if draw[1] < 0.85:
-            words.append(VIEW_WORDS[side(pose[:3, 3])])
-        if white:
-            words.append(VIEW_WORDS["textureless"])
-        return ", ".join(words)
-
-
-def degraded(batch: Batch, generator: Generator) -> Float[Tensor, "b c h w"]:
-    """The batch's pictures, blurred, half transparent and of a wrong colour; what was told of them stays right.
-
-    Such are the first pictures of a 3D object in the making. A denoiser that never saw them corrects them away from
-    what it was told (docs/reference/embedded-prior.md).
-    """
-    count, size = len(batch.image), batch.image.shape[-2:]
-    coarse = F.interpolate(F.avg_pool2d(batch.image, 8), size, mode="bilinear")
-    blurred = torch.lerp(batch.image, coarse, torch.rand(count, 1, 1, 1, generator=generator))
-    behind = batch.background[:, :, None, None] * 2 - 1
-    gain = torch.rand(count, 3, 1, 1, generator=generator) * 1.5 - 0.25
-    return behind + gain * (blurred - behind)
-
-
 def meant_by(table: Sequence[Noun]) -> list[list[int]]:
     """The varieties that stand for each row: the meshes of a noun take turns in all numbers below `VARIETIES`.
 
@@ -149,16 +47,6 @@ def meant_by(table: Sequence[Noun]) -> list[list[int]]:
         rank, count = rows[:index].count(noun), rows.count(noun)
         meant.append([v for v in range(VARIETIES) if v % count == rank] or [rank % VARIETIES])
     return meant
-
-
-def _any_of(choices: list[int], generator: Generator) -> int:
-    return choices[int(torch.randint(len(choices), (), generator=generator))]
-
-
-def _quartets(pixels: UInt8[Tensor, "b h w c"]) -> Int[Tensor, "b h2 w2 c"]:
-    """Sums of two by two pixels."""
-    rows = pixels[:, ::2].short() + pixels[:, 1::2].short()
-    return rows[:, :, ::2] + rows[:, :, 1::2]
 
 
 def described(row: Noun, colour: str | None, with_adjective: bool) -> str:

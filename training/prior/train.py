@@ -1,213 +1,247 @@
 """Training of the embedded prior: `python -m training prior --assets DIR` makes weights from meshes.
 
-x0 prediction under a cosine schedule; squared error in units of what is to be corrected at a noise level, so that all
-levels weigh the same; captions dropped for classifier-free guidance; camera, background, light and variety dropped,
-each for itself, so that the prior does without any of them.
+Every step learns from an eighth of the cells of 32 views of each of eight things: what the tables and the decoder make
+of them against what was rendered, by squared error. The decoder learns by Adam; so does each thing, with moments and a
+count of its own, as most steps do not touch it. Then a thing like no other is learned, the mean of all
+(`training.prior.nothing`), and the errors on views that nothing learned from become the spreads of the denoiser.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from dreamfusion.config.presets import FAST
-from dreamfusion.diffusion.priors import NoiseSchedule, open_prior
-from dreamfusion.embedded.sheet import samples, save_sheet, sides
-from dreamfusion.embedded.sketch import gaussian_nll
-from dreamfusion.embedded.unet import GROUPS, known_features, pooled
-from training.loop import Plan, Watch, learn, rise_and_fall, update
-from training.nouns import Assets, Noun
-from training.prior import data as dataset
+from dreamfusion.embedded.tables import CELL, Angles, Shape, decoder, draw, look_up, told
+from training.loop import Plan, Watch, learn, update
+from training.nouns import Assets, learned
 from training.prior.card import make_card
-from training.prior.parts import Parts, new_parts, write
-from training.prior.views import build, open_views
+from training.prior.error import Unseen, unseen
+from training.prior.nothing import mean_thing
+from training.prior.ship import denoiser, measured, write
+from training.prior.views import CELLS, LEARNED, NUMBERS, MeshViews, cameras_of, open_mesh, premultiplied
 from training.state import State
 
-MISSED = 0.15
-"""root mean square of the difference between a picture and its sketch, values in [-1, 1]; it weighs the noise levels"""
-NLL_WEIGHT = 0.01
-"""weight of the loss by which the sketch learns its spread: small, that it does not bend what the sketch draws"""
-VIEWS = "views"
-SHOWN = 6
-"""nouns on a sheet of samples, spread over the manifest"""
+WEIGHTS = (1.0,) * 6 + (0.35,) * 3 + (1.5,)
+"""of the squared errors of the maps: colours, normals, coverage"""
+FAR = 0.06
+"""cells away from the object, as a share of those near it"""
+STD = 0.3
+"""of the numbers of a thing, at first"""
+ERRORS = "errors.jsonl"
+SHAPE = Shape()
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """Settings of the training; how the shipped weights came about: docs/reference/embedded-prior.md."""
 
-    steps: int = 60_000
-    batch: int = 16
-    """pictures for the denoiser in every step after `sketch_first`"""
-    learning_rate: float = 6e-4
-    warm_up: int = 200
-    sketch_first: int = 6_250
-    """steps in which only the sketch is trained, at twice the learning rate"""
-    sketch_batch: int = 256
-    """pictures of half the size for the sketch, in every step"""
-    embedding_lr_multiplier: float = 10.0
-    """factor on the learning rate of the word embeddings: a noun is in one caption of some 240"""
-    cool_down: float = 0.5
-    """the last fraction of the steps, in which the learning rate falls linearly to zero"""
+    steps: int = 30_000
+    things: int = 8
+    """in a step"""
+    views: int = 32
+    """of each, out of `views.LEARNED`"""
+    share: float = 0.125
+    """of the cells of these views, at random: many views are worth more than whole ones"""
+    learning_rate: float = 4e-3
+    """of the decoder"""
+    learning_rate_things: float = 0.1
+    last: float = 0.02
+    """share of the learning rates at the end of their cosine"""
     average: float = 0.999
-    """decay of the exponential moving average of the weights, which is what ships"""
-    drop_caption: float = 0.1
-    keep_conditions: float = 0.85
-    """probability with which each of camera, background, light and variety is told"""
-    degraded: float = 0.25
-    """share of the denoiser's pictures that it sees blurred, half transparent and in a wrong colour"""
-    views: int = 300
-    """of each noun, shared by its meshes (at least `views.LEAST_VIEWS` of each)"""
-    save_every: int = 250
-    """steps between states that survive even a crash"""
-    sheet_every: int = 2_000
-    seed: int = 1
+    """decay of the average of the decoder's weights, each step"""
+    average_things: float = 0.95
+    """decay of the average of a thing's numbers, each time that it is learned"""
+    save_every: int = 1_000
+    measure_every: int = 3_000
+    measured_views: int = 8
+    """of every mesh, which nothing learns from"""
+    seed: int = 0
+
+
+class Rows(nn.Module):
+    """The numbers of all things, with Adam for each by itself: moments, a count and an average of its own."""
+
+    def __init__(self, value: Float[Tensor, "things n"]):
+        super().__init__()
+        self.value, self.mean, self.moment, self.square, self.count = (
+            nn.Buffer(tensor)
+            for tensor in (
+                value, value.clone(), torch.zeros_like(value), torch.zeros_like(value), torch.zeros(len(value), 1)
+            )
+        )  # fmt: skip
+
+    def step(self, rows: Int[Tensor, " m"], gradient: Float[Tensor, "m n"], rate: float, average: float) -> None:
+        """Update distinct rows (Adam: Kingma and Ba 2015, with decays of 0.9 and 0.99)."""
+        first, second = 0.9, 0.99
+        self.count[rows] += 1
+        count = self.count[rows]
+        moment = self.moment[rows].lerp_(gradient, 1 - first)
+        square = self.square[rows].lerp_(gradient.square(), 1 - second)
+        down = (square / (1 - second**count)).sqrt_().add_(1e-8)
+        value = self.value[rows] - rate * (moment / (1 - first**count)) / down
+        keep = ((count - 1) / (count + 8)).clamp(max=average)
+        self.mean[rows] = value.lerp(self.mean[rows], keep)
+        self.moment[rows], self.square[rows], self.value[rows] = moment, square, value
+
+
+class Tables(nn.Module):
+    """All that is learned: the parameters are the decoder's."""
+
+    def __init__(self, count: int, shape: Shape, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.shape, self.decode = shape, decoder(shape)
+        self.rows = Rows(STD * torch.randn(count, shape.numbers, generator=Generator().manual_seed(seed)))
 
 
 @dataclass(frozen=True)
 class Training:
-    """The prior's parts, and the state of their training."""
+    """The tables, and the state of their training."""
 
-    parts: Parts
+    tables: Tables
     state: State
+    options: TrainOptions
 
     @property
     def generator(self) -> Generator:
         return self.state.generators[0]
 
-
-def new_training(table: Sequence[Noun], options: TrainOptions) -> Training:
-    """Untrained networks and a fresh optimiser."""
-    parts = new_parts(table, options.seed)
-    networks, words = parts.networks(), parts.text_encoder.get_input_embeddings().weight
-    others = [parameter for parameter in networks.parameters() if parameter is not words]
-    groups = [{"params": others, "speed": 1.0}, {"params": [words], "speed": options.embedding_lr_multiplier}]
-    optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.99), fused=True)
-    average = copy.deepcopy(networks).requires_grad_(False)
-    return Training(parts, State(networks, optimiser, [Generator().manual_seed(options.seed)], average))
+    @property
+    def average(self) -> nn.Module:
+        """The decoder with the average of its weights."""
+        assert self.state.average is not None
+        return self.state.average
 
 
-def learning_rate(step: int, options: TrainOptions) -> float:
-    """Linear warm-up, constant (twice as high for the sketch alone), linear to zero."""
-    highest = options.learning_rate * (2 if step < options.sketch_first else 1)
-    return highest * rise_and_fall(step, options.steps, options.warm_up, round(options.steps * options.cool_down))
+def new_training(count: int, options: TrainOptions, shape: Shape = SHAPE) -> Training:
+    """Tables of `count` things at their random beginning."""
+    tables = Tables(count, shape, options.seed)
+    adam = torch.optim.Adam(tables.decode.parameters(), betas=(0.9, 0.99), fused=True)
+    state = State(tables, adam, [Generator().manual_seed(options.seed)], copy.deepcopy(tables.decode))
+    return Training(tables, state, options)
 
 
-def denoising_loss(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> Float[Tensor, ""]:
-    """The squared error of the denoiser on one batch, in units of the sketch's typical one at each noise level."""
-    generator, parts = training.generator, training.parts
-    batch = pictures.batch(options.batch, generator)
-    schedule = NoiseSchedule.variance_preserving(parts.scheduler.alphas_cumprod)
-    timestep = random_timesteps(options.batch, schedule.steps, generator)
-    noise = torch.randn(batch.image.shape, generator=generator)
-    chosen = torch.rand(options.batch, generator=generator) < options.degraded
-    shown = torch.where(chosen[:, None, None, None], dataset.degraded(batch, generator), batch.image)
-    noisy = schedule.add_noise(shown, noise, timestep)
-    clean = parts.unet.denoise(noisy, timestep, *_told(training, batch, options))
-    weight = 1 + (MISSED * schedule.alpha(timestep) / schedule.sigma(timestep)).square() * ~chosen
-    return (weight * (clean - batch.image).square().mean((1, 2, 3))).mean()
+def falling(step: int, options: TrainOptions) -> float:
+    """Factor on the learning rates: a cosine from 1 to `last`."""
+    return options.last + (1 - options.last) * (0.5 + 0.5 * math.cos(math.pi * min(step / options.steps, 1.0)))
 
 
-def random_timesteps(count: int, steps: int, generator: Generator) -> Int[Tensor, " b"]:
-    """Half of them uniform, as score distillation asks; half logit-normal, where most is to be learned."""
-    level = torch.sigmoid(0.6 + 1.2 * torch.randn(count, generator=generator))
-    uniform, coin = torch.rand(2, count, generator=generator)
-    return (torch.where(coin < 0.5, uniform, level) * steps).long()
+def things_of(step: int, count: int, options: TrainOptions) -> Int[Tensor, " m"]:
+    """Distinct things for a step: all have their turn before any has the next one, in an order of each round."""
+    taken = min(options.things, count)
+    turns = count // taken
+    order = torch.randperm(count, generator=Generator().manual_seed(options.seed + step // turns))
+    return order[(step % turns) * taken :][:taken]
 
 
-def sketching_loss(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> Float[Tensor, ""]:
-    """The squared error of the sketch on one batch, plus a little of how unlikely it is under the spread it told."""
-    batch = pictures.batch(options.sketch_batch, training.generator, halve=True)
-    text, known = _told(training, batch, options)
-    drawn, spread = training.parts.unet.sketch(pooled(text), known)
-    error = (drawn - batch.image).square().mean(1, keepdim=True)
-    return error.mean() + NLL_WEIGHT * gaussian_nll(error.detach(), spread)
-
-
-def _told(
-    training: Training, batch: dataset.Batch, options: TrainOptions
-) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b f"]]:
-    """Text and known numbers of a batch, some of them hidden."""
-    count, generator = len(batch.captions), training.generator
-    drop = torch.rand(count, generator=generator) < options.drop_caption
-    captions = ["" if gone else caption for gone, caption in zip(drop, batch.captions, strict=True)]
-    keep = (torch.rand(count, len(GROUPS), generator=generator) < options.keep_conditions).float()
-    known = known_features(batch.image, batch.pose, batch.background, batch.light, batch.variety)
-    return training.parts.embed(captions), known * keep.repeat_interleave(torch.tensor(GROUPS), dim=1)
-
-
-def advance(training: Training, pictures: dataset.Pictures, options: TrainOptions) -> float:
-    """One optimiser step: the sketch alone at first, then denoiser and sketch; returns the loss."""
-    state = training.state
+def advance(training: Training, data: Sequence[MeshViews], poses: Float[Tensor, "things v 4 4"]) -> float:
+    """One step; returns the loss."""
+    state, options, tables = training.state, training.options, training.tables
+    things = things_of(state.step, len(data), options)
+    views = torch.stack([torch.randperm(LEARNED, generator=training.generator)[: options.views] for _ in things])
+    cells, place, target = gathered([data[int(i)] for i in things], views.numpy(), options.share, training.generator)
+    angles = Angles.of(poses[things[:, None], views])
+    value = tables.rows.value[things].requires_grad_()
+    rate = falling(state.step, options)
 
     def gradient() -> float:
-        if state.step < options.sketch_first:
-            loss = sketching_loss(training, pictures, options)
-        else:
-            loss = denoising_loss(training, pictures, options) + sketching_loss(training, pictures, options)
+        numbers = told(look_up(value, tables.shape, angles), angles, cells, place, CELLS)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            drawn = tables.decode(numbers)
+        error = (drawn.float().unflatten(1, (CELL * CELL, NUMBERS)) - target).square()
+        loss = (error.mean((0, 1)) * torch.tensor(WEIGHTS)).sum() / sum(WEIGHTS)
         loss.backward()
         return float(loss.detach())
 
-    return update(state, gradient, learning_rate(state.step, options), options.average)
+    loss = update(state, gradient, rate * options.learning_rate, options.average)
+    assert value.grad is not None
+    tables.rows.step(things, value.grad, rate * options.learning_rate_things, options.average_things)
+    return loss
 
 
-def averaged(training: Training) -> Parts:
-    """The parts with the averaged weights, for sampling and shipping."""
-    parts = copy.deepcopy(training.parts)
-    assert training.state.average is not None
-    parts.networks().load_state_dict(training.state.average.state_dict())
-    return parts
+def gathered(
+    data: Sequence[MeshViews], views: np.ndarray, share: float, generator: Generator
+) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"], Float[Tensor, "k p n"]]:
+    """Some of the cells near the things in views "m v", and a few far from them: thing * v + view, place, maps."""
+    count = views.shape[1]
+    parts = [mesh.of(wanted) for mesh, wanted in zip(data, views, strict=True)]
+    near = torch.from_numpy(np.concatenate([which + i * count for i, (which, _, _) in enumerate(parts)]))
+    place, maps = (torch.from_numpy(np.concatenate([part[k] for part in parts])) for k in (1, 2))
+    empty = torch.ones(views.size * CELLS**2, dtype=torch.bool)
+    empty[near * CELLS**2 + place] = False
+    kept = (torch.rand(len(place), generator=generator) < share).nonzero()[:, 0]
+    spots = empty.nonzero()[:, 0]
+    far = spots[torch.randint(len(spots), (round(FAR * len(kept)),), generator=generator)]
+    zero = torch.zeros(len(far), CELL * CELL, NUMBERS)
+    return (
+        torch.cat([near[kept], far // CELLS**2]),
+        torch.cat([place[kept], far % CELLS**2]),
+        torch.cat([premultiplied(maps[kept]), zero]),
+    )
 
 
-def prepare(assets: Assets, work: Path, options: TrainOptions, report: Callable[[str], None]) -> None:
-    """Render the pictures to learn from into the folder `work`, if they are not there."""
-    if not (work / VIEWS).exists():
-        build(assets, work / VIEWS, options.views, options.seed, report)
+def errors(training: Training, tests: Sequence[Unseen]) -> Float[np.ndarray, "things 2"]:
+    """Of each thing on unseen views, of half and of whole size, by the averages of the weights."""
+    tables = training.tables
+    with torch.no_grad():
+        return np.array(
+            [
+                test.errors(draw(tables.rows.mean[[row]], training.average, tables.shape, test.pose[None])[0])
+                for row, test in enumerate(tests)
+            ]
+        )
 
 
 def main(assets: Assets, work: Path, out: Path, options: TrainOptions, watch: Watch) -> bool:
     """Train, or go on training, in the prepared folder `work`, then write the averaged weights to `out`.
 
-    In `work`: views/, the files of `training.loop`, sheets of samples. Returns False if it was stopped before the last
+    In `work`: views/, the files of `training.loop`, `errors.jsonl`. Returns False if it was stopped before the last
     step; the same call then goes on. Nothing is trained if `options.steps` are done already.
     """
-    training = new_training(assets.table, options)
-    pictures = dataset.Pictures(open_views(work / VIEWS, assets.table), assets.table)
+    table = learned(assets.table)
+    data = [open_mesh(work, mesh) for mesh in range(len(table))]
+    poses = torch.stack([cameras_of(mesh).pose for mesh in range(len(table))])
+    tests = [unseen(mesh, row, data[mesh], options.measured_views) for mesh, row in enumerate(table)]
+    training = new_training(len(table), options)
 
-    def sheet() -> None:
-        if training.state.step % options.sheet_every == 0:
-            _sheet(training, _card(training, assets, options), work)
+    def measure() -> None:
+        if training.state.step % options.measure_every == 0:
+            _log(training.state.step, errors(training, tests), work, watch)
 
-    plan = Plan(options.steps, options.save_every, partial(pictures_seen, options=options), sheet)
-    if not learn(training.state, lambda: advance(training, pictures, options), plan, work, watch):
+    plan = Plan(options.steps, options.save_every, partial(views_seen, options=options), measure)
+    if not learn(training.state, lambda: advance(training, data, poses), plan, work, watch):
         return False
-    write(averaged(training), out, _card(training, assets, options))
+    ship(training, assets, data, out)
     watch.report(f"wrote {out}")
     return True
 
 
-def pictures_seen(step: int, options: TrainOptions) -> int:
-    """How many pictures the networks have learned from after `step` steps."""
-    return options.sketch_batch * step + options.batch * max(0, step - options.sketch_first)
+def ship(training: Training, assets: Assets, data: Sequence[MeshViews], out: Path) -> None:
+    """Write the averaged weights as a prior's folder."""
+    table, tables, state = learned(assets.table), training.tables, training.state
+    things = torch.cat([tables.rows.mean, mean_thing(tables.rows.mean, training.average, tables.shape)])
+    network = denoiser(table, tables.shape, things, training.average)
+    measured(network, table, data)
+    card = make_card(assets.table, state.step, views_seen(state.step, training.options), state.seconds, assets.licence)
+    write(network, table, out, card)
 
 
-def _card(training: Training, assets: Assets, options: TrainOptions) -> dict[str, Any]:
-    step, seconds = training.state.step, training.state.seconds
-    return make_card(assets.table, step, pictures_seen(step, options), seconds, assets.licence)
+def views_seen(step: int, options: TrainOptions) -> int:
+    """How many views were learned from after `step` steps, each of them in part."""
+    return options.things * options.views * step
 
 
-def _sheet(training: Training, card: dict[str, Any], work: Path) -> None:
-    """Write the averaged weights as they are now, and what they draw for a few captions."""
-    write(averaged(training), work / "weights", card)
-    prior = open_prior(str(work / "weights"))
-    some = card["nouns"][:: max(1, len(card["nouns"]) // SHOWN)][:SHOWN]
-    captions = [dataset.with_article("a {}", noun) for noun in some]
-    told, scale = sides(prior, captions, torch.device("cpu")), FAST.distill.guidance_scale
-    pictures = samples(prior, told, steps=15, guidance_scale=scale, seed=0)
-    save_sheet(pictures, work / f"samples-{training.state.step:06d}.png")
+def _log(step: int, found: Float[np.ndarray, "things 2"], work: Path, watch: Watch) -> None:
+    half, whole = found.mean(0)
+    record = {"step": step, "half": round(half, 5), "whole": round(whole, 5), "worst": round(found[:, 1].max(), 4)}
+    with (work / ERRORS).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record) + "\n")
+    watch.report(f"step {step}  mean square error on unseen views {whole:.4f}, of half the size {half:.4f}")

@@ -1,121 +1,159 @@
-"""Buffers of many views of the meshes that the embedded prior learns from: rendered once, kept on disk."""
+"""Buffers of 840 views of every mesh that the prior learns from, rendered once and kept compactly.
+
+Only cells of 2 x 2 pixels within one cell of the silhouette are kept, as bytes: everywhere else all maps are zero.
+15 MB a mesh. The last 40 views of a mesh are for measuring: nothing learns from them. The same call goes on where it
+was stopped, mesh by mesh.
+"""
 
 import json
-import shutil
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from dreamfusion import json_text
 from dreamfusion.cameras import Cameras, orbit
+from dreamfusion.embedded.tables import CELL, MAPS
 from dreamfusion.embedded.world import DISTANCE, ELEVATION_DEG, FOV_DEG, SIZE
 from dreamfusion.errors import UserError, damage_explained
-from training.meshes import MeshRenderer, load
-from training.nouns import Assets, Noun, learned, shares
-from training.views import buffers, on_all_cores
+from dreamfusion.files import read_json, replacing
+from dreamfusion.nerf.rays import cast
+from training.meshes import Buffers, MeshRenderer, load
+from training.nouns import Assets, learned
+from training.views import SUPERSAMPLE, on_all_cores
 
-LEAST_VIEWS = 200
-"""of one mesh, however many its noun has: with fewer, what lies between them is drawn worse"""
-PLAN = "plan.json"
-COLUMNS = {
-    "mesh": ("int64", ()), "pose": ("float32", (4, 4)), "paint": ("uint8", (SIZE, SIZE, 3)),
-    "rest": ("uint8", (SIZE, SIZE, 3)), "normal": ("uint8", (SIZE, SIZE, 3)), "alpha": ("uint8", (SIZE, SIZE)),
-}  # fmt: skip
+LEARNED, UNSEEN = 800, 40
+CELLS = SIZE // CELL
+NUMBERS = sum(MAPS)
+"""of a pixel"""
+KIND = np.dtype([("view", "u2"), ("place", "u2"), ("maps", "u1", (CELL * CELL * NUMBERS,))])
+SEED = 1_000_000
+"""plus the row of the mesh: of its cameras"""
+FOLDER, PLAN = "views", "plan.json"
 
 
 @dataclass(frozen=True)
-class Views:
-    """Buffers of n views. Colours are multiplied by coverage; `paint` has the main colour, which can change."""
+class MeshViews:
+    """All views of one mesh, sorted by view; the arrays are mapped, not read."""
 
-    mesh: Int[Tensor, " n"]  # index into `learned` of the manifest
-    pose: Float[Tensor, "n 4 4"]
-    paint: UInt8[Tensor, "n h w 3"]
-    rest: UInt8[Tensor, "n h w 3"]
-    normal: UInt8[Tensor, "n h w 3"]
-    alpha: UInt8[Tensor, "n h w"]
+    cells: np.ndarray
+    """of `KIND`: the view, the cell (row * CELLS + column) and its bytes, "row column map" """
+    first: NDArray[np.int64]
+    """of each view, and the end: "views+1" """
 
-
-def build(assets: Assets, folder: Path, views: int, seed: int, report: Callable[[str], None]) -> None:
-    """Render random views of the meshes into `folder`, on all cores: of every noun `views`, of every mesh at least
-    `LEAST_VIEWS`.
-
-    One array a file, 41 kB a view. Until all is there the folder is called `.partial`; the same call then goes on.
-    Raises UserError if a mesh is missing, before anything is rendered.
-    """
-    table = learned(assets.table)
-    assets.require(table)
-    counts = shares(table, views, min(views, LEAST_VIEWS))
-    ends = np.cumsum(counts)
-    partial = folder.with_name(f"{folder.name}.partial")
-    arrays = _begun(partial, int(ends[-1]), json.dumps({"seed": seed, "counts": counts, "meshes": _drawn(table)}))
-    rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
-    jobs = [
-        (index, assets.file(row), row.yaw_deg, counts[index], seed + index)
-        for index, row in enumerate(table)
-        if (arrays["mesh"][rows[index]] < 0).any()
-    ]
-
-    def keep(rendered: tuple[int, dict[str, np.ndarray]]) -> None:
-        index, part = rendered
-        for key, values in part.items():
-            arrays[key][rows[index]] = values
-        arrays["mesh"][rows[index]] = index  # last: from now on these rows count as rendered
-        report(f"rendered {table[index].file} ({index + 1}/{len(table)})")
-
-    on_all_cores(_views, jobs, keep)
-    for array in arrays.values():
-        array.flush()
-    partial.replace(folder)
-
-
-def _begun(folder: Path, count: int, plan: str) -> dict[str, np.memmap]:
-    """The arrays of a rendering that goes on, or of a new one, where `mesh` is -1."""
-    fresh = not (folder / PLAN).exists() or (folder / PLAN).read_bytes() != plan.encode()
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    arrays = {
-        key: np.lib.format.open_memmap(folder / f"{key}.npy", "w+" if fresh else "r+", kind, (count, *shape))
-        for key, (kind, shape) in COLUMNS.items()
-    }
-    if fresh:
-        arrays["mesh"][:] = -1
-        (folder / PLAN).write_text(plan)
-    return arrays
-
-
-def _drawn(table: Sequence[Noun]) -> list[list[str | float]]:
-    """What the numbers in `Views.mesh` stand for."""
-    return [[row.noun, row.file, row.yaw_deg] for row in table]
-
-
-def open_views(folder: Path, table: Sequence[Noun]) -> Views:
-    """Map what `build` wrote into memory; only what is looked at is read.
-
-    Raises UserError if the manifest has changed since.
-    """
-    with damage_explained(folder, "train in a new --work folder"):
-        if json_text.read(folder / PLAN)["meshes"] != _drawn(learned(table)):
-            raise UserError(f"{folder} was rendered for another table of nouns; train in a new --work folder")
-        # "c": nothing is written, but torch wants arrays that could be
-        return Views(**{key: torch.from_numpy(np.load(folder / f"{key}.npy", mmap_mode="c")) for key in COLUMNS})
+    def of(self, views: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """For each cell of the views: which of `views` it is in, its place, its bytes "n 40"."""
+        parts = [self.cells[self.first[view] : self.first[view + 1]] for view in views]
+        which = np.repeat(np.arange(len(views)), [len(part) for part in parts])
+        cells = np.concatenate(parts)
+        return which, cells["place"].astype(np.int64), cells["maps"]
 
 
 def random_cameras(count: int, generator: Generator) -> Cameras:
     """The world of the prior: distance 3, field of view 40 deg, elevation -10 to 75 deg, any azimuth."""
-    low, high = (np.deg2rad(v) for v in ELEVATION_DEG)
+    low, high = (math.radians(degrees) for degrees in ELEVATION_DEG)
     azimuth = torch.rand(count, generator=generator) * 2 * torch.pi
     elevation = low + (high - low) * torch.rand(count, generator=generator)
-    distance, fov = torch.full((count,), DISTANCE), torch.full((count,), float(np.deg2rad(FOV_DEG)))
+    distance, fov = torch.full((count,), DISTANCE), torch.full((count,), math.radians(FOV_DEG))
     return orbit(azimuth, elevation, distance, fov, SIZE)
 
 
-def _views(index: int, file: Path, yaw_deg: float, count: int, seed: int) -> tuple[int, dict[str, np.ndarray]]:
+def cameras_of(mesh: int) -> Cameras:
+    """The 840 cameras of a mesh by its row; the last 40 are for measuring."""
+    return random_cameras(LEARNED + UNSEEN, Generator().manual_seed(SEED + mesh))
+
+
+def build(assets: Assets, work: Path, report: Callable[[str], None]) -> None:
+    """Render, on all cores, those of the meshes that are not there yet.
+
+    Raises UserError if a mesh is missing, before anything is rendered, and if the folder is of another manifest.
+    """
+    table = learned(assets.table)
+    assets.require(table)
+    folder = work / FOLDER
+    _require_plan(folder, [[row.file, row.yaw_deg] for row in table])
+    jobs = [
+        (assets.file(row), row.yaw_deg, mesh, file_of(work, mesh))
+        for mesh, row in enumerate(table)
+        if not file_of(work, mesh).exists()
+    ]
+    count = len(table) - len(jobs)
+
+    def done(mesh: int) -> None:
+        nonlocal count
+        count += 1
+        report(f"rendered {table[mesh].file} ({count}/{len(table)})")
+
+    on_all_cores(_build_one, jobs, done)
+
+
+def _require_plan(folder: Path, plan: list[list[str | float]]) -> None:
+    """Write down what is rendered, or compare it."""
+    file = folder / PLAN
+    if file.exists():
+        if read_json(file) != plan:
+            raise UserError(f"{folder} holds views of another manifest: give another --work, or delete it")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(plan), encoding="utf-8")
+
+
+def _build_one(path: Path, yaw_deg: float, mesh: int, file: Path) -> int:
     torch.set_num_threads(1)
-    cameras = random_cameras(count, torch.Generator().manual_seed(seed))
-    return index, {"pose": cameras.pose.numpy(), **buffers(MeshRenderer(load(file, yaw_deg)), cameras)}
+    cells = rendered(MeshRenderer(load(path, yaw_deg)), cameras_of(mesh))
+    with replacing(file) as partial, partial.open("wb") as stream:
+        np.save(stream, cells)
+    return mesh
+
+
+def file_of(work: Path, mesh: int) -> Path:
+    return work / FOLDER / f"{mesh:03d}.npy"
+
+
+def open_mesh(work: Path, mesh: int) -> MeshViews:
+    """Map what `build` wrote of a mesh. Raises UserError if it is damaged."""
+    with damage_explained(file_of(work, mesh), "delete it: it is rendered again"):
+        cells = np.load(file_of(work, mesh), mmap_mode="r")
+        if cells.dtype != KIND:
+            raise ValueError("it holds something else")
+        return MeshViews(cells, np.searchsorted(cells["view"], np.arange(LEARNED + UNSEEN + 1)))
+
+
+def rendered(renderer: MeshRenderer, cameras: Cameras) -> np.ndarray:
+    """The cells near the mesh in all views, of `KIND`."""
+    views = []
+    for view in range(len(cameras)):
+        rays = cast(cameras[view : view + 1].resized(SIZE * SUPERSAMPLE))
+        origin, direction = rays.origin.double().numpy(), rays.direction.double().numpy()
+        maps = in_cells(renderer.buffers(origin, direction, SIZE, SUPERSAMPLE))
+        near = np.flatnonzero(_dilated(np.any(maps[..., NUMBERS - 1 :: NUMBERS], axis=-1)))
+        cells = np.empty(len(near), KIND)
+        cells["view"], cells["place"], cells["maps"] = view, near, maps.reshape(CELLS**2, -1)[near]
+        views.append(cells)
+    return np.concatenate(views)
+
+
+def in_cells(buffers: Buffers) -> NDArray[np.uint8]:
+    """Bytes "rows columns 40" of the cells, each as "row column map"."""
+    maps = np.concatenate([buffers.paint, buffers.rest, buffers.normal, buffers.alpha[..., None]], axis=-1)
+    return maps.reshape(CELLS, CELL, CELLS, CELL, NUMBERS).swapaxes(1, 2).reshape(CELLS, CELLS, -1)
+
+
+def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask and all neighbours, diagonal ones too."""
+    padded = np.pad(mask, 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+
+
+def premultiplied(maps: UInt8[Tensor, "n 40"]) -> Float[Tensor, "n 4 10"]:
+    """Paint, rest, normal and coverage of the pixels of cells; all are multiplied by the coverage."""
+    pixels = maps.unflatten(1, (CELL * CELL, NUMBERS)).float()
+    alpha = pixels[..., 9:] / 255
+    return torch.cat([pixels[..., :6] / 255, (pixels[..., 6:9] / 127 - 1) * alpha, alpha], dim=-1)

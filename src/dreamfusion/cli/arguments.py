@@ -15,7 +15,7 @@ from dreamfusion import config as c
 from dreamfusion.config import OutputConfig
 from dreamfusion.config.bounds import Amount, Count, FrameSize, Seed
 from dreamfusion.config.check import require_bounds
-from dreamfusion.config.distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
+from dreamfusion.config.kinds import with_kinds
 from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.config.serialise import from_file, schedule_from_text, schedule_text
 from dreamfusion.errors import UserError
@@ -24,20 +24,7 @@ from dreamfusion.schedules import Schedule
 
 Arguments = TypeVar("Arguments")
 
-FIELDS: dict[str, type[c.FieldConfig]] = {"grid": c.GridFieldConfig, "mlp": c.MlpFieldConfig}
-BACKGROUNDS: dict[str, type[c.BackgroundConfig]] = {
-    "solid": c.SolidBackground,
-    "random": c.RandomBackground,
-    "learned": c.LearnedBackground,
-}
 PresetName = Annotated[str | None, arg(metavar=f"{{{','.join(PRESETS)}}}")]
-LAWS: dict[str, type[LawConfig]] = {
-    "sds": SdsLaw,
-    "csd": CsdLaw,
-    "nfsd": NfsdLaw,
-    "ism": IsmLaw,
-    "vsd": VsdLaw,
-}
 
 
 @dataclass(frozen=True)
@@ -223,15 +210,8 @@ def read_generate(given: list[str]) -> Generate:
     if chosen.config and chosen.preset:
         raise UserError("--config holds all settings, --preset chooses others: give one of the two")
     base = _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
-    scene = base.scene
-    if chosen.field in FIELDS and not isinstance(scene.field, FIELDS[chosen.field]):
-        scene = replace(scene, field=FIELDS[chosen.field]())
-    if chosen.background in BACKGROUNDS and not isinstance(scene.background, BACKGROUNDS[chosen.background]):
-        scene = replace(scene, background=BACKGROUNDS[chosen.background]())
-    distill = base.distill
-    if chosen.distill in LAWS and not isinstance(distill.law, LAWS[chosen.distill]):
-        distill = replace(distill, law=LAWS[chosen.distill]())
-    return read(Generate, "generate", given, Generate(replace(base, scene=scene, distill=distill)))
+    settings = with_kinds(base, chosen.field, chosen.background, chosen.distill)
+    return read(Generate, "generate", given, Generate(settings))
 
 
 def _registry() -> ConstructorRegistry:

@@ -39,6 +39,8 @@ class Evaluate:
     """folder of the runs and the report; what is there is continued"""
     scorer: str = "judge"
     """scoring model: judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
+    truth: Path | None = None
+    """folder of benchmarks/ceiling.py: what prompts mean, for fidelity; without, the suites' to the embedded prior"""
     prior: str = "embedded"
     """text-to-image model: embedded, a diffusers folder, or a hub id"""
     conditions: ConditionSet = "all"
@@ -90,7 +92,9 @@ def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
         return session.judge_samples(arguments.out, arguments.prior, arguments.conditions, arguments.device)
     changes = {name: getattr(arguments, name) for name in ("prior", "seed", "conditions", "device")}
     changes |= {} if arguments.steps is None else {"steps": arguments.steps}
-    opened = session.new_session(arguments.out, arguments.scorer, changes, arguments.jobs, arguments.files)
+    opened = session.new_session(
+        arguments.out, arguments.scorer, changes, arguments.jobs, arguments.files, arguments.truth
+    )
     if arguments.runs:
         return session.judge_folders(opened, arguments.runs, prompts, _say)
     if arguments.ablation:

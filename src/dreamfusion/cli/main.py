@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from dreamfusion import __version__
 from dreamfusion.claims import new_files, new_folder, owned
 from dreamfusion.cli import arguments as a
+from dreamfusion.cli import batch as cli_batch
 from dreamfusion.cli import evaluate as cli_evaluate
 from dreamfusion.cli import prior as cli_prior
 from dreamfusion.cli import products as cli_products
+from dreamfusion.cli import studio as cli_studio
 from dreamfusion.cli.interrupt import INTERRUPTED, Ended, ending, interruptible
 from dreamfusion.cli.streams import patient
 from dreamfusion.config.check import validate
@@ -227,8 +229,10 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "mesh": (a.MakeMesh, cli_products.mesh),
     "video": (a.MakeVideo, cli_products.video),
     "compose": (a.Compose, cli_products.compose),
+    "studio": (cli_studio.Studio, cli_studio.studio),
     "prior info": (a.PriorInfo, cli_prior.info),
     "prior sample": (a.PriorSample, cli_prior.sample),
+    "batch": (cli_batch.Batch, cli_batch.batch),
     "evaluate": (cli_evaluate.Evaluate, cli_evaluate.evaluate),
     "judge info": (cli_evaluate.JudgeInfo, cli_evaluate.judge_info),
     "doctor": (a.Doctor, _doctor),

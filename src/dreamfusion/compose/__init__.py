@@ -58,7 +58,11 @@ class Composition:
 
 def read(path: Path) -> Composition:
     """The composition that a JSON file describes. Raises UserError for all that is wrong with it."""
-    content = read_json(path, "give a scene as in docs/meshes-and-viewer.md")
+    return parse(read_json(path, "give a scene as in docs/meshes-and-viewer.md"), path)
+
+
+def parse(content: Any, path: Path) -> Composition:
+    """The composition that such a file holds, or will hold. Raises UserError as `read` does."""
     if not isinstance(content, dict):
         raise UserError(f'{path} must hold an object: {{"assets": [...]}}')
     unknown = sorted(set(content) - {"title", "assets"})

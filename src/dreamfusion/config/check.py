@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf, Predicate
 
 from dreamfusion.config import Config, GridFieldConfig, MlpFieldConfig, SceneConfig
-from dreamfusion.config.distill import VsdLaw
+from dreamfusion.config.distill import NfsdLaw, VsdLaw
 from dreamfusion.config.serialise import require_text
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Schedule
@@ -25,18 +25,17 @@ LARGEST_SCENE = 2**31
 
 def validate(config: Config) -> None:
     """Raise UserError, naming the option, for values with which no run can work."""
-    if not any(map(str.isalnum, config.prompt)):
-        raise UserError('the prompt is empty: say what to make, for example dreamfusion "a hamburger"')
-    for name in ("prompt", "negative"):
-        require_text(f"the {name}", getattr(config, name))
-        if len(getattr(config, name)) > LONGEST_PROMPT:
-            raise UserError(f"the {name} is longer than {LONGEST_PROMPT} characters: say it in fewer words")
+    require_words(config.prompt, config.negative)
     require_bounds(config)
     require_device_name(config.device)
     _validate_noise(config)
     _validate_size(config.scene)
     if isinstance(config.distill.law, VsdLaw) and config.memory.offload:
         raise UserError("--distill vsd needs the prior's weights on the way back: leave out --memory.offload")
+    if config.negative and config.distill.guidance_scale == 1 and not isinstance(config.distill.law, NfsdLaw):
+        raise UserError(
+            "at a guidance scale of 1 a --negative prompt changes nothing: give --guidance-scale 2, or more"
+        )
     if config.perp_neg and not config.view_words:
         raise UserError("--perp-neg steers away from view words: leave --no-view-words away, or --perp-neg")
     match config.scene.field:
@@ -44,6 +43,16 @@ def validate(config: Config) -> None:
             raise UserError("--scene.blob.on must be logit with --field grid, whose first grid holds the blob")
         case MlpFieldConfig() if config.regularise.smoothness != Constant(0.0):
             raise UserError("--regularise.smoothness must be 0 with --field mlp: only grids have neighbours")
+
+
+def require_words(prompt: str, negative: str) -> None:
+    """Raise UserError for a prompt, or a negative one, that no prior could read."""
+    if not any(map(str.isalnum, prompt)):
+        raise UserError('the prompt is empty: say what to make, for example dreamfusion "a hamburger"')
+    for name, text in (("prompt", prompt), ("negative", negative)):
+        require_text(f"the {name}", text)
+        if len(text) > LONGEST_PROMPT:
+            raise UserError(f"the {name} is longer than {LONGEST_PROMPT} characters: say it in fewer words")
 
 
 def require_bounds(record: Any, option: str = "") -> None:

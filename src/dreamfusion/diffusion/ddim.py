@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from dreamfusion.diffusion.guidance import guided_noise
+from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors.protocol import Conditioning, Prior, PromptEncoder, ViewCondition
 
 
@@ -41,7 +41,7 @@ def ddim(
     x = torch.randn(shape, generator=generator, device=generator.device).to(given.text.device)
     for index, time in enumerate(times):
         t = time.expand(count)
-        eps = guided_noise(prior, x, t, given, guidance_scale)
+        eps = Guidance(guidance_scale).guided(prior, x, t, given)
         clean = schedule.x0_from_eps(eps, x, t)
         if limit is not None:
             clean = clean.clamp(-limit, limit)

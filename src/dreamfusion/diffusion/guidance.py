@@ -44,12 +44,13 @@ class Guidance:
             guided = rescale_contrast(prior.schedule, noisy, t, guided, cond, self.rescale)
         return NoiseEstimates(uncond, cond, guided)
 
-
-def guided_noise(
-    prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning, scale: float
-) -> Float[Tensor, "b c u v"]:
-    """The guided noise estimate alone."""
-    return Guidance(scale)(prior, noisy, t, given).guided
+    def guided(
+        self, prior: Prior, noisy: Float[Tensor, "b c u v"], t: Int[Tensor, " b"], given: Conditioning
+    ) -> Float[Tensor, "b c u v"]:
+        """The guided estimate alone; at a scale of 1, without Perp-Neg, it is the caption's and costs half."""
+        if self.scale == 1 and not given.perp_neg_text.shape[1]:
+            return prior.predict_noise(noisy, t, given.text, given.known)
+        return self(prior, noisy, t, given).guided
 
 
 def _by_caption(

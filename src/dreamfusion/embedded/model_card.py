@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from dreamfusion.diffusion.priors.words import read_words
+from dreamfusion.words import read_words
 
 
 def describe() -> str:

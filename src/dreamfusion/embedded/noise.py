@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 LARGEST_BETA = 0.999
@@ -40,3 +40,10 @@ def cosine_alphas(steps: int) -> Float[Tensor, " T"]:
     share = [math.cos((step / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(steps + 1)]
     betas = [min(1 - after / before, LARGEST_BETA) for before, after in pairwise(share)]
     return torch.cumprod(1 - torch.tensor(betas), dim=0)
+
+
+def signal_share(timestep: Int[Tensor, " b"], steps: int = 1000) -> Float[Tensor, " b"]:
+    """Share of the clean picture's variance in the noisy one: `cosine_alphas` in closed form."""
+    first = math.cos(0.008 / 1.008 * (math.pi / 2)) ** 2
+    angle = ((timestep.float() + 1) / steps + 0.008) / 1.008 * (math.pi / 2)
+    return (angle.cos().square() / first).clamp(0, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.evaluate.captions import meaning, without_colour
 from dreamfusion.evaluate.evaluation_views import KINDS
+from dreamfusion.evaluate.fidelity import Likeness
 from dreamfusion.evaluate.janus import fronts
 from dreamfusion.evaluate.judge.judge import Judge
 from dreamfusion.evaluate.judge.network import OWN
@@ -32,6 +33,8 @@ class Result:
     """what went wrong while it was made"""
     pictures: Float[Tensor, "3 8 h w 3"] | None = None
     """None if the run left no scene"""
+    likeness: Likeness | None = None
+    """None where it is not known what the prompt means"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Verdict:
     """the same of real meshes"""
     colour_word: float | None
     """shaded views in which the prompt's colour word beats the other ten; None without a colour word"""
+    likeness: Likeness | None = None
+    """None where it is not known what the prompt means"""
 
 
 def captions_of(prompts: Sequence[str], bare: bool) -> Captions:
@@ -96,13 +101,15 @@ def verdicts(results: Sequence[Result], captions: Captions, scorer: Scorer, judg
             precision={kind: hits[kind][index].float().mean().item() for kind in KINDS},
             taken_for=captions.coloured[int(best[index])],
             **_looks(result, result.pictures[KINDS.index("shaded")], judge),
+            likeness=result.likeness,
         )
     return [found.get(result.folder) or _nothing(result) for result in results]
 
 
 def _nothing(result: Result) -> Verdict:
     none = dict.fromkeys([*KINDS], 0.0)
-    return Verdict(result.prompt, result.suite, str(result.folder), result.problem, none, "", None, None, None)
+    at = result.prompt, result.suite, str(result.folder), result.problem
+    return Verdict(*at, none, "", None, None, None, result.likeness)
 
 
 def _retrieval(

@@ -1,7 +1,7 @@
 """Evaluations from beginning to end: make the runs that are missing, measure them, report."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dreamfusion import generate
@@ -13,6 +13,7 @@ from dreamfusion.diffusion.priors import ConditionSet, PriorOptions, open_prior
 from dreamfusion.diffusion.priors.locate import rooted
 from dreamfusion.evaluate.captions import meaning
 from dreamfusion.evaluate.evaluation_views import evaluation_views, read_views, save_views
+from dreamfusion.evaluate.fidelity import likeness
 from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.making import Task, make_all, pictures_of
 from dreamfusion.evaluate.measure import Captions, Result, captions_of, verdicts
@@ -21,6 +22,7 @@ from dreamfusion.evaluate.report import Report, write_report
 from dreamfusion.evaluate.samples import report_samples
 from dreamfusion.evaluate.scorer import Scorer, open_scorer
 from dreamfusion.evaluate.suites import SUITES, pool, suite
+from dreamfusion.evaluate.truth import Truths, open_truths
 from dreamfusion.files import numbered
 from dreamfusion.progress import ProgressCallback
 from dreamfusion.provenance import prior_digest
@@ -41,19 +43,22 @@ class Session:
     jobs: int
     """runs at a time"""
     files: bool = True
-    """as in Task"""
+    """as in MakeJudged"""
+    truths: Truths = field(default_factory=open_truths)
 
 
-def new_session(out: Path, scorer: str, changes: Mapping[str, object], jobs: int, files: bool = True) -> Session:
-    """`changes` to the fast preset; `jobs` 0 makes as many runs at a time as there are cores.
+def new_session(
+    out: Path, scorer: str, changes: Mapping[str, object], jobs: int, files: bool = True, truth: Path | None = None
+) -> Session:
+    """`changes` to the fast preset; `jobs` 0 makes as many runs at a time as there are cores; `truth` as `open_truths`.
 
-    Raises UserError for a scorer that cannot be opened.
+    Raises UserError for a scorer or truths that cannot be opened.
     """
     cores = available_cores()
     jobs = jobs or cores
     config = replace(preset("fast"), preview_seconds=0.0, threads=max(1, cores // jobs), **changes)
     config = replace(config, prior=rooted(config.prior), prior_sha256=prior_digest(config))
-    return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs, files)
+    return Session(out, open_scorer(scorer, device_of(config.device)), config, jobs, files, open_truths(truth))
 
 
 def run_suites(session: Session, names: Sequence[str], say: ProgressCallback, stopped: Stopped) -> list[Path]:
@@ -92,7 +97,7 @@ def judge_folders(
             with owned(folder):
                 _, run = generate.open_run(folder, session.config.device)
                 save_views(evaluation_views(run.scene, run.recipe.eval_render), pictures_of(folder))
-        results.append(_result(Task(config, folder), suite_of.get(config.prompt, ""), ""))
+        results.append(_result(session, Task(config, folder), suite_of.get(config.prompt, ""), ""))
     captions = _competing(session, [*(prompts or pool()), *(result.prompt for result in results)], prompts)
     return _reported(session, results, captions, say)
 
@@ -116,11 +121,11 @@ def made(
 ) -> list[Result] | None:
     """The runs of all prompts in the folder `runs`, made where they are missing; None if it was stopped before."""
     folders = _folders(suite_of, session.config.seed, runs)
-    tasks = [Task(replace(session.config, prompt=prompt), folder, session.files) for prompt, folder in folders.items()]
-    problems = make_all(tasks, session.jobs, say, stopped)
+    tasks = [Task(replace(session.config, prompt=prompt), folder) for prompt, folder in folders.items()]
+    problems = make_all(tasks, session.out, session.jobs, say, stopped, session.files)
     if stopped():
         return None
-    return [_result(task, suite_of[task.config.prompt], problems.get(task.folder, "")) for task in tasks]
+    return [_result(session, task, suite_of[task.config.prompt], problems.get(task.folder, "")) for task in tasks]
 
 
 def _folders(prompts: Iterable[str], seed: int, runs: Path) -> dict[str, Path]:
@@ -132,20 +137,27 @@ def _folders(prompts: Iterable[str], seed: int, runs: Path) -> dict[str, Path]:
     return folders
 
 
-def _result(task: Task, name: str, problem: str) -> Result:
-    path = pictures_of(task.folder)
+def _result(session: Session, task: Task, name: str, problem: str) -> Result:
+    path, truths = pictures_of(task.folder), session.truths
     config = generate.config_of(task.folder) if RunFolder(task.folder).config.exists() else task.config
-    pictures = read_views(path) if path.exists() else None
-    return Result(config.caption(config.prompt), name, task.folder, problem, pictures)
+    prompt, views = config.caption(config.prompt), read_views(path) if path.exists() else None
+    near = likeness(views, truths.true(prompt), truths.reached[prompt]) if truths.knows(config) else None
+    return Result(prompt, name, task.folder, problem, views.pictures if views else None, near)
 
 
 def _reported(session: Session, results: Sequence[Result], captions: Captions, say: ProgressCallback) -> list[Path]:
     say(f"judging {len(results)} runs among {len(captions.coloured)} captions")
     judge = open_judge()
     found = verdicts(results, captions, session.scorer, judge)
+    ideal = [
+        replace(result, problem="", pictures=session.truths.made(result.prompt))
+        for result in results
+        if result.likeness
+    ]
+    perfect = verdicts(ideal, captions, session.scorer, judge)
     facts = facts_of(session, [result.folder for result in results]) | real_facts(judge, results)
     facts |= {"captions": len(captions.coloured), "captions without colours": len(captions.bare)}
-    return write_report(Report(facts, found), session.out)
+    return write_report(Report(facts, found, perfect, session.truths), session.out)
 
 
 def real_facts(judge: Judge, results: Sequence[Result]) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """One self-contained page that shows a finished run: the mesh on a stage, turntable, contact sheet, numbers.
 
 The page loads nothing: mesh, pictures and the other files that it offers are `data:` addresses, the library (three.js,
-MIT licence, in `vendor/`) stands inside, and the page's own security policy forbids every request. `viewer.js` is the
-stage, `surface.js` the colours on it, `shadow.js` the ground below.
+MIT licence, in `vendor/`) stands inside, and the page's own security policy forbids every request. `stage.js` is the
+stage, `surface.js` the colours on it, `shadow.js` the ground below, `page.js` what only this page does.
 """
 
 import base64
@@ -17,7 +17,9 @@ from dreamfusion.errors import UserError
 from dreamfusion.files import write_text
 from dreamfusion.runs import RunFolder
 
-_PARTS = ("vendor/three.LICENSE.txt", "vendor/three.min.js", "page.html", "surface.js", "shadow.js", "viewer.js")
+SCRIPTS = ("surface.js", "shadow.js", "stage.js")
+"""Of the stage, to be joined in this order; they name the elements of `page.html`"""
+_PARTS = ("vendor/three.LICENSE.txt", "vendor/three.min.js", "page.html", *SCRIPTS, "page.js")
 _TURNTABLE, _SHEET = "turntable.webp", "sheet.png"
 
 
@@ -81,7 +83,7 @@ def _fact(name: str, value: object) -> str:
 
 
 def _downloads(page: Page) -> list[str]:
-    """A link for every file. Those of the pictures name the element that holds them, for viewer.js to complete."""
+    """A link for every file. Those of the pictures name the element that holds them, for page.js to complete."""
     links = [_link(page.mesh_name, f'id="mesh" href="{data_address("model/gltf-binary", page.mesh)}"')]
     for name, picture in ((_TURNTABLE, page.turntable), (_SHEET, page.sheet)):
         if picture is not None:

@@ -28,7 +28,7 @@ class Ism:
         x_s = self.ddim_inversion(at, s)
         reference = uncond_estimate(at, x_s, s)
         x_t = ddim_step(schedule, x_s, reference, s, at.t)
-        return at.guidance(at.prior, x_t, at.t, at.given).guided - reference
+        return at.guidance.guided(at.prior, x_t, at.t, at.given) - reference
 
     def ddim_inversion(self, at: NoisedBatch, s: Int[Tensor, " b"]) -> Float[Tensor, "b c u v"]:
         """x_s: the picture x, moved from the start of the path (or from s itself, if that is lower) up to s."""

@@ -18,7 +18,7 @@ class Sds:
     """
 
     def __call__(self, at: NoisedBatch) -> Float[Tensor, "b c u v"]:
-        return at.estimates().guided - at.eps
+        return at.guided() - at.eps
 
 
 @dataclass(frozen=True)

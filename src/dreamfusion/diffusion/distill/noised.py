@@ -29,3 +29,7 @@ class NoisedBatch:
     def estimates(self) -> NoiseEstimates:
         """Noise estimates of the prior at x_t."""
         return self.guidance(self.prior, self.noisy, self.t, self.given)
+
+    def guided(self) -> Float[Tensor, "b c u v"]:
+        """The guided noise estimate of the prior at x_t alone."""
+        return self.guidance.guided(self.prior, self.noisy, self.t, self.given)

@@ -49,7 +49,7 @@ class Vsd(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def forward(self, at: NoisedBatch) -> Float[Tensor, "b c u v"]:
-        return at.estimates().guided - self.estimate(at)
+        return at.guided() - self.estimate(at)
 
     def estimate(self, at: NoisedBatch) -> Float[Tensor, "b c u v"]:
         """eps_phi."""

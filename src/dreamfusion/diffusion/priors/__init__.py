@@ -16,8 +16,9 @@ from dreamfusion.diffusion.priors.protocol import (
     allowed_conditions,
     encoded,
 )
-from dreamfusion.diffusion.priors.vocabulary import require_known, understood, understood_negative, unknown_words
-from dreamfusion.diffusion.priors.words import Understood, WordList, words_of
+from dreamfusion.diffusion.priors.vocabulary import require_known, understood, understood_negative
+from dreamfusion.vocabulary import unknown_words
+from dreamfusion.words import Understood, WordList, words_of
 
 if TYPE_CHECKING:
     from dreamfusion.diffusion.priors.pipeline import PipelinePrior

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreamfusion.diffusion.priors.words import WordList, read_words
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_json
+from dreamfusion.words import WordList, read_words
 
 CONDITIONS = frozenset({"pose", "background", "light", "variety"})
 

@@ -5,7 +5,7 @@ counted there, operation by operation; only a folder's configuration files are r
 """
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
+from dreamfusion.diffusion.priors.card import read_card
+from dreamfusion.diffusion.priors.denoisers import Denoiser
 from dreamfusion.diffusion.priors.folder import LOADING_ERRORS, PipelineFolder, class_of, reason
 from dreamfusion.diffusion.priors.kinds import Kind, kind_of
 from dreamfusion.diffusion.priors.opening import divided, dtype_of, image_size, shown_size, tuned, vae_dtype_of
@@ -27,6 +29,7 @@ from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.diffusion.priors.spaces import LatentSpace
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_json
+from dreamfusion.lights import albedo_only
 
 META = torch.device("meta")
 
@@ -64,11 +67,14 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     )
     network = tuned(empty(folder, kind.network, dtype), folder, options)
     vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
-    layers = [_bytes(layer.parameters(recurse=False)) for layer in network.modules()]
-    vae_weights = [] if vae is None else list(vae.parameters())
+    layers = [_bytes(_numbers(layer, recurse=False)) for layer in network.modules()]
+    networks = [network] if vae is None else [network, vae]
     try:
         encode, x = _encoding(vae, options, views)
-        denoise = _denoising(kind, network, options, x.repeat(copies, 1, 1, 1))
+        conditions = read_card(folder.path, options.size or 0).conditions
+        denoise = _denoising(
+            kind.denoiser(network, options.size or 0, conditions), kind, options, x.repeat(copies, 1, 1, 1)
+        )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"the networks of {folder.path} do not take pictures of {options.size} pixels ({reason(error)}): choose"
@@ -76,11 +82,12 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
         ) from error
     words = [name for name in kind.components(options.texts) if "encoder" in name and name in folder.classes]
     return MemoryPlan(
-        text=max((_bytes(empty(folder, name, dtype).parameters()) for name in words), default=0),
-        weights=(max(layers) if options.offload else _bytes(network.parameters())) + _bytes(vae_weights),
+        text=max((_bytes(_numbers(empty(folder, name, dtype))) for name in words), default=0),
+        weights=(max(layers) if options.offload else _bytes(_numbers(network)))
+        + sum(_bytes(_numbers(part)) for part in networks[1:]),
         encode=encode,
         denoise=denoise,
-        parameters=sum(parameter.numel() for parameter in (*network.parameters(), *vae_weights)),
+        parameters=sum(weight.numel() for part in networks for weight in part.parameters()),
     )
 
 
@@ -168,13 +175,21 @@ def _computed_again(block: nn.Module, *inputs: Any) -> Any:
 
 
 @torch.no_grad()
-def _denoising(kind: Kind, network: Any, options: PriorOptions, x: Tensor) -> int:
-    time = torch.empty(len(x), device=META, dtype=torch.float32 if kind.flow else torch.int64)
-    denoiser = kind.denoiser(network, options.size, frozenset())
-    text = torch.empty(len(x), *denoiser.text_shape, device=META, dtype=options.dtype)
-    count, _ = live(lambda: denoiser(x.to(options.dtype), time, text, ViewCondition()))
-    return count.peak
+def _denoising(denoiser: Denoiser, kind: Kind, options: PriorOptions, x: Tensor) -> int:
+    count = len(x)
+    time = torch.empty(count, device=META, dtype=torch.float32 if kind.flow else torch.int64)
+    text = torch.empty(count, *denoiser.text_shape, device=META, dtype=options.dtype)
+    pose, background = torch.empty(count, 4, 4, device=META), torch.empty(count, 3, device=META)
+    known = ViewCondition(pose, background, albedo_only(count, META), torch.zeros_like(background[:, 0]).long())
+    counted, _ = live(lambda: denoiser(x.to(options.dtype), time, text, known))
+    return counted.peak
 
 
-def _bytes(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.nbytes for parameter in parameters)
+def _numbers(module: nn.Module, recurse: bool = True) -> Iterator[Tensor]:
+    """Parameters and buffers."""
+    yield from module.parameters(recurse)
+    yield from module.buffers(recurse)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -111,7 +111,7 @@ def vae_dtype_of(folder: PipelineFolder, dtype: torch.dtype) -> torch.dtype:
 
 
 def _encoders(folder: PipelineFolder, kind: Kind, options: PriorOptions) -> TextEncoders:
-    return TextEncoders(folder, options.device, dtype_of(kind, options))
+    return TextEncoders(folder, options.device, dtype_of(kind, options), {} if options.keep_texts else None)
 
 
 def _embed(kind: Kind, card: Card) -> Embed:

@@ -28,3 +28,5 @@ class PriorOptions:
     """parts of a batch that the denoiser evaluates at the same time, each in a thread of its own"""
     texts: bool = True
     """fetch the text encoders of a hub repository too"""
+    keep_texts: bool = False
+    """text encoders stay in memory once they have read something, for whoever reads prompt after prompt"""

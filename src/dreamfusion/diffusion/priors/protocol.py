@@ -10,10 +10,10 @@ from torch import Tensor
 
 from dreamfusion.config import ConditionSet
 from dreamfusion.diffusion.priors.noise_schedule import NoiseSchedule
-from dreamfusion.diffusion.priors.words import WordList
 from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.lights import Light
 from dreamfusion.records import mapped
+from dreamfusion.words import WordList
 
 
 @dataclass(frozen=True, eq=False)

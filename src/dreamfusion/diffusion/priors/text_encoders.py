@@ -39,11 +39,15 @@ class States:
 
 @dataclass(frozen=True)
 class TextEncoders:
-    """The text encoders of a folder. Each is in memory only while it reads: they can be larger than the denoiser."""
+    """The text encoders of a folder. Each is in memory only while it reads: they can be larger than the denoiser.
+
+    With `kept`, a dictionary that is empty at first, they stay there.
+    """
 
     folder: PipelineFolder
     device: torch.device
     dtype: torch.dtype
+    kept: dict[str, Any] | None = None
 
     @torch.no_grad()
     def read(self, prompts: Sequence[str], number: int = 1, length: int | None = None, masked: bool = False) -> States:
@@ -52,13 +56,25 @@ class TextEncoders:
         `masked`: whether the encoder is told which tokens are padding. Raises UserError for a prompt that is too long.
         """
         suffix = "" if number == 1 else f"_{number}"
-        tokenizer = load_component(self.folder, f"tokenizer{suffix}")
+        tokenizer = self.part(f"tokenizer{suffix}")
         ids, mask = _tokens(tokenizer, prompts, length or tokenizer.model_max_length, self.device)
-        model = load_network(self.folder, f"text_encoder{suffix}", self.device, self.dtype)
+        model = self.part(f"text_encoder{suffix}")
         masked = masked or bool(getattr(model.config, "use_attention_mask", False))
         said = model(input_ids=ids, attention_mask=mask if masked else None, output_hidden_states=True)
         pooled = getattr(said, "text_embeds", getattr(said, "pooler_output", None))
         return States(said.last_hidden_state, said.hidden_states[-2], pooled, mask)
+
+    def part(self, name: str) -> Any:
+        """A tokenizer or a text encoder, by its name in the folder."""
+        if self.kept is not None and name in self.kept:
+            return self.kept[name]
+        if name.startswith("tokenizer"):
+            loaded = load_component(self.folder, name)
+        else:
+            loaded = load_network(self.folder, name, self.device, self.dtype)
+        if self.kept is not None:
+            self.kept[name] = loaded
+        return loaded
 
 
 Embed = Callable[[TextEncoders, Sequence[str]], Tensor]
@@ -141,7 +157,7 @@ def packed_shape(length: int, width: int, size: int) -> tuple[int, int]:
 
 def _t5(encoders: TextEncoders, prompts: Sequence[str], length: int) -> States:
     # Lower case, as in diffusers' pipelines of these models.
-    limit = load_component(encoders.folder, "tokenizer").model_max_length
+    limit = encoders.part("tokenizer").model_max_length
     return encoders.read([prompt.lower().strip() for prompt in prompts], 1, min(length, limit), masked=True)
 
 

@@ -1,4 +1,4 @@
-// The parts of three.js that viewer.js uses; README.md says how three.min.js is made from them.
+// The parts of three.js that stage.js and the studio use; README.md says how three.min.js is made from them.
 export { Box3, CanvasTexture, Mesh, MeshBasicMaterial, PerspectiveCamera, PlaneGeometry, ShaderMaterial } from "three";
 export { Vector3, WebGLRenderer } from "three";
 export { OrbitControls } from "three/addons/controls/OrbitControls.js";

@@ -1,0 +1,239 @@
+"""What a batch costs beside its runs, and what it survives.
+
+    python benchmarks/batch.py rows [--count 1000000]         a list of so many rows: manifest, hand-out, report
+    python benchmarks/batch.py kills [--count 200]            workers and drivers killed at random, runs of nothing
+    python benchmarks/batch.py lost [--nodes 100]             a simulated cluster that loses 5 % of its nodes an hour
+    python benchmarks/batch.py runs [--prompts 6 --steps 20]  real runs: one worker, two, and two on Ray
+
+Each writes what it found into `benchmarks/results/batch.json`, under its own name.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+# What is slow to load the measures import: workers load this file too.
+from batch_runs import EVERY, Counted, done_steps  # type: ignore[import-not-found]  # noqa: E402
+from batch_simulated import Clock, Cluster  # type: ignore[import-not-found]  # noqa: E402
+from dreamfusion.batch import drive as drive_module  # noqa: E402
+from dreamfusion.batch.drive import Drive, Rules, driving  # noqa: E402
+from dreamfusion.batch.folder import BatchFolder, Item  # noqa: E402
+from dreamfusion.batch.local import LocalWorkers  # noqa: E402
+from dreamfusion.batch.state import State, States  # noqa: E402
+from dreamfusion.config import Config  # noqa: E402
+
+COLOURS = ("red", "blue", "green", "yellow", "white")
+KEPT = 24
+"""steps of a run of nothing"""
+SECONDS = 0.1
+"""of each"""
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def rows(place: Path, count: int) -> dict[str, object]:
+    """Seconds and peak memory of each stage of a list of so many rows, before and after all is made."""
+    from dreamfusion.batch.manifest import Count, manifest_lines, write_manifest
+    from dreamfusion.batch.report import write_report
+    from dreamfusion.batch.resolve import Resolver
+    from dreamfusion.batch.rows import read_rows
+    from training.nouns import nouns
+
+    words = sorted({one.noun for one in nouns()})
+    with (place / "rows.csv").open("w") as file:
+        file.write("prompt,seed\n")
+        file.writelines(f"a {COLOURS[n % 5]} {words[n // 5 % len(words)]},{n}\n" for n in range(count))
+    folder, found = BatchFolder(place / "out"), dict[str, object]()
+    folder.path.mkdir()
+
+    def timed(name: str, stage: Callable[[], object]) -> None:
+        begun, worked = time.monotonic(), time.process_time()
+        stage()
+        passed, worked = time.monotonic() - begun, time.process_time() - worked
+        found[name] = {"seconds": round(passed, 1), "of a core": round(worked, 1), "peak MB": round(peak_mb())}
+        print(name, found[name], flush=True)
+
+    def manifest() -> None:
+        lines = manifest_lines(read_rows(place / "rows.csv"), Resolver({}, 1), Count(), print)
+        write_manifest(lines, folder, place / "part")
+
+    timed("manifest", manifest)
+    timed("the same command again", manifest)
+    found["manifest MB"] = round(folder.manifest.stat().st_size / 1e6)
+    timed("report", lambda: write_report(folder))
+    found["report MB"] = [round(path.stat().st_size / 1e6) for path in (folder.summary, folder.index)]
+    return found
+
+
+def lost(place: Path, nodes: int) -> dict[str, object]:
+    """Efficiency with 4 workers a node, runs of 90 s, checkpoints every 18 s, new nodes after 300 s."""
+    states: dict[str, State] = {}
+    States.read = lambda self, name: states.get(name, State())  # type: ignore[method-assign]
+    States.write = lambda self, name, state: states.update({name: state})  # type: ignore[method-assign]
+    cluster = Cluster(Clock(), states, nodes=nodes, each=4, lost_every=72_000.0)
+    drive_module.saved_step = lambda path: 1 + int(cluster.done.get(path.name, 0))
+    count = 10 * 3600 // 90 * nodes * 4
+    items = (Item(f"{n:08x}", Config(prompt="a ball"), place / f"{n:08x}") for n in range(count))
+    folder, begun = BatchFolder(place / "out"), time.monotonic()
+    with driving(folder, "1-of-1") as go:
+        tally = Drive(folder, cluster, Rules(), lambda _: None, clock=cluster.clock)(items, count, go, lambda: False)
+    efficiency = count * cluster.run_seconds / (cluster.clock.now * nodes * 4)
+    return {
+        "runs": count,
+        "made": tally.made,
+        "nodes lost": cluster.lost,
+        "hours": round(cluster.clock.now / 3600, 2),
+        "efficiency": round(efficiency, 4),
+        "seconds to simulate": round(time.monotonic() - begun, 1),
+    }
+
+
+def drive_nothing(out: Path, count: int) -> None:
+    """The driver of `kills`: runs of nothing in two workers."""
+    folder = BatchFolder(out)
+    items = [
+        Item(f"{n:04x}", Config(prompt="a ball", steps=KEPT, seed=n), folder.run(f"{n:04x}")) for n in range(count)
+    ]
+    with driving(folder, "1-of-1") as go, LocalWorkers(2, Counted(out / "log", SECONDS)) as workers:
+        Drive(folder, workers, Rules(retries=10), lambda _: None)(iter(items), count, go, lambda: False)
+
+
+def kills(place: Path, count: int) -> dict[str, object]:
+    """So many SIGKILLs, of a worker (3 of 4) or of the driver, one every second or two; then what is left is made."""
+    out, runs, chance = place / "out", 60, random.Random(0)
+    out.mkdir()
+    told = Counter[str]()
+    driver = None
+    while told.total() < count:
+        if driver is None or driver.poll() is not None:
+            if driver is not None and driver.returncode == 0:
+                runs += 20  # all is made; more of it
+            driver = subprocess.Popen([sys.executable, __file__, "drive", "--out", str(out), "--count", str(runs)])
+        time.sleep(chance.uniform(0.5, 2.5))
+        workers = children(driver.pid)
+        if chance.random() < 0.75 and workers:
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            told["workers"] += 1
+        elif workers:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+            told["drivers"] += 1
+    if driver is not None:
+        driver.wait()
+    subprocess.run([sys.executable, __file__, "drive", "--out", str(out), "--count", str(runs)], check=True)
+    done = done_steps(out / "log")
+    again = {name: len(steps) - KEPT for name, steps in done.items()}
+    states = [States(BatchFolder(out)).read(f"{n:04x}") for n in range(runs)]
+    results = {BatchFolder(out).run(f"{n:04x}").joinpath("index.html").read_text().split()[-1] for n in range(runs)}
+    return {
+        "runs": runs,
+        "killed": dict(told),
+        "made": sum(state.status == "done" for state in states),
+        "right results": len(results) == runs
+        and all(sorted(set(steps)) == list(range(KEPT)) for steps in done.values()),
+        "steps done": sum(map(len, done.values())),
+        "steps done twice": sum(again.values()),
+        "checkpoint interval": EVERY,
+        "most in one attempt": max(longest_again(steps) for steps in done.values()),
+        "files left over": [path.name for path in out.rglob("*") if ".part" in path.name or path.suffix == ".go"],
+    }
+
+
+def longest_again(steps: list[int]) -> int:
+    """The most steps that a run went back at once."""
+    return max([one - other + 1 for one, other in itertools.pairwise(steps)] + [0])
+
+
+def children(process: int) -> list[int]:
+    """The worker processes of a driver."""
+    try:
+        threads = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        return [int(child) for child in threads if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    except OSError:
+        return []
+
+
+def runs(place: Path, prompts: int, steps: int, files: bool) -> dict[str, object]:
+    """Seconds of one batch of so many prompts with one worker, with two, and with two on Ray where it is installed.
+
+    `overhead`: the share of the first one's time that none of its runs took (starting, loading, handing out).
+    """
+    nouns = ("chair", "frog", "car", "house", "tree", "boat", "lamp", "fox")
+    words = [f"a {colour} {noun}" for noun in nouns for colour in COLOURS][:prompts]
+    (place / "prompts.txt").write_text("\n".join(words))
+    ways = {"1 worker": ["--jobs", "1"], "2 workers": ["--jobs", "2"]}
+    if find_spec("ray"):
+        ways["2 workers on Ray"] = ["--jobs", "2", "--executor", "ray"]
+    found: dict[str, object] = {"prompts": len(words), "steps": steps, "files": files}
+    results = []
+    for way, options in ways.items():
+        folder = BatchFolder(place / way)
+        command = [sys.executable, "-m", "dreamfusion", "batch", str(place / "prompts.txt"), "--out", str(folder.path)]
+        command += [*options, "--files" if files else "--no-files"]
+        begun = time.monotonic()
+        subprocess.run(
+            [*command, "--set", f"steps={steps}", "threads=1", "preview_seconds=0"], check=True, capture_output=True
+        )
+        found[way] = round(time.monotonic() - begun, 1)
+        print(way, found[way], flush=True)
+        paths = sorted((folder.path / "runs").glob("*/*"))
+        states = [States(folder).read(path.name) for path in paths]
+        worked = sum(state.seconds for state in states)
+        found[f"overhead, {way}"] = round(found[way] * int(options[1]) / worked - 1, 4)  # type: ignore[operator]
+        results.append([(path.name, next(path.glob("checkpoint/*.safetensors")).read_bytes()) for path in paths])
+    found["equal tensors"] = all(result == results[0] for result in results) and len(results[0]) == len(words)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["rows", "kills", "lost", "runs", "drive"])
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--nodes", type=int, default=100)
+    parser.add_argument("--prompts", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--no-files", dest="files", action="store_false", help="without mesh and page")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.what == "drive":
+        return drive_nothing(options.out, options.count)
+    place = Path(tempfile.mkdtemp())
+    measures: dict[str, Callable[[], dict[str, object]]] = {
+        "rows": lambda: rows(place, options.count or 1_000_000),
+        "kills": lambda: kills(place, options.count or 200),
+        "lost": lambda: lost(place, options.nodes),
+        "runs": lambda: runs(place, options.prompts, options.steps, options.files),
+    }
+    found = measures[options.what]()
+
+    import torch
+
+    from machine import as_json, machine
+
+    shutil.rmtree(place)
+    print(json.dumps(found, indent=2))
+    results = ROOT / "benchmarks" / "results" / "batch.json"
+    everything = json.loads(results.read_text()) if results.exists() else {}
+    results.write_text(as_json({**everything, options.what: found | {"machine": machine(torch.device("cpu"))}}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

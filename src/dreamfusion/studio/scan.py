@@ -1,0 +1,179 @@
+"""What the run folders under a root say: each as a `Task`, whoever made it. No torch, and no file is changed.
+
+A folder with `config.json` is a run, one with `scene.glb` a scene (`dreamfusion compose`). `.task.json` is the studio's
+own note in the folders that it made: who asked, when, how it went, and of a run that waits, its configuration.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dreamfusion import json_text
+from dreamfusion.claims import in_use
+from dreamfusion.files import write_json
+from dreamfusion.runs import LOCK, RunFolder
+from dreamfusion.studio.task import State, Task
+
+NOTE = ".task.json"
+DEPTH = 3
+"""folders below the root in which runs are looked for"""
+_TAIL = 4096  # bytes from the end of metrics.jsonl that hold its last whole line
+_NOTED = ("owner", "made", "created", "queued", "started", "finished", "error", "attempts")
+
+MEDIA = ("preview.png", "turntable.mp4", "turntable.webp", "sheet.png")
+FILES = {
+    **{name: name for name in ("config.json", "metrics.jsonl", "index.html", "scene.glb", "scene.json")},
+    **{f"mesh.{suffix}": f"mesh.{suffix}" for suffix in ("glb", "json", "obj", "mtl", "png", "ply", "stl", "usdz")},
+    **{name: f"media/{name}" for name in MEDIA},
+}
+"""Names of files that can be asked for, and where they lie in the folder; nothing else is ever served"""
+
+
+def folders(root: Path) -> Iterator[str]:
+    """All run and scene folders under a root, as seen from there. Links are not followed."""
+    pending = [("", 0)]
+    while pending:
+        place, depth = pending.pop()
+        try:
+            with os.scandir(root / place) as entries:
+                inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except OSError:
+            continue
+        names = {name for name, _ in inside}
+        if place and names & {"config.json", "scene.glb", NOTE}:
+            yield place
+        elif depth < DEPTH:
+            below = (name for name, is_folder in inside if is_folder and not name.startswith("."))
+            pending += [(f"{place}/{name}".lstrip("/"), depth + 1) for name in below]
+
+
+def stamp_of(folder: Path) -> int:
+    """A number that changes when files of the folder do: they are replaced, which changes the time of the folder."""
+    names = ("", "/media", f"/{NOTE}", *(["/metrics.jsonl"] if os.path.exists(folder / LOCK) else []))
+    return max(_changed(f"{folder}{name}") for name in names) // 1000  # microseconds, which JSON holds exactly
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def read(root: Path, place: str) -> Task | None:
+    """The folder as a task; None if it is gone, or is none after all."""
+    path = root / place
+    try:
+        note = _object(path / NOTE)
+        task = Task(
+            identity(place, note.get("made", 0.0)),
+            place,
+            created=_created(path),
+            files=present(path),
+            stamp=stamp_of(path),
+        )
+        values = {name: note[name] for name in _NOTED if isinstance(note.get(name), type(getattr(task, name)))}
+        config = wanted(path)
+        if not config:
+            return _scene(path, task, values)
+        return _run(path, task, values, config, note.get("state"))
+    except OSError:
+        return None
+
+
+def identity(place: str, made: object) -> str:
+    """The id of a task. A folder that the studio makes again under the same name has another one."""
+    return hashlib.sha256(f"{place}\0{made}".encode()).hexdigest()[:16]
+
+
+def note(root: Path, task: Task, config: Mapping[str, Any] | None = None) -> None:
+    """Write the studio's note into the folder, with the `config` of a new run, which stays until the run begins."""
+    path = root / task.folder
+    values = {name: getattr(task, name) for name in _NOTED}
+    waiting = None if (path / "config.json").exists() else config or wanted(path)
+    write_json(path / NOTE, {"state": task.state.value, **values, **({"config": waiting} if waiting else {})})
+
+
+def noted(folder: Path) -> State | None:
+    """The state that the studio wrote down last; None in a folder that is not its own."""
+    state = _object(folder / NOTE).get("state")
+    return State(state) if state in State.__members__ else None
+
+
+def wanted(folder: Path) -> dict[str, Any]:
+    """The configuration of the folder's run, begun or not; empty if there is none."""
+    found = _object(folder / "config.json") or _object(folder / NOTE).get("config")
+    return found if isinstance(found, dict) else {}
+
+
+def present(folder: Path) -> tuple[str, ...]:
+    """Which of `FILES` are there, as files and not as links to some."""
+    return tuple(name for name, place in FILES.items() if _is_file(folder / place))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _scene(path: Path, task: Task, values: Mapping[str, Any]) -> Task | None:
+    if "scene.glb" not in task.files:
+        return None
+    title = str(_object(path / "scene.json").get("title", path.name))
+    done = replace(task, kind="scene", state=State.SUCCEEDED, prompt=title, finished=task.created)
+    return replace(done, **values)
+
+
+def _run(path: Path, task: Task, values: Mapping[str, Any], config: Mapping[str, Any], noted: object) -> Task:
+    told = {
+        name: config[name]
+        for name in ("prompt", "negative", "seed", "preset", "prior", "steps")
+        if isinstance(config.get(name), type(getattr(task, name)))
+    }
+    task = replace(task, **told, **values, **_last_line(path / "metrics.jsonl"))
+    return replace(task, state=_state(path, task, noted))
+
+
+def _state(path: Path, task: Task, noted: object) -> State:
+    """What the studio noted of its own waiting and failed runs; else what the files tell."""
+    if noted in (State.PENDING.value, State.IN_PROGRESS.value):
+        return State(noted)
+    if in_use(path):
+        return State.IN_PROGRESS
+    if RunFolder(path).index.exists() and task.step >= task.steps:
+        return State.SUCCEEDED
+    return State.FAILED if noted == State.FAILED.value else State.CANCELED
+
+
+def _created(path: Path) -> float:
+    """Of a folder without a note: the oldest of its files' times."""
+    paths = (path / "config.json", path / "scene.glb", path / "metrics.jsonl")
+    return min((file.stat().st_mtime for file in paths if file.exists()), default=0.0)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none, or it is damaged."""
+    try:
+        content = json_text.read(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _last_line(metrics: Path) -> dict[str, Any]:
+    """`step`, `opacity` and `losses` of the last whole line."""
+    try:
+        with metrics.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            record = json_text.parse(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2])
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return {}
+    return {name: record[name] for name in ("step", "opacity", "losses") if name in record}

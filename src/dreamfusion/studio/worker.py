@@ -1,0 +1,182 @@
+"""A worker: `python -m dreamfusion.studio.worker`, which the server starts. One job at a time, in lines of JSON.
+
+    in   {"do": "run", "folder": PATH, "device": "auto", "config": {...}}    a run, new or begun, to its last file
+         {"do": "export", "folder": PATH, "device": "auto", "format": "stl"} the run's mesh in another format
+         {"do": "compose", "scene": {...}, "home": ROOT, "out": PATH}        several in one
+         {"stop": true}                                                      save and end the job
+    out  {"doing": "mesh"}   {"step": 3, "opacity": 0.1, "losses": {...}, "rate": 9.1}
+         {"end": "done" | "stopped" | "busy" | "failed", "error": "in words", "out": PATH}
+
+The folder's lock is taken for the time of a job, so whatever else writes into it is waited for ("busy"). When the input
+ends, the job is saved and the process ends.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from dreamfusion.claims import InUse, new_folder, owned
+from dreamfusion.config import Config
+from dreamfusion.config.serialise import from_json
+from dreamfusion.errors import UserError
+
+if TYPE_CHECKING:
+    from dreamfusion.batch.work import KeptPrior
+    from dreamfusion.loop import Metrics
+
+EVERY = 1.0
+"""seconds between messages about steps"""
+
+
+class Orders:
+    """What comes in: jobs to be done in turn, and requests to stop the present one. Read by a thread of its own."""
+
+    def __init__(self, source: TextIO) -> None:
+        self._jobs = SimpleQueue[dict[str, Any] | None]()
+        self._stop = threading.Event()
+        threading.Thread(target=self._read, args=(source,), daemon=True).start()
+
+    def _read(self, source: TextIO) -> None:
+        for line in source:
+            message = json.loads(line)
+            if message.get("stop"):
+                self._stop.set()
+            else:
+                self._stop.clear()  # it was for the job before
+                self._jobs.put(message)
+        self._stop.set()
+        self._jobs.put(None)
+
+    def next(self) -> dict[str, Any] | None:
+        """The next job, when there is one; None at the end."""
+        return self._jobs.get()
+
+    def stopped(self) -> bool:
+        """Whether the present job is to be saved and ended."""
+        return self._stop.is_set()
+
+
+class Voice:
+    """What goes out: at once what is done, and now and then the steps."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._doing = ""
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Steps are counted from here for the speed."""
+        self._first, self._began, self._spoke = step, time.monotonic(), 0.0
+
+    def send(self, **message: object) -> None:
+        """One line; nobody's where the server is no more, and then the input ends too."""
+        with suppress(BrokenPipeError):
+            self._out.write(json.dumps(message).encode() + b"\n")
+
+    def say(self, doing: str) -> None:
+        """A `ProgressCallback`."""
+        if doing != self._doing:
+            self._doing = doing
+            self.send(doing=doing)
+
+    def step(self, steps: int, metrics: "Metrics") -> None:
+        """One of `steps` was done."""
+        now = time.monotonic()
+        if metrics.step == steps or now - self._spoke >= EVERY:
+            self._spoke = now
+            rate = (metrics.step - self._first) / max(now - self._began, 1e-9)
+            self.send(step=metrics.step, opacity=metrics.opacity, losses=metrics.losses, rate=rate)
+
+
+def main() -> None:
+    """Do what comes in until the input ends."""
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is for the terminal
+    voice, orders = Voice(out), Orders(sys.stdin)
+    while (job := orders.next()) is not None:
+        voice.send(**_ended(job, voice, orders))
+
+
+def _ended(job: Mapping[str, Any], voice: Voice, orders: Orders) -> dict[str, object]:
+    """The last message about a job."""
+    try:
+        return JOBS[job["do"]](job, voice, orders.stopped)
+    except InUse as error:
+        return {"end": "busy", "error": str(error)}
+    except UserError as error:
+        return {"end": "failed", "error": str(error)}
+    except Exception as error:  # the next job may be a better one
+        traceback.print_exc()
+        return {"end": "failed", "error": f"{type(error).__name__}: {error} (the terminal of the studio shows where)"}
+
+
+def _run(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    path = Path(job["folder"])
+    with owned(path):
+        voice.say("loading")
+        from dreamfusion.batch.work import Watch, open_job, work_off
+
+        config = from_json(Config, job["config"])
+        work = open_job(replace(config, device=_device(config, job)), path, _kept_prior())
+        voice.begin(work.run.step)
+        done = work_off(work, Watch(voice.say, partial(voice.step, work.run.config.steps), stopped))
+    return {"end": "done" if done else "stopped"}
+
+
+@cache
+def _kept_prior() -> "KeptPrior":
+    """The prior of the last run, which the next one may want too."""
+    from dreamfusion.batch.work import KeptPrior
+
+    return KeptPrior()
+
+
+def _export(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    from dreamfusion import generate
+
+    config = generate.config_of(Path(job["folder"]))
+    device = _device(config, job)
+    generate.prepare_process(config, device)
+    with owned(Path(job["folder"])):
+        folder, run = generate.open_run(Path(job["folder"]), device)
+        path = folder.mesh.with_suffix(f".{job['format']}")
+        generate.export_mesh(run, [path], generate.own_mesh_options(run.config), say=voice.say)
+    return {"end": "done"}
+
+
+def _compose(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    from dreamfusion import compose
+    from dreamfusion.files import write_json
+
+    with new_folder(Path(job["out"]), or_next=True) as out:
+        home = os.path.relpath(job["home"], out)
+        assets = [{**asset, "file": f"{home}/{asset['file']}"} for asset in job["scene"]["assets"]]
+        scene = {"title": job["scene"]["title"], "assets": assets}
+        compose.write(compose.parse(scene, out / "scene.json"), out, voice.say)
+        write_json(out / "scene.json", scene)
+    return {"end": "done", "out": str(out)}
+
+
+def _device(config: Config, job: Mapping[str, Any]) -> str:
+    """The run's own device, or the worker's where it leaves that open."""
+    return job["device"] if config.device == "auto" else config.device
+
+
+JOBS: dict[str, Callable[[Mapping[str, Any], Voice, Callable[[], bool]], dict[str, object]]] = {
+    "run": _run,
+    "export": _export,
+    "compose": _compose,
+}
+
+if __name__ == "__main__":
+    main()

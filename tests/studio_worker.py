@@ -1,0 +1,65 @@
+"""A worker of the studio that makes nothing: the real one's lines and locks around steps of milliseconds, no torch.
+
+Started as a program (`studio_parts`). The prompt says how it goes: "a cloud" has no surface, "a bomb" ends the process,
+"a snake" is slow. What lies in the folder that STUDIO_PRODUCTS names is what a run leaves.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dreamfusion.claims import owned
+from dreamfusion.errors import UserError
+from dreamfusion.files import write_json
+from dreamfusion.runs import RunFolder
+from dreamfusion.studio import worker
+
+PRODUCTS = Path(os.environ.get("STUDIO_PRODUCTS", "/nowhere"))
+
+
+def run(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """Steps in `metrics.jsonl`, then copies of the products."""
+    folder, config = RunFolder(Path(job["folder"])), job["config"]
+    with owned(folder.path):
+        write_json(folder.config, {**config, "version": "fake"})
+        folder.media.mkdir(exist_ok=True)
+        if config["prompt"] == "a bomb":
+            os._exit(1)
+        done = len(folder.read_metrics())
+        voice.begin(done)
+        for step in range(done + 1, config["steps"] + 1):
+            time.sleep(0.02 if config["prompt"] == "a snake" else 0.001)
+            folder.log({"step": step, "losses": {"distillation": 1 / step}, "opacity": 0.5})
+            voice.send(step=step, opacity=0.5, losses={"distillation": 1 / step}, rate=100.0)
+            if stopped():
+                return {"end": "stopped"}
+        voice.say("mesh")
+        if config["prompt"] == "a cloud":
+            raise UserError("no mesh and no page were made: the scene is empty")
+        shutil.copytree(PRODUCTS, folder.path, dirs_exist_ok=True)
+        (folder.path / "index.html").write_text("<p>page</p>")
+    return {"end": "done"}
+
+
+def export(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """An empty file of that format."""
+    (Path(job["folder"]) / f"mesh.{job['format']}").write_text("solid")
+    return {"end": "done"}
+
+
+def compose(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """The first object as the scene."""
+    out = Path(job["out"])
+    out.mkdir()
+    shutil.copy(Path(job["home"]) / job["scene"]["assets"][0]["file"] / "mesh.glb", out / "scene.glb")
+    (out / "scene.json").write_text(json.dumps(job["scene"]))
+    return {"end": "done", "out": str(out)}
+
+
+if __name__ == "__main__":
+    worker.JOBS.update(run=run, export=export, compose=compose)
+    worker.main()
