@@ -1,17 +1,26 @@
-"""What the judge makes of the perfect prior's objects: R-Precision, Janus rate and colour words of the suites.
+"""What the judge makes of the perfect prior's objects, and of the things themselves: the most that it gives anything.
 
     PYTHONPATH=. python benchmarks/ceiling_judged.py [FOLDER]
 
 `ceiling.py` wrote FOLDER; without, it is the one that comes with the package. `dreamfusion evaluate` says the same
-beside its results; this is for whoever has another judge. Captions compete as there, with the 80 of the suites.
+beside its results; this is for whoever has another judge. R-Precision, Janus rate and colour words by suite, captions
+competing as there, with the 80 of the suites; and how often its first answer among all its nouns is right.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dreamfusion.evaluate.judge.judge import open_judge
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from benchmarks.oracle import Maps
+from dreamfusion.evaluate.captions import require_meaning
+from dreamfusion.evaluate.evaluation_views import BACKDROP, KINDS, cameras, lights
+from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.measure import Result, captions_of, verdicts
 from dreamfusion.evaluate.report import Report, without_nan
 from dreamfusion.evaluate.suites import SUITES, pool, suite
@@ -25,25 +34,48 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ceiling_judged.json"))
     arguments = parser.parse_args()
-    found = judged(open_truths(arguments.folder))
-    write_json(arguments.out, found)
-    for name, figures in found["figures"].items():
-        print(name, {kind: round(100 * share["value"], 1) for kind, share in figures["precision"].items()})
+    judge, truths = open_judge(), open_truths(arguments.folder)
+    perfect, things = judged(judge, truths, truths.made), judged(judge, truths, lambda prompt: itself(truths, prompt))
+    write_json(arguments.out, {"judge": {"name": judge.name}, **perfect, "the things themselves": things})
+    for whose, found in (("perfect prior", perfect), ("things themselves", things)):
+        print(whose, "noun", {kind: round(100 * share, 1) for kind, share in found["noun"].items()})
+        for name, figures in found["figures"].items():
+            print(" ", name, {kind: round(100 * share["value"], 1) for kind, share in figures["precision"].items()})
 
 
-def judged(truths: Truths) -> dict[str, Any]:
+def judged(judge: Judge, truths: Truths, pictures: Callable[[str], Float[Tensor, "3 8 h w 3"]]) -> dict[str, Any]:
     """The figures of each suite, and of every prompt."""
-    judge, captions = open_judge(), captions_of(pool(), bare=True)
     results = [
-        Result(prompt, name, Path(prompt), pictures=truths.made(prompt))
+        Result(prompt, name, Path(prompt), pictures=pictures(prompt))
         for name in SUITES
         for prompt in suite(name)
         if prompt in truths.reached
     ]
-    report = Report({}, verdicts(results, captions, judge, judge))
+    report = Report({}, verdicts(results, captions_of(pool(), bare=True), judge, judge))
     groups = {name: asdict(figures) for name, figures in report.groups.items()}
     prompts = {v.prompt: {**v.precision, "taken for": v.taken_for} for v in report.worst_first}
-    return {"judge": {"name": judge.name}, "figures": without_nan(groups), "prompts": prompts}
+    return {"noun": named(judge, results), "figures": without_nan(groups), "prompts": prompts}
+
+
+def named(judge: Judge, results: Sequence[Result]) -> dict[str, float]:
+    """Share of views, by kind of picture, in which the judge's first answer among all its nouns is the prompt's."""
+    right = torch.stack([_right(judge, result) for result in results], dim=1)
+    return {kind: marks.float().mean().item() for kind, marks in zip(KINDS, right, strict=True)}
+
+
+def _right(judge: Judge, result: Result) -> Bool[Tensor, "3 8"]:
+    assert result.pictures is not None
+    own = judge.nouns.index(require_meaning(result.prompt, judge.nouns).noun)
+    return (judge.opinion(result.pictures.flatten(0, 1)).noun.argmax(1) == own).view(len(KINDS), -1)
+
+
+def itself(truths: Truths, prompt: str) -> Float[Tensor, "3 8 h w 3"]:
+    """The thing that a prompt means, in all kinds of light."""
+    true, ring = truths.true(prompt), cameras(radius=1.0)
+    alpha, behind = true.opacity[..., None], torch.full((len(ring), 3), BACKDROP)
+    maps = Maps((true.pictures[0] - (1 - alpha) * BACKDROP).clamp(min=0), true.normal, alpha)
+    light_of = lights(ring)
+    return torch.stack([maps.shown(light_of[kind], behind) for kind in KINDS])
 
 
 if __name__ == "__main__":
