@@ -1,13 +1,15 @@
 """What the judge makes of the perfect prior's objects, and of the things themselves: the most that it gives anything.
 
-    PYTHONPATH=. python benchmarks/ceiling_judged.py [FOLDER]
+    PYTHONPATH=. python benchmarks/ceiling_judged.py [FOLDER] [--assets DIR]
 
 `ceiling.py` wrote FOLDER; without, it is the one that comes with the package. `dreamfusion evaluate` says the same
 beside its results; this is for whoever has another judge. R-Precision, Janus rate and colour words by suite, captions
-competing as there, with the 80 of the suites; and how often its first answer among all its nouns is right.
+competing as there, with the 80 of the suites; and how often its first answer among all its nouns is right. With
+--assets also what true renderings get in place of the prior's samples.
 """
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +19,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from benchmarks.oracle import Maps
+from benchmarks.oracle import Maps, meant
+from dreamfusion.cameras import orbit
+from dreamfusion.embedded.world import DISTANCE, FOV_DEG, SIZE
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.evaluation_views import BACKDROP, KINDS, cameras, lights
 from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.measure import Result, captions_of, verdicts
 from dreamfusion.evaluate.report import Report, without_nan
+from dreamfusion.evaluate.samples import BACKGROUND, SEED, VIEWS, Sampling
+from dreamfusion.evaluate.samples import judged as judged_samples
 from dreamfusion.evaluate.suites import SUITES, pool, suite
 from dreamfusion.evaluate.truth import Truths, open_truths
 from dreamfusion.files import write_json
+from dreamfusion.lights import albedo_only
 
 
 def main() -> None:
@@ -33,13 +40,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ceiling_judged.json"))
+    parser.add_argument("--assets", type=Path)
     arguments = parser.parse_args()
     judge, truths = open_judge(), open_truths(arguments.folder)
     perfect, things = judged(judge, truths, truths.made), judged(judge, truths, lambda prompt: itself(truths, prompt))
-    write_json(arguments.out, {"judge": {"name": judge.name}, **perfect, "the things themselves": things})
-    for whose, found in (("perfect prior", perfect), ("things themselves", things)):
-        print(whose, "noun", {kind: round(100 * share, 1) for kind, share in found["noun"].items()})
-        for name, figures in found["figures"].items():
+    found = {"judge": {"name": judge.name}, **perfect, "the things themselves": things}
+    if arguments.assets:
+        found["in place of samples"] = asdict(in_place_of_samples(judge, arguments.assets))
+    write_json(arguments.out, found)
+    for whose, one in (("perfect prior", perfect), ("things themselves", things)):
+        print(whose, "noun", {kind: round(100 * share, 1) for kind, share in one["noun"].items()})
+        for name, figures in one["figures"].items():
             print(" ", name, {kind: round(100 * share["value"], 1) for kind, share in figures["precision"].items()})
 
 
@@ -76,6 +87,17 @@ def itself(truths: Truths, prompt: str) -> Float[Tensor, "3 8 h w 3"]:
     maps = Maps((true.pictures[0] - (1 - alpha) * BACKDROP).clamp(min=0), true.normal, alpha)
     light_of = lights(ring)
     return torch.stack([maps.shown(light_of[kind], behind) for kind in KINDS])
+
+
+def in_place_of_samples(judge: Judge, assets: Path) -> Sampling:
+    """What the judge sees in true renderings from the cameras of `dreamfusion evaluate --samples`."""
+    captions, count = suite("samples"), len(VIEWS)
+    azimuth, elevation = torch.tensor(list(VIEWS.values())).deg2rad().unbind(1)
+    full = torch.ones(count)
+    ring = orbit(azimuth, elevation, full * DISTANCE, full * math.radians(FOV_DEG), SIZE)
+    behind, light = torch.full((count, 3), BACKGROUND), albedo_only(count)
+    seen = [meant(caption, SEED, assets).maps(ring).shown(light, behind) for caption in captions]
+    return judged_samples(judge, captions, torch.stack(seen))
 
 
 if __name__ == "__main__":

@@ -243,9 +243,10 @@ def test_the_report_shows_every_run_failures_first(tmp_path):
 
 
 def require_said(facts: dict[str, str], page: Path, older: bool) -> None:
-    """Figures are of the weights that ship; `older`: or the page says of which they are."""
-    of_these = facts["prior_sha256"] == prior_digest(Config(prompt="a car"))
-    assert of_these or (older and "measured with toybox-3" in page.read_text("utf-8"))
+    """Figures are of the prior and the judge that ship; `older`: or the page says of which they are."""
+    of_these = facts["prior_sha256"] == prior_digest(Config(prompt="a car")) and facts["scorer"] == open_judge().name
+    told = f"measured with toybox-3, the prior before this one, and judged by {facts['scorer']}"
+    assert of_these or (older and told in " ".join(page.read_text("utf-8").split()))
 
 
 @pytest.mark.parametrize(("name", "conditions"), [("report", "all"), ("no-camera", "no-camera")])
@@ -254,7 +255,6 @@ def test_the_report_that_is_shown_is_of_the_weights_that_ship(name, conditions):
     told = json.loads((DOCS / "results" / f"{name}.json").read_text("utf-8"))
     assert told["facts"]["conditions"] == conditions
     require_said(told["facts"], DOCS / "evaluation.md", older=name != "report")
-    assert told["facts"]["scorer"] == open_judge().name
     assert {run["prompt"] for run in told["runs"]} == set(suites.pool())
     for kind in KINDS:
         mean = sum(run["precision"][kind] for run in told["runs"]) / 80
@@ -268,7 +268,6 @@ def test_the_report_that_is_shown_is_of_the_weights_that_ship(name, conditions):
 def test_the_ablation_that_is_shown_is_of_the_weights_that_ship():
     told = json.loads((DOCS / "results" / "ablation.json").read_text("utf-8"))
     require_said(told["facts"], DOCS / "reference" / "evaluation.md", older=True)
-    assert told["facts"]["scorer"] == open_judge().name
     assert list(told["variants"]) == list(variants(preset("fast")))
     report, page = ((DOCS / path).read_text("utf-8") for path in ("results/ablation.md", "reference/evaluation.md"))
     rows = [line for line in report.splitlines() if line.startswith("| ")]
