@@ -129,7 +129,7 @@ def report_samples(
     real = judge.names_real([require_meaning(caption, judge.nouns).noun for caption in captions], "albedo")
     facts["real meshes of these nouns that the judge names"] = f"{percent(real)} %"
     numbers = {"facts": facts, "captions": list(captions), "found": asdict(found), "half way": asdict(half_way)}
-    write_json(paths[1], without_nan(numbers))
+    write_json(paths[1], {name: without_nan(value) for name, value in numbers.items()})
     write_text(paths[2], _markdown(facts, {"Samples": found, "Estimates half way (t = 0.5)": half_way}))
     return paths
 
