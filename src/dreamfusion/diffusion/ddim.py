@@ -1,5 +1,6 @@
 """DDIM sampling from a prior, without 3D: what it can draw before it is distilled."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -28,8 +29,7 @@ def ddim(
     limit: float | None = 1.0,
 ) -> Float[Tensor, "b c u v"]:
     """Deterministic DDIM (Song et al. 2020, eta = 0) from pure noise: the last of `clean_estimates`."""
-    *_, end = clean_estimates(prior, given, steps, guidance_scale, generator, limit)
-    return end
+    return deque(clean_estimates(prior, given, steps, guidance_scale, generator, limit), maxlen=1).pop()
 
 
 @torch.no_grad()
