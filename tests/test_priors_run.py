@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import miniatures
 from dreamfusion import __version__, build, generate
 from dreamfusion.cli import main as cli
-from dreamfusion.cli.memory import estimated
+from dreamfusion.cli.memory import in_words, planned
 from dreamfusion.config import Config, MemoryConfig
 from dreamfusion.config.distill import CsdLaw, DistillConfig, IsmLaw, NfsdLaw, VsdLaw
 from dreamfusion.config.presets import PRESETS, preset
@@ -143,8 +143,9 @@ def test_captions_are_read_before_the_denoiser_comes(miniature_folders, tmp_path
 
 def test_nfsd_without_a_negative_prompt_is_said_to_be_csd(tmp_path, capsys):
     for given, said in (([], True), (["--negative", "fog"], False)):
+        words = ["a chair", "--distill", "nfsd", *given, "--preset", "sd", "--prior", str(tmp_path), "--device", "cpu"]
         with pytest.raises(SystemExit):
-            cli.main(["a chair", "--distill", "nfsd", *given, "--prior", str(tmp_path), "--device", "cpu"])
+            cli.main(words)
         assert ("nfsd without --negative" in capsys.readouterr().err) is said
 
 
@@ -343,9 +344,8 @@ def test_doctor_tells_the_memory_of_a_prior(miniature_folders, tmp_path, capsys)
 
     call("--prior", str(miniature_folders[SD]), "--preset", "sd")
     assert "prior: StableDiffusionPipeline, about" in capsys.readouterr().out
-    assert "vsd" in estimated(
-        replace(preset("sd"), prior=str(miniature_folders[SD]), distill=DistillConfig(VsdLaw())), torch.device("cpu")
-    )
+    vsd = replace(preset("sd"), prior=str(miniature_folders[SD]), distill=DistillConfig(VsdLaw()))
+    assert "vsd" in in_words(planned(vsd, torch.device("cpu")), vsd)
     call("--prior", str(miniature_folders["PixArtSigmaPipeline"]))
     assert "with preset sdxl" in capsys.readouterr().out
     assert call("--prior", str(miniature_folders[SD]), "--preset", "slow") == 2

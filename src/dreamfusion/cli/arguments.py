@@ -39,7 +39,7 @@ class Generate:
     out: Path | None = None
     """run folder to create; runs/PROMPT-SEED if not given"""
     preset: PresetName = None
-    """defaults of all settings; fast if not given"""
+    """defaults of all settings; if not given, those of the kind of prior, fast for the embedded one"""
     config: Path | None = None
     """config.json whose settings replace the preset's"""
     field: Literal["grid", "mlp"] | None = None
@@ -163,11 +163,17 @@ class Doctor:
 
 def doctor_config(arguments: Doctor) -> c.Config:
     """The run whose memory is asked for. Raises UserError for an unknown preset, or a prior that is none."""
-    from dreamfusion.diffusion.priors.kinds import kind_of
-    from dreamfusion.diffusion.priors.locate import locate
-
-    base = preset(arguments.preset or kind_of(locate(arguments.prior, texts=False, half=True)).preset)
+    base = preset(arguments.preset or preset_for(arguments.prior))
     return replace(base, prior=arguments.prior, half=arguments.half or base.half)
+
+
+def preset_for(prior: str | None) -> str:
+    """The preset of a run of which only the prior is known. Raises UserError for one that is none."""
+    if prior in (None, c.Config.prior):
+        return c.Config.preset
+    from dreamfusion.diffusion.priors import locate
+
+    return locate.preset_for(prior)
 
 
 def read(kind: type[Arguments], command: str, given: list[str], default: Arguments | None = None) -> Arguments:
@@ -201,7 +207,7 @@ def read_generate(given: list[str]) -> Generate:
     words = list(takewhile(lambda text: not text.startswith("-"), given))
     given = [" ".join(words), *given[len(words) :]] if words else given
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--config", "--field", "--background", "--distill"):
+    for name in ("--preset", "--config", "--prior", "--field", "--background", "--distill"):
         chooser.add_argument(name)
     try:
         chosen, _ = chooser.parse_known_args(given)
@@ -209,7 +215,9 @@ def read_generate(given: list[str]) -> Generate:
         chosen = chooser.parse_args([])  # an option without its value: tyro will say so
     if chosen.config and chosen.preset:
         raise UserError("--config holds all settings, --preset chooses others: give one of the two")
-    base = _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
+    base = (
+        _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or preset_for(chosen.prior))
+    )
     settings = with_kinds(base, chosen.field, chosen.background, chosen.distill)
     return read(Generate, "generate", given, Generate(settings))
 

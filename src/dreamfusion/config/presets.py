@@ -145,6 +145,20 @@ SDXL = replace(
 )
 """Stable Diffusion XL, PixArt."""
 
+LAPTOP = replace(
+    SD,
+    preset="laptop",
+    # A night on two cores (docs/priors.md). Fewer steps, each of them a larger one.
+    steps=2_000,
+    optimise=replace(SD.optimise, grid=0.04),
+    # Processors that have no half precision of their own emulate it, many times slower.
+    half=False,
+    # The auto-encoder costs more than the two evaluations of a small network: it comes in for the last tenth, which is
+    # long enough for colours, and in parts, for computers with 8 GB.
+    memory=MemoryConfig(latent_until=0.9, vae_slicing=True),
+)
+"""Stable Diffusions with a distilled, smaller network, on a computer without a GPU."""
+
 IF = replace(
     _OPEN,
     preset="if",
@@ -168,7 +182,7 @@ FLUX = replace(
 )
 """Flow matching models: Flux, Stable Diffusion 3."""
 
-PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX)}
+PRESETS = {config.preset: config for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX)}
 
 
 def preset(name: str) -> Config:

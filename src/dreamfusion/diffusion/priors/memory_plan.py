@@ -50,9 +50,14 @@ class MemoryPlan:
     """their number, in denoiser and auto-encoder"""
 
     @property
+    def step(self) -> int:
+        """At any time of a step."""
+        return self.weights + self.encode + self.denoise
+
+    @property
     def peak(self) -> int:
         """At any time of the run."""
-        return max(self.text, self.weights + self.encode + self.denoise)
+        return max(self.text, self.step)
 
 
 def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int = 2) -> MemoryPlan:
