@@ -249,7 +249,7 @@ def measured(case: Case, path: Path) -> dict[str, Any]:
     seconds["opening"] = now(CPU) - since
     prior = Watched(**{each.name: getattr(opened, each.name) for each in fields(PipelinePrior)}, notes=Notes(held))
     prompts = prompts or prompt_table(config, RandomText(Card("random", prior.image_size), opened.denoiser.text_shape))
-    notes = prior.notes
+    notes, begun = prior.notes, 0
     for _ in range(case.steps):
         seconds["step"], begun = stepped(run, prior, prompts, 0.0)
     # Of the 3D half, what is alive while the prior works is not the prior's.

@@ -239,7 +239,7 @@ def told(miniature_folders, tmp_path, monkeypatch, capsys) -> Callable[..., tupl
         folder = miniature_folders["StableDiffusionPipeline"]
         with pytest.raises(SystemExit) as stop:
             cli.main(["a fox", "--prior", str(folder), "--device", "cpu", *given, "--out", str(tmp_path / "run")])
-        return stop.value.code, capsys.readouterr().err
+        return int(stop.value.code or 0), capsys.readouterr().err
 
     return call
 
