@@ -198,6 +198,18 @@ def test_weights_under_their_published_names_are_loaded(miniature_folders, tmp_p
     assert torch.equal(one.embed(["a fox"]), other.embed(["a fox"]))
 
 
+def test_pixart_under_its_first_class_is_the_same_network(miniature_folders, tmp_path):
+    """Its first releases were saved as a `Transformer2DModel`, which diffusers now takes for a PixArt."""
+    kind = "PixArtSigmaPipeline"
+    copy = Path(shutil.copytree(miniature_folders[kind], tmp_path / "prior"))
+    for path in (copy / "model_index.json", copy / "transformer" / "config.json"):
+        path.write_text(path.read_text().replace('"PixArtTransformer2DModel"', '"Transformer2DModel"'))
+    options = PriorOptions(size=miniatures.CELLS * miniatures.FACTOR)
+    one, other = (open_prior(str(path), options).network for path in (miniature_folders[kind], copy))
+    assert type(one) is type(other)
+    assert all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
+
+
 # --- the preset that goes with them ----------------------------------------------------------------------------------
 
 
