@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dreamfusion.config.presets import preset
+from dreamfusion.config.presets import FOR_PIPELINES, preset
 from dreamfusion.diffusion.priors.folder import PipelineFolder, read_pipeline
 from dreamfusion.diffusion.priors.kinds import KINDS, Kind
 from dreamfusion.diffusion.priors.memory_plan import plan
@@ -67,12 +67,12 @@ def facts(name: str, kind: Kind) -> list[str]:
     """The first cells of a kind's row: what it is."""
     size = image_size(EXAMPLES[name].folder, kind)
     space = "latents" if kind.latent else "pixels"
-    return [f"`{name}`", EXAMPLES[name].prediction, space, f"{size}", f"`{kind.preset}`", EXAMPLES[name].tested]
+    return [f"`{name}`", EXAMPLES[name].prediction, space, f"{size}", f"`{FOR_PIPELINES[name]}`", EXAMPLES[name].tested]
 
 
 def memory(name: str, kind: Kind) -> list[str]:
     """The last cells: what its example needs."""
-    example, config = EXAMPLES[name], preset(kind.preset)
+    example, config = EXAMPLES[name], preset(FOR_PIPELINES[name])
     options = PriorOptions(dtype=None, size=config.memory.size, vae_slicing=config.memory.vae_slicing)
     needs, size = plan(example.folder, options, config.views), options.size or image_size(example.folder, kind)
     return [

@@ -20,7 +20,7 @@ from dreamfusion.cli import main as cli
 from dreamfusion.cli.memory import in_words, planned
 from dreamfusion.config import Config, MemoryConfig
 from dreamfusion.config.distill import CsdLaw, DistillConfig, IsmLaw, NfsdLaw, VsdLaw
-from dreamfusion.config.presets import PRESETS, preset
+from dreamfusion.config.presets import FOR_PIPELINES, PRESETS, preset
 from dreamfusion.config.serialise import to_json
 from dreamfusion.diffusion.priors import PriorOptions, ViewCondition, open_prior, open_prompt_encoder
 from dreamfusion.diffusion.priors.kinds import KINDS
@@ -512,5 +512,6 @@ def test_the_memory_on_the_page_is_the_plans(priors_table):
 
 
 def test_every_kind_has_a_preset_and_a_miniature():
-    assert {kind.preset for kind in KINDS.values()} <= set(PRESETS)
+    assert set(FOR_PIPELINES) == set(KINDS)
+    assert set(FOR_PIPELINES.values()) <= set(PRESETS)
     assert set(miniatures.BUILDERS) == set(KINDS)

@@ -26,6 +26,7 @@ from dreamfusion.diffusion.priors.memory_plan import empty, plan
 from dreamfusion.diffusion.priors.opening import image_size, shown_size
 from dreamfusion.diffusion.priors.schedulers import prediction_of, rectified_flow_schedule, variance_preserving_schedule
 from dreamfusion.errors import UserError
+from dreamfusion.studio.priors import offers
 
 PUBLISHED = Path(__file__).parent / "published"
 
@@ -227,6 +228,12 @@ def test_a_preset_that_is_given_wins():
 def test_priors_of_this_package_keep_the_fast_preset(tiny_prior):
     assert preset_for("embedded") == preset_for(str(tiny_prior)) == "fast"
     assert read_generate(["a red chair", "--prior", "embedded"]).settings.preset == "fast"
+
+
+def test_the_studio_offers_it_without_opening_the_prior(tmp_path):
+    """Also of a folder that is none: what is wrong with it the worker says."""
+    names = [str(PUBLISHED / "if-i-m"), str(tmp_path), "owner/model"]
+    assert [offer.preset for offer in offers(names).values()] == ["fast", "if", "fast", "fast"]
 
 
 def test_the_index_alone_is_fetched_for_it(monkeypatch):

@@ -1,6 +1,7 @@
 """Presets: named starting points of a configuration, as values. The command line can change every field of them."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dreamfusion.config import (
@@ -190,3 +191,24 @@ def preset(name: str) -> Config:
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: use {' or '.join(PRESETS)}")
     return PRESETS[name]
+
+
+FOR_PIPELINES = {
+    "StableDiffusionPipeline": SD.preset,
+    "StableDiffusionXLPipeline": SDXL.preset,
+    "IFPipeline": IF.preset,
+    "StableDiffusion3Pipeline": FLUX.preset,
+    "FluxPipeline": FLUX.preset,
+    "PixArtAlphaPipeline": SDXL.preset,
+    "PixArtSigmaPipeline": SDXL.preset,
+}
+"""By the class of a large prior"""
+
+
+def suited(pipeline: str, libraries: Iterable[str]) -> str:
+    """The name of the preset for a prior, by what its `model_index.json` says: its class, and where its parts are from.
+
+    Networks of this package know the camera and the light, as the embedded prior does.
+    """
+    own = any(library.split(".")[0] == "dreamfusion" for library in libraries)
+    return FAST.preset if own else FOR_PIPELINES.get(pipeline, FAST.preset)

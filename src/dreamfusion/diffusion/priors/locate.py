@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from dreamfusion.config.presets import suited
 from dreamfusion.diffusion.priors.folder import PipelineFolder, read_pipeline
 from dreamfusion.diffusion.priors.kinds import Kind, kind_of
 from dreamfusion.diffusion.priors.quiet import quiet
@@ -59,13 +60,9 @@ def index_of(name: str) -> PipelineFolder:
 
 
 def preset_for(name: str) -> str:
-    """The preset for the prior that a name means: that of its kind; `fast` for networks of this package, which know
-    the camera. Raises UserError as `locate` does.
-    """
+    """The name of the preset for the prior that a name means. Raises UserError as `locate` does."""
     folder = index_of(name)
-    kind = kind_of(folder)
-    library, _ = folder.classes.get(kind.network, ("", ""))
-    return "fast" if library.split(".")[0] == "dreamfusion" else kind.preset
+    return suited(folder.pipeline, (library for library, _ in folder.classes.values()))
 
 
 def find(name: str) -> Path | HubId | None:
