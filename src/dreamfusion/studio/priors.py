@@ -47,8 +47,9 @@ def _offer(name: str) -> Offer:
     try:
         content = json_text.read(card)
         known = None if content["vocabulary"] is None else frozenset(map(str, content["vocabulary"]))
-        lists = (tuple(map(str, content.get(key, ()))) for key in ("nouns", "colours"))
-        return Offer(name, Lexicon(str(content["name"]), known, read_words(words) if words.exists() else None), *lists)
+        nouns, colours = (tuple(map(str, content.get(key, ()))) for key in ("nouns", "colours"))
+        lexicon = Lexicon(str(content["name"]), known, read_words(words) if words.exists() else None)
+        return Offer(name, lexicon, nouns, colours)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{card} is no valid prior card ({error!r}): restore the file") from error
 
