@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -235,7 +236,8 @@ def measured(case: Case, path: Path) -> dict[str, Any]:
     folder, config, options = read_pipeline(path), config_of(case, path), options_of(case, path)
     generate.prepare_process(config)
     for part in (name for name in KINDS[folder.pipeline].components() if name in folder.classes):
-        class_of(folder, part)  # libraries are not what is measured
+        class_of(folder, part)
+    warm(case.dtype)
     needs, held, latent = estimate(case, folder), Held(), KINDS[folder.pipeline].latent
     seconds, gigabytes = dict[str, float](), dict[str, int]()
     prompts = None
@@ -268,10 +270,17 @@ def measured(case: Case, path: Path) -> dict[str, Any]:
         "pictures": [config.views, options.size or prior.image_size],
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "measured_gb": {name: round(value / GB, 2) for name, value in gigabytes.items()},
-        "estimated_gb": {name: round(getattr(needs, name) / GB, 2) for name in gigabytes},
+        "estimated_gb": {name: round(getattr(needs, name) / GB, 2) for name in (*gigabytes, "workspace")},
         "step_measured_over_estimated": round(gigabytes["step"] / needs.step, 3),
         "load": round(os.getloadavg()[0], 1),
     }
+
+
+def warm(dtype: torch.dtype) -> None:
+    """Have the libraries load what they need for a network: that is not what is measured."""
+    x = torch.rand(2, 64, 32, 32, dtype=dtype, requires_grad=True)
+    y = F.silu(F.group_norm(F.conv2d(x, torch.rand(64, 64, 3, 3, dtype=dtype)), 8)).flatten(2).mT[:, None]
+    F.linear(F.scaled_dot_product_attention(y, y, y), torch.rand(64, 64, dtype=dtype)).sum().backward()
 
 
 def stepped(run: Run, prior: Watched, prompts: PromptTable, latent_until: float) -> tuple[float, int]:

@@ -73,7 +73,8 @@ def facts(name: str, kind: Kind) -> list[str]:
 def memory(name: str, kind: Kind) -> list[str]:
     """The last cells: what its example needs."""
     example, config = EXAMPLES[name], preset(FOR_PIPELINES[name])
-    options = PriorOptions(dtype=None, size=config.memory.size, vae_slicing=config.memory.vae_slicing)
+    memory = config.memory
+    options = PriorOptions(torch.device("cuda"), None, memory.size, vae_slicing=memory.vae_slicing)
     needs, size = plan(example.folder, options, config.views), options.size or image_size(example.folder, kind)
     return [
         f"{example.name}, {needs.parameters / 1e9:.2f}",

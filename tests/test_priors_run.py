@@ -313,7 +313,8 @@ def test_the_plan_is_what_a_step_takes(miniature_folders, kind):
         assert abs(needs.encode / encoding.now - 1) < 0.15
     assert needs.weights == weights
     assert abs(needs.denoise / denoising.peak - 1) < 0.3
-    assert needs.peak == max(needs.text, needs.weights + needs.encode + needs.denoise)
+    assert needs.peak == max(needs.text, needs.weights + needs.encode + needs.denoise + needs.workspace)
+    assert plan(locate(str(miniature_folders[kind])), replace(options, device=torch.device("cuda")), 4).workspace == 0
 
 
 def test_the_embedded_prior_has_a_plan():
@@ -509,6 +510,15 @@ def test_the_memory_on_the_page_is_the_plans(priors_table):
     rows = {row[0]: row for row in cells_of(priors_table)}
     for kind in (SD, "PixArtSigmaPipeline"):
         assert rows[f"`{kind}`"][6:] == priors_table.memory(kind, KINDS[kind])
+
+
+def test_the_page_tells_what_was_measured_at_full_size(priors_table):
+    """The estimate of every network is within 15 % of what a step took."""
+    assert priors_table.full_size() in priors_table.PAGE.read_text(encoding="utf-8")
+    found = json.loads(priors_table.MEASURED.read_text(encoding="utf-8"))["priors"]
+    assert {
+        name: ratio for name in found if not 0.85 < (ratio := found[name]["step_measured_over_estimated"]) < 1.15
+    } == {}
 
 
 def test_every_kind_has_a_preset_and_a_miniature():

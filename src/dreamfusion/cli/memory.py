@@ -26,7 +26,8 @@ def planned(config: Config, device: torch.device) -> MemoryPlan:
 def in_words(needs: MemoryPlan, config: Config) -> str:
     """What the prior will need, for a sentence."""
     text = f"{needs.text / GB:.2f} GB while the prompt is read, then " if needs.text else ""
-    parts = f"weights {needs.weights / GB:.2f}, encoding {needs.encode / GB:.2f}, denoising {needs.denoise / GB:.2f}"
+    work = needs.denoise + needs.workspace
+    parts = f"weights {needs.weights / GB:.2f}, encoding {needs.encode / GB:.2f}, denoising {work / GB:.2f}"
     rest = (
         "what vsd keeps for its own way back, and the 3D half"
         if isinstance(config.distill.law, VsdLaw)

@@ -149,7 +149,7 @@ SDXL = replace(
 LAPTOP = replace(
     SD,
     preset="laptop",
-    # A night on two cores (docs/priors.md). Fewer steps, each of them a larger one.
+    # Fifteen hours on two busy cores, where `sd` takes five days (docs/priors.md). Fewer steps, each a larger one.
     steps=2_000,
     optimise=replace(SD.optimise, grid=0.04),
     # Processors that have no half precision of their own emulate it, many times slower.
