@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
-from manifold3d import Error, Manifold
+from manifold3d import Error, Manifold, OpType
 from manifold3d import Mesh as Triangles
 from scipy.ndimage import binary_fill_holes
 
@@ -24,6 +24,7 @@ _ACROSS = 28  # columns across what is let down
 _MOST = 110  # and across what it is let down onto
 _SLACK = 1e-4  # share of a volume that two solids may have in common where they touch
 _HALVINGS = 9
+_HOLLOW = 0.01  # share of its hull that a solid fills at least
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,45 @@ def box_of(placed: Iterable[Placed]) -> tuple[Float[np.ndarray, " 3"], Float[np.
 def solid_of(path: Path) -> Manifold:
     """What a .glb file shows, as a solid that stands on the floor over the origin, its longest side 1.
 
-    A surface with holes is taken as its hull. Raises UserError for a file without a surface.
+    Of a surface with holes each connected part is taken as its hull. Raises UserError for a file without a surface.
     """
+    if (closed := closed_solid_of(path)) is not None:
+        return closed
+    found = _mesh_in(path)
+    found.merge_vertices(merge_tex=True, merge_norm=True)
+    hulls = [Manifold.hull_points(np.asarray(part.vertices)) for part in found.split(only_watertight=False)]
+    return _standing(Manifold.batch_boolean(hulls, OpType.Add), path)
+
+
+def closed_solid_of(path: Path) -> Manifold | None:
+    """The same; None for a surface with holes, or one that encloses hardly anything, as it is wound both ways."""
+    found = _mesh_in(path)
+    triangles = Triangles(np.asarray(found.vertices, np.float32), np.asarray(found.faces, np.uint32))
+    triangles.merge()  # files store a vertex once for each place in the texture
+    solid = Manifold(triangles)
+    if solid.status() != Error.NoError or solid.volume() <= _HOLLOW * solid.hull().volume():
+        return None
+    parts = solid.decompose()
+    if len(parts) > 1 and all(part.volume() > 0 for part in parts):  # they may be stuck into each other
+        solid = Manifold.batch_boolean(parts, OpType.Add)
+    return _standing(solid, path)
+
+
+def _mesh_in(path: Path) -> trimesh.Trimesh:
     try:
         found = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="glb").to_mesh()
     except Exception as error:  # the reader has no errors of its own
         raise UserError(f"{path} cannot be read as a mesh: make it again with `dreamfusion mesh`") from error
-    triangles = Triangles(np.asarray(found.vertices, np.float32), np.asarray(found.faces, np.uint32))
-    triangles.merge()  # files store a vertex once for each place in the texture
-    solid = Manifold(triangles)
-    if solid.status() != Error.NoError or solid.is_empty():
-        solid = Manifold.hull_points(np.asarray(found.vertices, np.float64))
+    return found
+
+
+def _standing(solid: Manifold, path: Path) -> Manifold:
     if solid.volume() <= 0:
         raise UserError(f"{path} has no solid surface: make it again with `dreamfusion mesh`")
     low, high = np.split(np.array(solid.bounding_box()), 2)
     middle = (low + high) / 2
-    return solid.translate((-middle[0], -low[1], -middle[2])).scale((1 / (high - low).max(),) * 3)
+    size = 1 / float((high - low).max())
+    return solid.translate((-middle[0], -low[1], -middle[2])).scale((size, size, size))
 
 
 def overlap(one: Manifold, other: Manifold) -> float:

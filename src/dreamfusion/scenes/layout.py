@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from manifold3d import Manifold
 
 from dreamfusion.errors import UserError
-from dreamfusion.scenes.bodies import Drop, Placed, Unit, box_of, clearance, drop, moved, overlap, settled
+from dreamfusion.scenes.bodies import TOUCH, Drop, Placed, Unit, box_of, clearance, drop, moved, overlap, settled
 from dreamfusion.scenes.grammar import Place, Relation, Sentence
 
 WAYS: Mapping[Place, tuple[int, int]] = {"right": (1, 0), "left": (-1, 0), "front": (0, 1), "behind": (0, -1)}
@@ -102,13 +102,15 @@ class _Layout:
     def _one_on(self, unit: Unit, relation: Relation, child: Unit) -> Unit:
         found = drop(child, unit[:1])
         score = found.contact - 1.5 * found.aside - 0.3 * _from_middle(found, child, unit)
-        free = (found.within > 0.3) & ~_meets(found, child, unit[1:])
+        held = (found.within > 0.3) & (found.rest > TOUCH * unit[0].size / 2)  # not on the floor beside it
+        free = held & ~_meets(found, child, unit[1:])
         wanted = free & self._as_said(found, relation.thing, child, unit)
         if not wanted.any() and (relation.place == "on" or not free.any()):
             self.notes.append(f"no free place for all of {self._name(relation.thing)} {self._told(relation)}")
         if not free.any():  # on top of what is there already
             found = drop(child, unit)
-            score, free = found.contact - 1.5 * found.aside, found.within > 0.3
+            score = found.contact - 1.5 * found.aside
+            free = (found.within > 0.3) & (found.rest > TOUCH * unit[0].size / 2)
         if not free.any():
             return _beside(unit, child)
         i, k = _best(score, wanted if wanted.any() else free)
