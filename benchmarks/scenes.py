@@ -47,7 +47,8 @@ def main() -> None:
             noun = max((row["noun"] for row in rows if thing.caption.endswith(f" {row['noun']}")), key=len)
             if noun not in solids:
                 solids[noun] = _solid(path for path in _files(rows, noun, arguments.assets))
-            sized.append(solids[noun].scale(((size_of(thing.caption, {}) or UNKNOWN) * thing.scale,) * 3))
+            size = (size_of(thing.caption, {}) or UNKNOWN) * thing.scale
+            sized.append(solids[noun].scale((size, size, size)))
         placed, notes = layout(sentence, sized)
         verdict = check(sentence, placed)
         found[text] = {

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from dreamfusion.errors import UserError
 from dreamfusion.words import Understood, WordList, with_article
@@ -328,6 +328,3 @@ def _not_understood(text: str, where: str) -> UserError:
         f' "two apples in a bowl on a table"; place words are on, in, under, beside,'
         " left of, right of, in front of, behind, around"
     )
-
-
-assert {place for place, _ in PLACES.values()} == set(get_args(Place))
