@@ -86,6 +86,11 @@ class Resolver:
         for seed in seeds:
             yield Wish(prompt, negative, seed, captions), settings
 
+    def settings(self) -> Settings:
+        """What a row without settings of its own has."""
+        own = {*OWN, "seeds"}
+        return self._settings(json.dumps({k: v for k, v in self._defaults.items() if k not in own}, sort_keys=True))
+
     def _worked_out(self, given: str) -> Settings:
         config = _configured(json.loads(given))
         config = replace(config, threads=config.threads or self._threads)

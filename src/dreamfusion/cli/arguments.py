@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 from tyro.conf import AvoidSubcommands, DisallowNone, Positional, PositionalMetavarFromFieldName, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -24,6 +24,8 @@ from dreamfusion.schedules import Schedule
 
 Arguments = TypeVar("Arguments")
 
+Material = Literal["pla", "petg", "abs", "nylon", "oak", "glass", "aluminium", "steel", "bronze", "silver", "gold"]
+"""The keys of `mesh.solid.DENSITY`"""
 PresetName = Annotated[str | None, arg(metavar=f"{{{','.join(PRESETS)}}}")]
 
 
@@ -90,8 +92,14 @@ class MakeMesh:
     """add a tangent-space normal map from the field's normals (.glb)"""
     bake_light: bool = False
     """bake shading into the texture, for viewers without lights (.glb, .obj, .usdz)"""
-    height_mm: Annotated[float, Ge(1e-3)] | None = None
-    """height of the object in .stl files, millimetres; 100 if not given"""
+    height_mm: Annotated[float, Ge(1e-3)] = 100.0
+    """height of the object in .stl files and in what is said of it as a solid, millimetres"""
+    material: Material = "pla"
+    """what its weight is told for"""
+    stand: bool = False
+    """give it a flat base on which it stands, with the least change of its volume"""
+    printable: Annotated[float, Gt(0)] | None = None
+    """thickness in millimetres below which walls are thickened and parts joined; nothing if not given"""
     device: str | None = None
     """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 

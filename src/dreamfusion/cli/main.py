@@ -18,6 +18,7 @@ from dreamfusion.cli import batch as cli_batch
 from dreamfusion.cli import evaluate as cli_evaluate
 from dreamfusion.cli import prior as cli_prior
 from dreamfusion.cli import products as cli_products
+from dreamfusion.cli import scene as cli_scene
 from dreamfusion.cli import studio as cli_studio
 from dreamfusion.cli.interrupt import INTERRUPTED, Ended, ending, interruptible
 from dreamfusion.cli.streams import patient
@@ -235,6 +236,7 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "mesh": (a.MakeMesh, cli_products.mesh),
     "video": (a.MakeVideo, cli_products.video),
     "compose": (a.Compose, cli_products.compose),
+    "scene": (cli_scene.Scene, cli_scene.scene),
     "studio": (cli_studio.Studio, cli_studio.studio),
     "prior info": (a.PriorInfo, cli_prior.info),
     "prior sample": (a.PriorSample, cli_prior.sample),
