@@ -26,6 +26,7 @@ from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
+_SMALL_VIEW = 64  # pixels of the views of which one is about the usual blur of meshes
 
 PATIENCE = 10
 """times the time that a preview takes pass before the next one, however often they are asked for"""
@@ -196,7 +197,12 @@ def finish(
 def own_mesh_options(config: Config) -> MeshOptions:
     """How the mesh is made with which a run ends."""
     texture = TextureOptions(config.output.texture_size)
-    return MeshOptions(config.output.mesh_resolution, config.size, faces=_OWN_FACES, texture=texture)
+    return MeshOptions(config.output.mesh_resolution, config.size, mesh_blur(config), faces=_OWN_FACES, texture=texture)
+
+
+def mesh_blur(config: Config) -> float:
+    """Of the density before its surface is taken, in radii: about a pixel of the views, as in `mesh.sample.BLUR`."""
+    return MeshOptions.blur * min(1.0, _SMALL_VIEW / config.size)
 
 
 def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback) -> list[Path]:
