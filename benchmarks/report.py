@@ -176,7 +176,7 @@ def detail() -> str:
         for file in files
         for thing, points in file["things"].items()
     ]
-    rows = [
+    rows: list[Row] = [
         (
             size,
             thing,
