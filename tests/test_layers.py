@@ -16,7 +16,7 @@ FLOORS = (
     },
     {"config"},
     {"cameras", "lights"},
-    {"nerf", "diffusion"},
+    {"nerf", "surface", "diffusion"},
     {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo"},
     {
         *("generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded"),

@@ -20,10 +20,10 @@ from dreamfusion.mesh import (
     srgb_from_linear,
     surface,
 )
-from dreamfusion.mesh.rasterise import cover
 from dreamfusion.mesh.texture import to_tangent_space
 from dreamfusion.mesh.triangles import split, tangents, vertex_normals
 from dreamfusion.nerf.scene import Scene
+from dreamfusion.surface import cover
 from mesh_scenes import ball, bell, by_place, scene_of, soft_ball
 
 pytestmark = pytest.mark.processor

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MultipleOf
 
 from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Width
 from dreamfusion.schedules import Ramp, Schedule
@@ -40,6 +40,22 @@ class MlpFieldConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """A closed mesh with a texture in place of a field: the second stage's. Its sizes are recorded when it begins."""
+
+    vertices: Count = 642
+    """vertices; neighbouring faces share them"""
+    faces: Annotated[int, Ge(4), MultipleOf(2)] = 1280
+    """triangles"""
+    texture_size: Annotated[int, Interval(ge=16, le=4096)] = 512
+    """size of the texture, pixels per side"""
+    moves: bool = True
+    """whether the vertices learn; False: the texture alone"""
+    after: Annotated[int, Ge(0)] = 0
+    """steps of the first stage, whose surface it began as"""
+
+
+@dataclass(frozen=True)
 class SolidBackground:
     """Solid background: one colour."""
 
@@ -71,7 +87,7 @@ class LearnedBackground:
     """hidden units per layer"""
 
 
-FieldConfig = GridFieldConfig | MlpFieldConfig
+FieldConfig = GridFieldConfig | MlpFieldConfig | MeshConfig
 BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from dreamfusion.geometry import normalise, spherical
 from dreamfusion.lights import Light
 from dreamfusion.mesh.colour import look_at_surface
-from dreamfusion.mesh.rasterise import Fragments, cover
 from dreamfusion.mesh.sample import device_of
 from dreamfusion.mesh.triangles import Mesh, split, tangents, vertex_normals
 from dreamfusion.nerf.fields import FieldOutput
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.nerf.shading import lambert
+from dreamfusion.surface import Fragments, cover
 
 _PADDING = 4  # texels between charts, so that they do not bleed into each other in smaller copies of the texture
 _FLAT = 1e-4  # volume of three unit axes below which rounding of 1e-7 shows in a picture of 256 levels
