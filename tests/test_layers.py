@@ -19,7 +19,7 @@ FLOORS = (
     {"nerf", "surface", "diffusion"},
     {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo"},
     {
-        *("generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded"),
+        *("generate", "refine", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded"),
         *("batch", "evaluate", "studio"),
     },
     {"cli", "__main__", "__init__"},

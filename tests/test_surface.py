@@ -9,7 +9,7 @@ import trimesh
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras, orbit, turntable
-from dreamfusion.config import MeshConfig, SolidBackground
+from dreamfusion.config import MeshConfig, RefineConfig, SolidBackground
 from dreamfusion.lights import Light, albedo_only, key_light
 from dreamfusion.nerf.background import Solid
 from dreamfusion.nerf.render import RenderOptions, render, render_views
@@ -24,7 +24,8 @@ BLACK = SolidBackground((0.0, 0.0, 0.0))
 def scene_of(body: trimesh.Trimesh, texture_size: int = 16, dtype: torch.dtype = torch.float64) -> MeshScene:
     """A body in random colours before black; the texture is laid on along the z axis."""
     vertices, faces = torch.tensor(body.vertices, dtype=dtype), torch.tensor(np.asarray(body.faces), dtype=torch.long)
-    scene = MeshScene(MeshConfig(len(vertices), len(faces), texture_size), Solid(BLACK), 1.0).to(dtype)
+    config = MeshConfig(len(vertices), len(faces), told=RefineConfig(texture_size=texture_size))
+    scene = MeshScene(config, Solid(BLACK), 1.0).to(dtype)
     uv = 0.5 + 0.4 * vertices[faces][..., :2] / vertices.abs().max()
     colours = torch.rand(texture_size, texture_size, 3, generator=Generator().manual_seed(3), dtype=dtype)
     scene.take(Shape(vertices, faces, uv), colours)

@@ -21,9 +21,11 @@ from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.files import permitted, replacing, require_reachable, write_json
 from dreamfusion.loop import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
+from dreamfusion.mesh.refined import RefinedReport, taken_from
 from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
 from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
+from dreamfusion.surface import MeshScene
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 
@@ -43,6 +45,13 @@ class Job:
     prior: Prior
     prompts: PromptTable
     folder: RunFolder
+    of: RunFolder | None = None
+    """the run whose second stage it is, and in whose folder its files go"""
+
+    @property
+    def products(self) -> RunFolder:
+        """Where the files for people go."""
+        return self.of or self.folder
 
 
 def prepare_process(config: Config, device: str = "") -> None:
@@ -161,7 +170,7 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
             begun = time.monotonic()
             if run.config.preview_seconds > 0 and begun > next_preview:
                 say("preview")
-                video.write_png(video.preview(run.scene, run.recipe.eval_render), job.folder.preview)
+                video.write_png(video.preview(run.scene, run.recipe.eval_render), job.products.preview)
                 taken = time.monotonic() - begun
                 next_preview = begun + taken + max(run.config.preview_seconds, PATIENCE * taken)
             yield metrics
@@ -172,9 +181,13 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
 
 
 def finish(
-    run: Run, folder: RunFolder, say: ProgressCallback, stopped: Callable[[], bool] = lambda: False
+    run: Run,
+    folder: RunFolder,
+    say: ProgressCallback,
+    stopped: Callable[[], bool] = lambda: False,
+    formats: Iterable[str] = (),
 ) -> list[Path]:
-    """Write the files that a run is for, and return them, the page last.
+    """Write the files that a run is for, and return them, the page last; `formats` of the mesh beside `mesh.glb`.
 
     `stopped` is asked before each product; if it says yes, the files so far are returned. Raises UserError for an
     empty scene, after the pictures.
@@ -182,7 +195,7 @@ def finish(
     output, made = run.config.output, list[Path]()
     products: dict[str, Callable[[], list[Path]]] = {
         "turntable": lambda: write_video(run, folder, output, say),
-        "mesh": lambda: _own_mesh(run, folder, say),
+        "mesh": lambda: _own_mesh(run, folder, say, formats),
         "page": lambda: write_page(run, folder),
     }
     for name, make in products.items():
@@ -199,9 +212,9 @@ def own_mesh_options(config: Config) -> MeshOptions:
     return MeshOptions(config.output.mesh_resolution, config.size, faces=_OWN_FACES, texture=texture)
 
 
-def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback) -> list[Path]:
+def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback, formats: Iterable[str]) -> list[Path]:
     try:
-        return write_mesh(run, folder, own_mesh_options(run.config), say=say)[0]
+        return write_mesh(run, folder, own_mesh_options(run.config), formats, say=say)[0]
     except UserError as error:
         if isinstance(error, NoSurface):  # what an earlier state of the run left shows something that is no more
             for path in (folder.index, folder.mesh_report, folder.mesh, *folder.mesh_copies):
@@ -239,7 +252,7 @@ def write_mesh(
     formats: Iterable[str] = (),
     height_mm: float = 100.0,
     say: ProgressCallback = silent,
-) -> tuple[list[Path], Report]:
+) -> tuple[list[Path], Report | RefinedReport]:
     """The run's mesh with its report, and beside it the same in other formats; returns the files written.
 
     Other formats of an earlier mesh are removed once the new one is there.
@@ -254,10 +267,16 @@ def write_mesh(
 
 def export_mesh(
     run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0, say: ProgressCallback = silent
-) -> tuple[list[Path], Report]:
-    """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is."""
+) -> tuple[list[Path], Report | RefinedReport]:
+    """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is.
+
+    `options` say how it is made of a field; the scene of a second stage is one.
+    """
     require_formats(paths)
-    mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
+    if isinstance(run.scene, MeshScene):
+        mesh, report = taken_from(run.scene)
+    else:
+        mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
     say(f"writing {', '.join(path.name for path in paths)}")
     return [
         file for path in paths for file in export(mesh, path, provenance.metadata(run.config, run.step), height_mm)

@@ -67,6 +67,26 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Refine:
+    """Refine a finished run: its surface becomes a mesh that learns on, seen larger.
+
+    The same command goes on where it was interrupted.
+    """
+
+    run: Positional[Path]
+    """folder of the run"""
+    settings: Annotated[c.RefineConfig, arg(name="")] = c.RefineConfig()
+    again: bool = False
+    """begin anew from the run's own surface"""
+    format: tuple[Literal["obj", "ply", "stl", "usdz"], ...] = ()
+    """formats to write beside mesh.glb"""
+    device: str | None = None
+    """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+    prior: str | None = None
+    """new place of the run's prior: a folder or hub id with the same weights"""
+
+
+@dataclass(frozen=True)
 class MakeMesh:
     """Make the textured mesh of a run again, and files of it in other formats."""
 
@@ -212,6 +232,11 @@ def read_generate(given: list[str]) -> Generate:
     base = _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
     settings = with_kinds(base, chosen.field, chosen.background, chosen.distill)
     return read(Generate, "generate", given, Generate(settings))
+
+
+def read_refine(given: list[str], default: c.RefineConfig) -> Refine:
+    """The arguments of `refine`, its settings those of the run if they are not given. Raises UserError."""
+    return read(Refine, "refine", given, Refine(tyro.MISSING, default))
 
 
 def _registry() -> ConstructorRegistry:

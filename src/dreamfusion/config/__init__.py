@@ -2,6 +2,7 @@
 
 from dreamfusion.config.bounds import Colour, Span
 from dreamfusion.config.distill import DistillConfig
+from dreamfusion.config.refine import RefineConfig
 from dreamfusion.config.run import (
     ConditionSet,
     Config,
@@ -48,6 +49,7 @@ __all__ = [
     "OutputConfig",
     "ProposalConfig",
     "RandomBackground",
+    "RefineConfig",
     "RegulariseConfig",
     "RenderConfig",
     "SceneConfig",

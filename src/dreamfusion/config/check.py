@@ -79,8 +79,8 @@ def _validate_size(scene: SceneConfig) -> None:
             numbers = grids + hidden * (features * len(colour_cells) + 3)
         case MlpFieldConfig(levels, blocks, width):
             numbers = 2 * blocks * width**2 + 6 * levels * width
-        case MeshConfig(vertices, _, texture_size):
-            numbers = 3 * (vertices + texture_size**2)
+        case MeshConfig(vertices, faces, told=told):
+            numbers = 3 * vertices + 15 * faces + 3 * told.texture_size**2
     if numbers > LARGEST_SCENE:
         raise UserError(f"--scene.field has {numbers:.1e} numbers, more than {LARGEST_SCENE:.1e}: choose smaller sizes")
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval, MultipleOf
 
 from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Width
+from dreamfusion.config.refine import RefineConfig
 from dreamfusion.schedules import Ramp, Schedule
 
 
@@ -47,12 +48,10 @@ class MeshConfig:
     """vertices; neighbouring faces share them"""
     faces: Annotated[int, Ge(4), MultipleOf(2)] = 1280
     """triangles"""
-    texture_size: Annotated[int, Interval(ge=16, le=4096)] = 512
-    """size of the texture, pixels per side"""
-    moves: bool = True
-    """whether the vertices learn; False: the texture alone"""
     after: Annotated[int, Ge(0)] = 0
     """steps of the first stage, whose surface it began as"""
+    told: RefineConfig = RefineConfig()
+    """what the second stage was told"""
 
 
 @dataclass(frozen=True)

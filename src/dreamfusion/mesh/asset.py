@@ -74,6 +74,18 @@ class Report:
         return _rounded(asdict(self))
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A mesh, and how it came to be."""
+
+    mesh: Mesh
+    """baked and painted"""
+    found: Mesh
+    """before the simplification"""
+    level: float
+    curve: tuple[LevelCandidate, ...]
+
+
 def make_mesh(
     scene: Scene,
     look: RenderOptions,
@@ -84,6 +96,26 @@ def make_mesh(
 
     `say` is told what is being done. Raises UserError for scenes without a surface: empty ones, and fog.
     """
+    made = mesh_of(scene, look, options, say)
+    say("comparison with renderings")
+    cameras = sides(scene, options.picture_size, turn=0.5)
+    report = Report(
+        level=made.level,
+        curve=made.curve,
+        faces_found=len(made.found.faces),
+        faces=len(made.mesh.faces),
+        vertices=len(made.mesh.vertices),
+        watertight=closed(made.mesh),
+        simplification_iou=overlap(silhouettes(made.found, cameras), silhouettes(made.mesh, cameras)),
+        agreement=agreement(made.mesh, scene, views_of(scene, cameras, look), look),
+    )
+    return made.mesh, report
+
+
+def mesh_of(
+    scene: Scene, look: RenderOptions, options: MeshOptions = MeshOptions(), say: ProgressCallback = silent
+) -> Made:
+    """As `make_mesh`, without the report."""
     if options.level is None:
         say("renderings to find the surface by")
     curve = _curve(scene, look, options) if options.level is None else ()
@@ -93,20 +125,7 @@ def make_mesh(
     say(f"{len(found.faces)} triangles to {options.faces}")
     mesh = simplified(found, options.faces)
     say(f"texture of {len(mesh.faces)} triangles{_patience(len(mesh.faces))}")
-    mesh = bake(paint(mesh, scene), scene, options.texture)
-    say("comparison with renderings")
-    cameras = sides(scene, options.picture_size, turn=0.5)
-    report = Report(
-        level=level,
-        curve=curve,
-        faces_found=len(found.faces),
-        faces=len(mesh.faces),
-        vertices=len(mesh.vertices),
-        watertight=closed(mesh),
-        simplification_iou=overlap(silhouettes(found, cameras), silhouettes(mesh, cameras)),
-        agreement=agreement(mesh, scene, views_of(scene, cameras, look), look),
-    )
-    return mesh, report
+    return Made(bake(paint(mesh, scene), scene, options.texture), found, level, curve)
 
 
 def _curve(scene: Scene, look: RenderOptions, options: MeshOptions) -> tuple[LevelCandidate, ...]:

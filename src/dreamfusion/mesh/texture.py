@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import xatlas
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dreamfusion.geometry import normalise, spherical
@@ -108,13 +108,28 @@ def to_tangent_space(axes: Float[Tensor, "m 3 3"], normal: Float[Tensor, "m 3"])
 
 def _filled(texels: Fragments, values: Float[Tensor, "m 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
     """A square picture of values in [0, 1]; texels that no face covers take the nearest one's."""
-    from scipy.ndimage import distance_transform_edt  # here, as a run needs it only at its end
-
     picture = np.zeros((size * size, 3), np.uint8)
     covered = np.zeros(size * size, bool)
     pixel = texels.pixel.cpu().numpy()
     picture[pixel] = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
     covered[pixel] = True
-    gaps = ~covered.reshape(size, size)
-    rows, columns = np.asarray(distance_transform_edt(gaps, return_distances=False, return_indices=True))
-    return picture.reshape(size, size, 3)[rows, columns]
+    return spread(picture.reshape(size, size, 3), covered.reshape(size, size))
+
+
+def spread(
+    picture: UInt8[np.ndarray, "size size 3"], covered: Bool[np.ndarray, "size size"]
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The texels that are not covered take the nearest one's colour that is."""
+    from scipy.ndimage import distance_transform_edt  # here, as a run needs it only at its end
+
+    rows, columns = np.asarray(distance_transform_edt(~covered, return_distances=False, return_indices=True))
+    return picture[rows, columns]
+
+
+def shown_texels(mesh: Mesh, size: int) -> Bool[np.ndarray, "size size"]:
+    """The texels whose colours a face shows, also between two of them."""
+    from scipy.ndimage import binary_dilation
+
+    covered = np.zeros(size * size, bool)
+    covered[_texels(mesh, size, torch.device("cpu")).pixel.numpy()] = True
+    return binary_dilation(covered.reshape(size, size), np.ones((3, 3), bool))

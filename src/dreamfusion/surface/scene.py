@@ -70,8 +70,8 @@ class MeshScene(Scene):
         self.register_buffer("start", torch.zeros(config.vertices, 3))
         self.register_buffer("edge_vertices", torch.zeros(edges, 2, dtype=torch.long))
         self.register_buffer("edge_faces", torch.zeros(edges, 2, dtype=torch.long))
-        self.offset = nn.Parameter(torch.zeros(config.vertices, 3), requires_grad=config.moves)
-        self.texels = nn.Parameter(torch.zeros(1, 3, config.texture_size, config.texture_size))
+        self.offset = nn.Parameter(torch.zeros(config.vertices, 3), requires_grad=not config.told.texture_only)
+        self.texels = nn.Parameter(torch.zeros(1, 3, config.told.texture_size, config.told.texture_size))
 
     @torch.no_grad()
     def take(self, shape: Shape, texture: Float[Tensor, "s s 3"]) -> None:
