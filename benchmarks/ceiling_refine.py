@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dreamfusion import generate, refine
 from dreamfusion.checkpoint import load, save
-from dreamfusion.cli.arguments import read_refine
+from dreamfusion.cli.arguments import Refine, read
 from dreamfusion.config import RefineConfig
 from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import to_json
@@ -52,7 +52,8 @@ def main() -> None:
     """Measure, write and print the means."""
     arguments = _parser().parse_args(sys.argv[1 : _end()])
     configure_torch(arguments.threads, repeatable=True)
-    told = read_refine([".", *sys.argv[_end() + 1 :]], refine.told_by(preset("fast"))).settings
+    default = Refine(Path(), refine.told_by(preset("fast")))
+    told = read(Refine, "refine", sys.argv[_end() + 1 :], default).settings
     rows: dict[str, Any] = {}
     pictures: list[Tensor] = []
     for prompt in arguments.prompts or [f"a {noun}" for noun in THINGS]:

@@ -10,7 +10,7 @@ import torch
 
 from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
-from dreamfusion.config import Config, OutputConfig
+from dreamfusion.config import Config, MeshConfig, OutputConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.serialise import from_file, to_json
 from dreamfusion.diffusion.priors import Prior, embeddings, open_prior, open_prompt_encoder
@@ -79,6 +79,8 @@ def create_run(
     UserError.
     """
     validate(config)
+    if isinstance(config.scene.field, MeshConfig):
+        raise UserError("a mesh begins as the surface of a finished run: make one, then `dreamfusion refine RUN`")
     if config.memory.embeddings:  # to be found again from any folder
         memory = replace(config.memory, embeddings=os.path.abspath(os.path.expanduser(config.memory.embeddings)))
         config = replace(config, memory=memory)

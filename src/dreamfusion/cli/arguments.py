@@ -234,11 +234,6 @@ def read_generate(given: list[str]) -> Generate:
     return read(Generate, "generate", given, Generate(settings))
 
 
-def read_refine(given: list[str], default: c.RefineConfig) -> Refine:
-    """The arguments of `refine`, its settings those of the run if they are not given. Raises UserError."""
-    return read(Refine, "refine", given, Refine(tyro.MISSING, default))
-
-
 def _registry() -> ConstructorRegistry:
     registry = ConstructorRegistry()
 

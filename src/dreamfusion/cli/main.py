@@ -180,7 +180,8 @@ def _refine(name: str, given: list[str]) -> int:
     from dreamfusion import generate, refine
     from dreamfusion.mesh import require_formats
 
-    arguments = a.read_refine(given, refine.told_by(generate.config_of(arguments.run)))
+    told = refine.told_by(generate.config_of(arguments.run))
+    arguments = a.read(a.Refine, name, given, a.Refine(arguments.run, told))
     require_formats(arguments.run / f"mesh.{suffix}" for suffix in arguments.format)
     device = cli_products.prepare_process_as(arguments.run, arguments.device)
     with owned(arguments.run):

@@ -1,4 +1,4 @@
-"""Regularisers of a mesh. Each maps a scene to one number >= 0, or None where it is no mesh."""
+"""Regularisers of a mesh. Each maps a scene to one number >= 0, or None where it is no mesh that may move."""
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ def laplacian(scene: Scene) -> Float[Tensor, ""] | None:
 
     So what the mesh began with costs nothing, and its size and fineness do not matter.
     """
-    if not isinstance(scene, MeshScene):
+    if not isinstance(scene, MeshScene) or not scene.offset.requires_grad:
         return None
     ends, start = scene.edge_vertices, scene.start
     edge = (start[ends[:, 0]] - start[ends[:, 1]]).square().sum(-1).mean()
@@ -23,7 +23,7 @@ def laplacian(scene: Scene) -> Float[Tensor, ""] | None:
 
 def bending(scene: Scene) -> Float[Tensor, ""] | None:
     """Mean over the edges of 1 - cos of the angle between their two faces."""
-    if not isinstance(scene, MeshScene):
+    if not isinstance(scene, MeshScene) or not scene.offset.requires_grad:
         return None
     normal = normalise(face_normals(scene.shape.vertices, scene.faces))
     one, other = (normal.index_select(0, faces) for faces in scene.edge_faces.unbind(1))
