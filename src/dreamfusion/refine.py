@@ -129,6 +129,13 @@ def open_stage(
     return replace(job, of=RunFolder(path))
 
 
+def shown(path: Path, device: str) -> tuple[RunFolder, Run]:
+    """A run's folder, and what its files show: the run, or its second stage if that is finished. Raises UserError."""
+    if begun(path) is not None and finished(path):
+        return RunFolder(path), generate.open_run(folder_of(path).path, device)[1]
+    return generate.open_run(path, device)
+
+
 def begin(
     path: Path,
     device: str,
