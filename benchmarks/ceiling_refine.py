@@ -5,9 +5,11 @@
 
 OPTIONS are those of `dreamfusion refine`. The first stage is a run of the fast preset under the perfect prior
 (`oracle.py`); with --firsts its checkpoint is kept there, and found again. Meshes are compared with the thing over the
-eight evaluation views at --view pixels, unlit, as a viewer without light shows them: the mesh that the first stage ends
-with, the mesh that the second begins with, and the one that it ends with. "seconds" is wall time of the second stage,
-"prior" what of it the perfect prior took, "processor_seconds" that of the cores. Writes JSON.
+eight evaluation views at --view pixels, unlit, as a viewer without light shows them: "bare", the level set of the first
+stage's density (blur 0.03, not fitted to renderings: the program's mesh before it had a second stage); "plain", the
+mesh that the first stage ends with; "begun" and "refined", those with which the second begins and ends. "seconds" is
+wall time of the second stage, "prior" what of it the perfect prior took, "processor_seconds" that of the cores. Writes
+JSON, and with --pictures a PNG: bare, plain, refined and the thing itself.
 """
 
 import argparse
@@ -33,7 +35,7 @@ from dreamfusion.evaluate.evaluation_views import Views
 from dreamfusion.evaluate.fidelity import compared
 from dreamfusion.files import write_text
 from dreamfusion.loop import Run, optimise, prompt_table, start
-from dreamfusion.mesh import make_mesh
+from dreamfusion.mesh import mesh_of
 from dreamfusion.mesh.refined import taken_from
 from dreamfusion.mesh.triangles import closed
 from dreamfusion.runs import folder_name
@@ -89,7 +91,9 @@ def _measured(prompt: str, told: RefineConfig, arguments: argparse.Namespace) ->
     first = _first(thing, prompt, arguments.firsts)
     look = first.recipe.eval_render
     ring = views.cameras(first.scene.radius, arguments.view)
-    plain = make_mesh(first.scene, look, generate.own_mesh_options(first.config))[0]
+    options = generate.own_mesh_options(first.config)
+    bare = mesh_of(first.scene, look, replace(options, blur=0.03, fit=False)).mesh
+    plain = mesh_of(first.scene, look, options).mesh
     begun, clock = time.perf_counter(), time.process_time()
     mesh = refine.first_mesh(first, told)
     run = refine.second_run(first, told, mesh)
@@ -101,12 +105,11 @@ def _measured(prompt: str, told: RefineConfig, arguments: argparse.Namespace) ->
     refined = taken_from(run.scene)[0]
     times = {"seconds": time.perf_counter() - begun, "processor_seconds": time.process_time() - clock}
     true = thing.views(ring)
-    seen = {
-        name: thing_of(each).views(ring) for name, each in (("plain", plain), ("begun", mesh), ("refined", refined))
-    }
+    meshes = {"bare": bare, "plain": plain, "begun": mesh, "refined": refined}
+    seen = {name: thing_of(each).views(ring) for name, each in meshes.items()}
     figures = {name: _rounded(asdict(compared(made, true))) for name, made in seen.items()}
     row = figures | _rounded(times | {"prior": of_prior}) | {"faces": len(refined.faces), "watertight": closed(refined)}
-    return row, torch.cat([_row(each) for each in (seen["plain"], seen["refined"], true)])
+    return row, torch.cat([_row(each) for each in (seen["bare"], seen["plain"], seen["refined"], true)])
 
 
 def _first(thing: Thing, prompt: str, folder: Path | None) -> Run:

@@ -74,7 +74,7 @@ def stage_config(config: Config, told: RefineConfig, mesh: Mesh) -> Config:
 def first_mesh(run: Run, told: RefineConfig, say: ProgressCallback = silent) -> Mesh:
     """The mesh with which the second stage of a run begins. Raises NoSurface for an empty scene, and fog."""
     texture = TextureOptions(told.texture_size)
-    options = MeshOptions(told.resolution, run.config.size, told.blur, faces=told.faces, texture=texture)
+    options = MeshOptions(told.resolution, run.config.size, told.blur, faces=told.faces, texture=texture, fit=False)
     return mesh_of(run.scene, run.recipe.eval_render, options, say).mesh
 
 

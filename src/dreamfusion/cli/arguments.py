@@ -100,12 +100,14 @@ class MakeMesh:
     """grid points per diameter of the scene's sphere at which the density is sampled; the run's own if not given"""
     level: Annotated[float, Ge(1e-6)] | None = None
     """density of the isosurface, per world unit; chosen by agreement with the renderings if not given"""
-    blur: Annotated[float, Interval(ge=0, le=0.2)] = 0.03
+    blur: Annotated[float, Interval(ge=0, le=0.2)] = 0.015
     """standard deviation of the density's blur before marching cubes, in radii of the scene's sphere"""
     faces: Annotated[int, Ge(100)] = 20_000
     """target number of triangles; shapes that cannot be simplified so far keep more"""
     texture_size: Annotated[int, Interval(ge=64, le=4096)] | None = None
     """texture size, pixels per side; the run's own if not given"""
+    fit: bool = True
+    """let shape and texture learn from renderings, some seconds; --no-fit: the density's surface as it is"""
     normal_map: bool = False
     """add a tangent-space normal map from the field's normals (.glb)"""
     bake_light: bool = False

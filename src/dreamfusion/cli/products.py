@@ -36,7 +36,7 @@ def mesh(name: str, given: list[str]) -> int:
     texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
     resolution = arguments.resolution or output.mesh_resolution
     options = MeshOptions(
-        resolution, run.config.size, arguments.blur, arguments.level, arguments.faces, texture=texture
+        resolution, run.config.size, arguments.blur, arguments.level, arguments.faces, texture, arguments.fit
     )
     height_mm = arguments.height_mm or 100.0
     if paths:

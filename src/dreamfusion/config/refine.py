@@ -12,7 +12,7 @@ from dreamfusion.config.bounds import Amount, Count, Fraction
 class RefineConfig:
     """The second stage: the surface of a finished run as a mesh, seen larger than the run saw it."""
 
-    steps: Annotated[int, Interval(ge=1, le=10**9)] = 300
+    steps: Annotated[int, Interval(ge=1, le=10**9)] = 200
     """optimisation steps"""
     size: Annotated[int, Interval(ge=8, le=1024)] = 256
     """size of the training views, pixels per side"""
@@ -36,9 +36,9 @@ class RefineConfig:
     """classifier-free guidance scale; by default the run's"""
     vertex_rate: Amount = 2e-3
     """learning rate of the vertices, world units"""
-    texture_rate: Amount = 0.05
+    texture_rate: Amount = 0.02
     """learning rate of the texture"""
-    laplacian: Amount = 300.0
+    laplacian: Amount = 3000.0
     """weight of the roughness of the vertices' displacements"""
     bending: Amount = 300.0
     """weight of the angles between neighbouring triangles"""

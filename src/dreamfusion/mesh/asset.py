@@ -1,11 +1,12 @@
 """From a scene to a finished mesh, and its agreement with the renderings."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dreamfusion.mesh.agreement import Agreement, agreement, overlap, sides, silhouettes, views_of
 from dreamfusion.mesh.colour import paint
 from dreamfusion.mesh.extract import simplified, surface
+from dreamfusion.mesh.fit import fitted
 from dreamfusion.mesh.level import COARSE, LevelCandidate, best_level, level_curve
 from dreamfusion.mesh.sample import BLUR, density_grid
 from dreamfusion.mesh.texture import TextureOptions, bake
@@ -33,6 +34,8 @@ class MeshOptions:
     faces: int = 20_000
     """wanted; a shape that needs more keeps more"""
     texture: TextureOptions = TextureOptions()  # noqa: RUF009  # frozen
+    fit: bool = True
+    """let shape and texture learn from renderings for some steps"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,19 @@ def mesh_of(
     say(f"{len(found.faces)} triangles to {options.faces}")
     mesh = simplified(found, options.faces)
     say(f"texture of {len(mesh.faces)} triangles{_patience(len(mesh.faces))}")
-    return Made(bake(paint(mesh, scene), scene, options.texture), found, level, curve)
+    mesh = bake(paint(mesh, scene), scene, TextureOptions(options.texture.size))
+    if options.fit:
+        say("shape and texture as the renderings have them")
+        mesh = fitted(mesh, scene, look, 2 * options.picture_size)
+    return Made(_with_extras(mesh, scene, options.texture), found, level, curve)
+
+
+def _with_extras(mesh: Mesh, scene: Scene, wanted: TextureOptions) -> Mesh:
+    """The normal map, and the texture with light in it, if they are wanted."""
+    if not (wanted.normal_map or wanted.bake_light):
+        return mesh
+    baked = bake(mesh, scene, wanted)
+    return baked if wanted.bake_light else replace(mesh, normal_map=baked.normal_map)
 
 
 def _curve(scene: Scene, look: RenderOptions, options: MeshOptions) -> tuple[LevelCandidate, ...]:

@@ -13,8 +13,8 @@ from dreamfusion.surface import MeshScene
 from dreamfusion.surface.regularise import bending, laplacian
 
 _ROUNDS = 3
-_RATES = {"vertices": 2e-3, "grid": 0.1}
-_STIFFNESS = (0.02, laplacian), (0.01, bending)
+_RATES = {"vertices": 2e-3, "grid": 0.02}
+_STIFFNESS = (0.1, laplacian), (0.1, bending)
 
 
 def fitted(mesh: Mesh, scene: Scene, look: RenderOptions, size: int) -> Mesh:

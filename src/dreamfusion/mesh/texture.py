@@ -35,11 +35,11 @@ class TextureOptions:
 
 
 def bake(mesh: Mesh, scene: Scene, options: TextureOptions = TextureOptions()) -> Mesh:
-    """The mesh with texture coordinates and a texture of what its surface shows along the inward normals.
+    """The mesh with texture coordinates, if it has none, and a texture of what its surface shows along inward normals.
 
     The gaps between the charts are filled with the nearest texel's values, so that no seam shows.
     """
-    mesh = replace(mesh, uv=unwrapped(mesh, options.size))
+    mesh = mesh if mesh.uv is not None else replace(mesh, uv=unwrapped(mesh, options.size))
     texels = _texels(mesh, options.size, device_of(scene))
     faces = torch.from_numpy(mesh.faces).to(texels.face.device)
     place, normal = (
