@@ -36,7 +36,7 @@ class RefineConfig:
     """classifier-free guidance scale; by default the run's"""
     vertex_rate: Amount = 2e-3
     """learning rate of the vertices, world units"""
-    texture_rate: Amount = 0.02
+    texture_rate: Amount = 0.01
     """learning rate of the texture"""
     laplacian: Amount = 3000.0
     """weight of the roughness of the vertices' displacements"""
