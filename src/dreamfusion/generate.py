@@ -18,7 +18,7 @@ from dreamfusion.diffusion.priors.locate import locate
 from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import NoSurface, UserError
-from dreamfusion.files import permitted, replacing, require_reachable, write_json
+from dreamfusion.files import permitted, read_json, replacing, require_reachable, write_json
 from dreamfusion.loop import Metrics, Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.mesh.refined import RefinedReport, taken_from
@@ -229,8 +229,21 @@ def write_page(run: Run, folder: RunFolder) -> list[Path]:
     pictures = folder.turntable_webp.exists() and folder.sheet.exists()
     if not folder.mesh.exists() or not (pictures or folder.index.exists()):
         return []
-    viewer.write_page(folder, run.config.prompt, provenance.metadata(run.config, run.step))
+    facts = provenance.metadata(run.config, run.step) | _as_a_solid(folder)
+    viewer.write_page(folder, run.config.prompt, facts)
     return [folder.index]
+
+
+def _as_a_solid(folder: RunFolder) -> dict[str, object]:
+    """What the page says of the mesh as a real thing; nothing where it was made before that was measured."""
+    there = folder.mesh_report.exists()
+    report = read_json(folder.mesh_report, "make it again with `dreamfusion mesh`") if there else {}
+    found = report.get("solid") if isinstance(report, dict) else None
+    if not found:
+        return {}
+    stands = f"tips over at {found['tip_angle_deg']:.0f} degrees" if found["stands"] else "falls over"
+    weight = f"{found['volume_cm3']:.1f} cm3, {found['weight_g']:.0f} g of {found['material']}"
+    return {f"at {found['height_mm']:g} mm": f"{stands}; {weight}"}
 
 
 def write_video(run: Run, folder: RunFolder, output: OutputConfig, say: ProgressCallback = silent) -> list[Path]:
@@ -252,7 +265,6 @@ def write_mesh(
     folder: RunFolder,
     options: MeshOptions,
     formats: Iterable[str] = (),
-    height_mm: float = 100.0,
     say: ProgressCallback = silent,
 ) -> tuple[list[Path], Report | RefinedReport]:
     """The run's mesh with its report, and beside it the same in other formats; returns the files written.
@@ -260,7 +272,7 @@ def write_mesh(
     Other formats of an earlier mesh are removed once the new one is there.
     """
     others = [folder.mesh.with_suffix(f".{name}") for name in formats if name != "glb"]
-    files, report = export_mesh(run, [folder.mesh, *others], options, height_mm, say)
+    files, report = export_mesh(run, [folder.mesh, *others], options, say)
     write_json(folder.mesh_report, report.record())
     for path in set(folder.mesh_copies) - set(files):
         path.unlink(missing_ok=True)
@@ -268,7 +280,7 @@ def write_mesh(
 
 
 def export_mesh(
-    run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0, say: ProgressCallback = silent
+    run: Run, paths: Sequence[Path], options: MeshOptions, say: ProgressCallback = silent
 ) -> tuple[list[Path], Report | RefinedReport]:
     """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is.
 
@@ -280,9 +292,8 @@ def export_mesh(
     else:
         mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
     say(f"writing {', '.join(path.name for path in paths)}")
-    return [
-        file for path in paths for file in export(mesh, path, provenance.metadata(run.config, run.step), height_mm)
-    ], report
+    extras, height_mm = provenance.metadata(run.config, run.step), options.body.height_mm
+    return [file for path in paths for file in export(mesh, path, extras, height_mm)], report
 
 
 def open_parts(

@@ -1,6 +1,7 @@
 """Presets: named starting points of a configuration, as values. The command line can change every field of them."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dreamfusion.config import (
@@ -145,6 +146,20 @@ SDXL = replace(
 )
 """Stable Diffusion XL, PixArt."""
 
+LAPTOP = replace(
+    SD,
+    preset="laptop",
+    # Fifteen hours on two busy cores, where `sd` takes five days (docs/priors.md). Fewer steps, each a larger one.
+    steps=2_000,
+    optimise=replace(SD.optimise, grid=0.04),
+    # Processors that have no half precision of their own emulate it, many times slower.
+    half=False,
+    # The auto-encoder costs more than the two evaluations of a small network: it comes in for the last tenth, which is
+    # long enough for colours, and in parts, for computers with 8 GB.
+    memory=MemoryConfig(latent_until=0.9, vae_slicing=True),
+)
+"""Stable Diffusions with a distilled, smaller network, on a computer without a GPU."""
+
 IF = replace(
     _OPEN,
     preset="if",
@@ -168,7 +183,7 @@ FLUX = replace(
 )
 """Flow matching models: Flux, Stable Diffusion 3."""
 
-PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX)}
+PRESETS = {config.preset: config for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX)}
 
 
 def preset(name: str) -> Config:
@@ -176,3 +191,24 @@ def preset(name: str) -> Config:
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: use {' or '.join(PRESETS)}")
     return PRESETS[name]
+
+
+FOR_PIPELINES = {
+    "StableDiffusionPipeline": SD.preset,
+    "StableDiffusionXLPipeline": SDXL.preset,
+    "IFPipeline": IF.preset,
+    "StableDiffusion3Pipeline": FLUX.preset,
+    "FluxPipeline": FLUX.preset,
+    "PixArtAlphaPipeline": SDXL.preset,
+    "PixArtSigmaPipeline": SDXL.preset,
+}
+"""By the class of a large prior"""
+
+
+def suited(pipeline: str, libraries: Iterable[str]) -> str:
+    """The name of the preset for a prior, by what its `model_index.json` says: its class, and where its parts are from.
+
+    Networks of this package know the camera and the light, as the embedded prior does.
+    """
+    own = any(library.split(".")[0] == "dreamfusion" for library in libraries)
+    return FAST.preset if own else FOR_PIPELINES.get(pipeline, FAST.preset)
