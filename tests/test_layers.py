@@ -16,10 +16,11 @@ FLOORS = (
     },
     {"config"},
     {"cameras", "lights"},
-    {"nerf", "diffusion"},
+    {"nerf", "surface", "diffusion"},
     {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo"},
     {
-        *("generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "scenes", "embedded"),
+        *("generate", "refine", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "scenes"),
+        "embedded",
         *("batch", "evaluate", "studio"),
     },
     {"cli", "__main__", "__init__"},
