@@ -28,6 +28,7 @@ from dreamfusion.runs import RunFolder
 from dreamfusion.surface import MeshScene
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
+_PIXEL = 1.92  # about: over the size of a view, the length of a pixel at the object in radii
 
 PATIENCE = 10
 """times the time that a preview takes pass before the next one, however often they are asked for"""
@@ -211,7 +212,12 @@ def finish(
 def own_mesh_options(config: Config) -> MeshOptions:
     """How the mesh is made with which a run ends."""
     texture = TextureOptions(config.output.texture_size)
-    return MeshOptions(config.output.mesh_resolution, config.size, faces=_OWN_FACES, texture=texture)
+    return MeshOptions(config.output.mesh_resolution, config.size, mesh_blur(config), faces=_OWN_FACES, texture=texture)
+
+
+def mesh_blur(config: Config) -> float:
+    """Of the density before its surface is taken, in radii: at most a pixel of the views."""
+    return min(MeshOptions.blur, _PIXEL / config.size)
 
 
 def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback, formats: Iterable[str]) -> list[Path]:

@@ -102,8 +102,9 @@ class MakeMesh:
     """grid points per diameter of the scene's sphere at which the density is sampled; the run's own if not given"""
     level: Annotated[float, Ge(1e-6)] | None = None
     """density of the isosurface, per world unit; chosen by agreement with the renderings if not given"""
-    blur: Annotated[float, Interval(ge=0, le=0.2)] = 0.015
-    """standard deviation of the density's blur before marching cubes, in radii of the scene's sphere"""
+    blur: Annotated[float, Interval(ge=0, le=0.2)] | None = None
+    """standard deviation of the density's blur before marching cubes, in radii of the scene's sphere; if not given,
+    0.015, or a pixel of the run's views where that is less"""
     faces: Annotated[int, Ge(100)] = 20_000
     """target number of triangles; shapes that cannot be simplified so far keep more"""
     texture_size: Annotated[int, Interval(ge=64, le=4096)] | None = None

@@ -35,9 +35,10 @@ def mesh(name: str, given: list[str]) -> int:
     output = run.config.output
     texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
     resolution = arguments.resolution or output.mesh_resolution
+    blur = generate.mesh_blur(run.config) if arguments.blur is None else arguments.blur
     body = BodyOptions(arguments.height_mm, arguments.material, arguments.stand, arguments.printable or 0.0)
     options = MeshOptions(
-        resolution, run.config.size, arguments.blur, arguments.level, arguments.faces, texture, arguments.fit, body
+        resolution, run.config.size, blur, arguments.level, arguments.faces, texture, arguments.fit, body
     )
     if paths:
         with new_files(paths):

@@ -1,6 +1,7 @@
 """The live line of the command line: step, speed, time left, opacity, and what is being done."""
 
 import time
+from collections import deque
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -10,14 +11,17 @@ from dreamfusion.loop import Metrics
 QUIET_SECONDS = 15.0
 """between lines where the output is no terminal"""
 
+RECENT = 30
+"""steps by which the speed is told: they take longer where views or cells have become finer"""
+
 
 class ProgressLine:
     """Redrawn in place on a terminal, a plain line now and then elsewhere. A context manager."""
 
     def __init__(self, done: int, total: int) -> None:
         self._console = Console(stderr=True)
-        self._began, self._first, self._total = time.monotonic(), done, total
-        self._spoke = self._began
+        self._total, self._times = total, deque([(time.monotonic(), done)], maxlen=RECENT + 1)
+        self._spoke = time.monotonic()
         columns = MofNCompleteColumn(), BarColumn(bar_width=20), TextColumn("{task.description}")
         quiet = not self._console.is_terminal
         self._progress = Progress(*columns, console=self._console, transient=True, disable=quiet)
@@ -41,11 +45,12 @@ class ProgressLine:
 
     def show(self, metrics: Metrics) -> None:
         """A step was done."""
-        rate = (metrics.step - self._first) / max(time.monotonic() - self._began, 1e-9)
+        now, (began, first) = time.monotonic(), self._times[0]
+        self._times.append((now, metrics.step))
+        rate = (metrics.step - first) / max(now - began, 1e-9)
         left = (self._total - metrics.step) / rate
         self._told = f"{rate:.1f} steps/s  {clock(left)} left  opacity {metrics.opacity:.2f}"
         self._progress.update(self._task, completed=metrics.step, description=f"{self._told}  {self._doing}")
-        now = time.monotonic()
         if not self._console.is_terminal and (now - self._spoke > QUIET_SECONDS or metrics.step == self._total):
             self._spoke = now
             self._console.print(f"step {metrics.step}/{self._total}  {self._told}", highlight=False)
