@@ -206,7 +206,7 @@ def test_a_changed_mesh_takes_the_colours_of_the_surface_beside_it() -> None:
         return torch.where(outside, points.new_tensor([1.0, 0.0, 0.0]), halves(points))
 
     scene = scene_of(ball(0.45, (0.0, 0.0, 0.0)), misleading)
-    found = surface(density_grid(scene, 48, 0.015), 25.0)
+    found = surface(density_grid(scene, 48, 0.03), 25.0)
     plate = mesh_of(box((0.6, 0.1, 0.6), (0, -0.7, 0)))
     assert paint(plate, scene).colours == pytest.approx(np.tile([1.0, 0, 0], (8, 1)), abs=0.01)
     assert paint(plate, scene, found).colours == pytest.approx(np.tile([0, 0, 1.0], (8, 1)), abs=0.01)
