@@ -1,4 +1,4 @@
-"""The live line of the command line: step, speed, time left, opacity, and what is being done."""
+"""The live line of the command line: step, speed, time left, opacity, what is wrong, and what is being done."""
 
 import time
 
@@ -23,6 +23,7 @@ class ProgressLine:
         self._progress = Progress(*columns, console=self._console, transient=True, disable=quiet)
         self._task = self._progress.add_task("starting", total=total, completed=done)
         self._told, self._doing = "", "starting"
+        self._shown, self._found = 0, frozenset[str]()
 
     def __enter__(self) -> "ProgressLine":
         self._progress.start()
@@ -41,14 +42,26 @@ class ProgressLine:
 
     def show(self, metrics: Metrics) -> None:
         """A step was done."""
-        rate = (metrics.step - self._first) / max(time.monotonic() - self._began, 1e-9)
+        self._shown += 1
+        rate = self._shown / max(time.monotonic() - self._began, 1e-9)
         left = (self._total - metrics.step) / rate
-        self._told = f"{rate:.1f} steps/s  {clock(left)} left  opacity {metrics.opacity:.2f}"
+        wrong = "".join(f"  {finding.name}" for finding in metrics.findings)
+        self._told = f"{rate:.1f} steps/s  {clock(left)} left  opacity {metrics.opacity:.2f}{wrong}"
         self._progress.update(self._task, completed=metrics.step, description=f"{self._told}  {self._doing}")
+        self._explain(metrics)
         now = time.monotonic()
         if not self._console.is_terminal and (now - self._spoke > QUIET_SECONDS or metrics.step == self._total):
             self._spoke = now
             self._console.print(f"step {metrics.step}/{self._total}  {self._told}", highlight=False)
+
+    def _explain(self, metrics: Metrics) -> None:
+        """A line for what was done about the run's health, and one for each new finding."""
+        if metrics.healing is not None:
+            self._console.print(f"healed: {metrics.healing}", highlight=False)
+        for finding in metrics.findings:
+            if finding.name not in self._found:
+                self._console.print(f"step {metrics.step}: {finding.advice}", highlight=False)
+        self._found |= {finding.name for finding in metrics.findings}
 
 
 def clock(seconds: float) -> str:
