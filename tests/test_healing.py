@@ -59,13 +59,23 @@ def test_what_differs_from_the_preset_is_put_back_the_most_suspect_first():
     assert len(changed) == 1
     second = healing_of(EMPTY, 90, 50, wild, (first,))
     assert acting(wild, [first, second]) == FAST
-    assert second.back_to == 0
+
+
+def test_what_was_made_with_wrong_settings_is_kept_only_if_it_went_well_for_long():
+    heavy = replace(FAST, regularise=replace(FAST.regularise, opacity=Constant(9e9)))
+    assert [healing_of(EMPTY, step, 50, heavy, ()).back_to for step in (90, 249, 250, 400)] == [0, 0, 50, 50]
+    late = healing_of(EMPTY, 400, 50, heavy, ())
+    again = healing_of(EMPTY, 400, 50, heavy, (late,))
+    assert (again.remedy, again.changes, again.back_to) == ("the same settings", {}, 0)
+    assert healing_of(EMPTY, 400, 50, heavy, (late, again)).remedy == "half the learning rates"
+    other = replace(FAST, scene=replace(FAST.scene, density_bias=-12.0))
+    assert healing_of(EMPTY, 400, 50, other, ()).back_to == 0
 
 
 def test_a_run_as_the_preset_has_it_learns_more_slowly():
     healing = healing_of(NOT_FINITE, 90, 50, FAST, ())
     assert healing.back_to == 50
-    assert acting(FAST, [healing]).optimise.grid == pytest.approx(FAST.optimise.grid / 3)
+    assert acting(FAST, [healing]).optimise.grid == pytest.approx(FAST.optimise.grid / 2)
     assert replace(acting(FAST, [healing]), optimise=FAST.optimise) == FAST
 
 

@@ -97,5 +97,5 @@ def denoising_error(run: Run, prior: Prior, prompts: PromptTable) -> float:
 
 def in_words(record: Mapping[str, Any]) -> str:
     """What `candidates.json` says."""
-    count = len(record["candidates"])
-    return f"the draws of seed {record['chosen']}, of {count} candidates after a fifth of the steps, by the prior's {SCORER}"
+    chosen, count = record["chosen"], len(record["candidates"])
+    return f"the draws of seed {chosen}, of {count} candidates after a fifth of the steps, by: {record['scorer']}"

@@ -1,8 +1,8 @@
 """Checkpoints: everything of a run on disk, whole at every moment.
 
 A checkpoint folder holds `checkpoint.json` (configuration, step, healings, and the name and SHA-256 of the tensor file)
-and that `tensors-*.safetensors` (scene, what the law of distillation and own regularisers hold, state of the optimiser and of
-the generator).
+and that `tensors-*.safetensors` (scene, what the law of distillation and own regularisers hold, state of the optimiser
+and of the generator).
 Tensors are written first, under a name of their own; the rename of `checkpoint.json` is the moment from which the new
 state counts; only then the old tensors go. Nothing is pickled.
 """
@@ -68,8 +68,9 @@ def load(
 ) -> Run:
     """The run as it was saved, on any device, with what the configuration `told` may change (`agreed`).
 
-    `more` healings are added to those it had. `own` parts are those that `start` was given; their state is put into them. Raises UserError if the checkpoint is
-    missing, damaged or of another version, if `told` is another run's, or if `own` are not the parts it was made with.
+    `more` healings are added to those it had. `own` parts are those that `start` was given; their state is put into
+    them. Raises UserError if the checkpoint is missing, damaged or of another version, if `told` is another run's, or
+    if `own` are not the parts it was made with.
     """
     head, tensors = _read(folder)
     config = from_file(Config, head["config"], folder / HEAD)

@@ -1,7 +1,7 @@
 """What `--heal` changes of a run that goes wrong, and what is written down of it (docs/health.md).
 
-A remedy puts a group of settings back to the preset's, the one that the finding makes most suspect first. Where none of
-them differs, the run learns more slowly.
+A remedy puts a group of settings back to the preset's, that first which the finding makes most suspect. Where none of
+them differs, the run begins anew, and then it learns more slowly.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,10 +13,9 @@ from dreamfusion.config.check import validate
 from dreamfusion.config.presets import FAST, PRESETS
 from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.errors import UserError
-from dreamfusion.health import RATES, SCENE, Finding
+from dreamfusion.health import Finding
 
-SLOWER = 3.0
-"""divides the learning rates where nothing else is to be changed"""
+SLOWER = "half the learning rates"
 
 
 @dataclass(frozen=True)
@@ -58,28 +57,29 @@ def acting(config: Config, healings: Iterable[Healing]) -> Config:
 def healing_of(finding: Finding, step: int, saved: int, config: Config, healings: tuple[Healing, ...]) -> Healing:
     """What to do about a finding; `saved` is the step of the last checkpoint, before anything was found.
 
-    A second healing, and one that a scene cannot take while it grows, begins anew.
+    In its first half a run begins anew with other settings, as all it has was made with the wrong ones; so it does with
+    another scene or optimiser, and when it is healed again.
     """
     now = acting(config, healings)
-    remedy, changes = next(_possible(finding, now))
-    anew = healings or "scene" in changes or changes.get("optimise", now.optimise).method != now.optimise.method
-    return Healing(str(finding), step, 0 if anew else saved, remedy, changes)
+    remedy, changes = next(_remedies(finding, now, healings))
+    other = "scene" in changes or changes.get("optimise", now.optimise).method != now.optimise.method
+    early = remedy != SLOWER and 2 * step < config.steps
+    return Healing(str(finding), step, 0 if healings or other or early else saved, remedy, changes)
 
 
-def _possible(finding: Finding, now: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Remedies with what they change, most suspect first."""
+def _remedies(finding: Finding, now: Config, healings: tuple[Healing, ...]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What may help, with the fields that it changes; the best first."""
     usual = PRESETS.get(now.preset, FAST)
-    usual = replace(
-        usual,
-        distill=replace(usual.distill, law=now.distill.law),
-        scene=replace(usual.scene, field=now.scene.field),
-    )
+    distill, scene = replace(usual.distill, law=now.distill.law), replace(usual.scene, field=now.scene.field)
+    usual = replace(usual, distill=distill, scene=scene)
     for group in finding.rule.suspects:
         changes = {name: getattr(usual, name) for name in group if getattr(usual, name) != getattr(now, name)}
         if changes and _valid(replace(now, **changes)):
             yield f"the preset's {' and '.join(changes)}", changes
-    rates = {name: getattr(now.optimise, name) / SLOWER for name in ("grid", "network", "background")}
-    yield f"learning rates divided by {SLOWER:g}", {"optimise": replace(now.optimise, **rates)}
+    if healings and healings[-1].back_to:
+        yield "the same settings", {}
+    rates = {name: getattr(now.optimise, name) / 2 for name in ("grid", "network", "background")}
+    yield SLOWER, {"optimise": replace(now.optimise, **rates)}
 
 
 def _valid(config: Config) -> bool:

@@ -36,6 +36,10 @@ class Rule:
     suspects: tuple[tuple[str, ...], ...]
     """groups of settings, most suspect first"""
 
+    def broken(self, figure: float) -> bool:
+        """Whether a figure is bad."""
+        return figure > self.threshold if self.above else figure < self.threshold
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -84,11 +88,9 @@ def findings(first: Sequence[Record], last: Sequence[Record], progress: float) -
     if len(last) < WINDOW:
         return ()
     figures = {name: rule.figure(first, last) for name, rule in RULES.items() if progress >= rule.since}
-    return tuple(Finding(name, figure) for name, figure in figures.items() if _broken(RULES[name], figure))
-
-
-def _broken(rule: Rule, figure: float | None) -> bool:
-    return figure is not None and (figure > rule.threshold if rule.above else figure < rule.threshold)
+    return tuple(
+        Finding(name, figure) for name, figure in figures.items() if figure is not None and RULES[name].broken(figure)
+    )
 
 
 def found_in(record: Record) -> tuple[Finding, ...]:
@@ -106,11 +108,17 @@ def in_words(found: Iterable[Finding]) -> str:
 def _sound(record: Record) -> bool:
     """Whether a line has what figures are made of."""
     vitals = record.get("vitals")
-    return isinstance(record.get("opacity"), float) and isinstance(vitals, Mapping) and all(isinstance(vitals.get(name), float) for name in _NEEDED)
+    if not isinstance(vitals, Mapping) or not isinstance(record.get("opacity"), float):
+        return False
+    return all(isinstance(vitals.get(name), float) for name in _NEEDED)
 
 
 def _mean(records: Sequence[Record], name: str) -> float:
     return fmean(record["vitals"][name] for record in records)
+
+
+def _never(first: Sequence[Record], last: Sequence[Record]) -> None:
+    """Of what is found otherwise."""
 
 
 def _opacity(first: Sequence[Record], last: Sequence[Record]) -> float:
@@ -126,9 +134,14 @@ def _border(first: Sequence[Record], last: Sequence[Record]) -> float:
     return _mean(last, "border")
 
 
-def _chroma(first: Sequence[Record], last: Sequence[Record]) -> float | None:
-    coloured = _mean(last, "coloured")
-    return _mean(last, "chroma") / coloured if coloured > 0 else None
+def _neon(first: Sequence[Record], last: Sequence[Record]) -> float | None:
+    return _of_coloured(last, "neon")
+
+
+def _greyness(first: Sequence[Record], last: Sequence[Record]) -> float | None:
+    """The chroma of what does not please the prior: many things are grey, and then it is content."""
+    unrest = _unrest(first, last)
+    return _of_coloured(last, "chroma") if unrest is not None and unrest > UNREST else None
 
 
 def _thickness(first: Sequence[Record], last: Sequence[Record]) -> float | None:
@@ -136,16 +149,115 @@ def _thickness(first: Sequence[Record], last: Sequence[Record]) -> float | None:
     return known[-1] if known else None
 
 
-_NEEDED = ("soft", "border", "coloured", "chroma", "pull")
-RULES: dict[str, Rule] = {
+def _pull(first: Sequence[Record], last: Sequence[Record]) -> float:
+    return _mean(last, "pull")
+
+
+def _unrest(first: Sequence[Record], last: Sequence[Record]) -> float | None:
+    """How much the prior wants to change, beside how much it wanted at first."""
+    before = _mean(first, "pull")
+    return _mean(last, "pull") / before if before > 0 else None
+
+
+def _of_coloured(records: Sequence[Record], name: str) -> float | None:
+    """A mean over the pixels that show the object's colours."""
+    coloured = _mean(records, "coloured")
+    return _mean(records, name) / coloured if coloured > 0 else None
+
+
+UNREST = 1.15
+_NEEDED = ("soft", "border", "coloured", "chroma", "neon", "pull")
+RULES = {
     "not finite": Rule(
-        "a loss or a gradient is no finite number", lambda first, last: None, 0.0, True, 0.0,
-        "lower --guidance-scale and --optimise.grid", (RATES, NOISE, WEIGHTS, SCENE, VIEWS),
+        says="a loss or a gradient is no finite number",
+        figure=_never,
+        threshold=0.0,
+        above=True,
+        since=0.0,
+        helps="lower --optimise.grid and --guidance-scale",
+        suspects=(RATES, NOISE, WEIGHTS, SCENE, VIEWS),
     ),
     "empty": Rule(
-        "next to nothing is seen", _opacity, 0.012, False, 0.1,
-        "lower --regularise.opacity, raise --scene.blob.height", (WEIGHTS, SCENE, RATES, VIEWS, NOISE),
+        says="hardly anything is seen; mean opacity",
+        figure=_opacity,
+        threshold=0.012,
+        above=False,
+        since=0.2,
+        helps="lower --regularise.opacity, raise --scene.blob.height, or widen --distill.t-min and --distill.t-max",
+        suspects=(WEIGHTS, SCENE, NOISE, RATES, VIEWS),
+    ),
+    "too near": Rule(
+        says="matter reaches the edge of the pictures; mean opacity there",
+        figure=_border,
+        threshold=0.02,
+        above=True,
+        since=0.05,
+        helps="raise --camera.distance, or lower --scene.radius",
+        suspects=(VIEWS, SCENE, WEIGHTS, NOISE, RATES),
+    ),
+    "solid": Rule(
+        says="the scene is one solid ball; mean opacity",
+        figure=_opacity,
+        threshold=0.62,
+        above=True,
+        since=0.2,
+        helps="lower --scene.density-bias, or raise --regularise.opacity",
+        suspects=(SCENE, WEIGHTS, VIEWS, RATES, NOISE),
+    ),
+    "fog": Rule(
+        says="what is seen is half transparent; mean of o (1 - o) over that of o",
+        figure=_softness,
+        threshold=0.5,
+        above=True,
+        since=0.6,
+        helps="raise --regularise.entropy, lower --regularise.opacity, or try another --seed",
+        suspects=(WEIGHTS, SCENE, NOISE, RATES, VIEWS),
+    ),
+    "saturated": Rule(
+        says="colours are at their limits; share of the object",
+        figure=_neon,
+        threshold=0.1,
+        above=True,
+        since=0.15,
+        helps="lower --guidance-scale, or raise --distill.guidance-rescale",
+        suspects=(NOISE, RATES, WEIGHTS, SCENE, VIEWS),
+    ),
+    "grey": Rule(
+        says="the object stays grey, which the prior does not want; chroma",
+        figure=_greyness,
+        threshold=0.06,
+        above=False,
+        since=0.4,
+        helps="raise --guidance-scale or --optimise.network, or widen --distill.t-min and --distill.t-max",
+        suspects=(NOISE, RATES, VIEWS, WEIGHTS, SCENE),
+    ),
+    "flat": Rule(
+        says="the object is a flat card; its least spread over the middle one",
+        figure=_thickness,
+        threshold=0.12,
+        above=False,
+        since=0.3,
+        helps="widen --camera.azimuth-deg, and let the prior know the camera (--conditions all, --view-words)",
+        suspects=(VIEWS, NOISE, WEIGHTS, SCENE, RATES),
+    ),
+    "no answer": Rule(
+        says="the prior's answers are as far from the noise as none would be; size per number",
+        figure=_pull,
+        threshold=0.5,
+        above=True,
+        since=0.0,
+        helps="check the prior: draw from it with `dreamfusion prior sample`",
+        suspects=(NOISE, RATES, WEIGHTS, SCENE, VIEWS),
+    ),
+    "no progress": Rule(
+        says="the prior wants to change more than it did at first; ratio",
+        figure=_unrest,
+        threshold=1.3,
+        above=True,
+        since=0.3,
+        helps="put --optimise, --distill, --camera and --scene back to the preset's, or try another --seed",
+        suspects=(RATES, NOISE, VIEWS, SCENE, WEIGHTS),
     ),
 }
-"""By name, the gravest first"""
+"""By name; where several are broken, a remedy is for the first"""
 NOT_FINITE = Finding("not finite", 1.0)

@@ -112,8 +112,8 @@ def start(
 ) -> Run:
     """A run before its first step, with parts of the caller's `own` in place of configured ones (`OwnParts`).
 
-    `Run.config` names them. `healings` change what it does. Raises UserError for a configuration or a part with which no run can be, or if a part
-    lacks that the configuration names.
+    `Run.config` names them; `healings` change what it asks for. Raises UserError for a configuration or a part with
+    which no run can be, or if a part lacks that the configuration names.
     """
     validate(config)
     require_sound(own)
@@ -196,7 +196,8 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     norm, opacity, occupied, *rest = _update(run, watched)
     told = vitals.told(dict(zip(seen, rest, strict=False)))
     losses = dict(zip(("distillation", *terms), rest[len(seen) :], strict=True))
-    told["pull"] = losses["distillation"] / math.sqrt(gradient[0].numel())
+    per_number = math.sqrt(gradient[0].numel()) * max(run.acting.distill.guidance_scale, 1.0)
+    told["pull"] = losses["distillation"] / per_number
     watch.lap("update")
     return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds, told, len(run.healings))
 

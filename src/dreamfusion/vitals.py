@@ -13,6 +13,8 @@ from dreamfusion.nerf.render import Picture
 
 SEEN = 0.5
 """opacity from which a pixel shows the object"""
+END = 0.05
+"""nearness to 0 and 1 of the channels of a neon colour"""
 _MOMENTS = ("zz", "yy", "xx", "zy", "zx", "yx")
 
 
@@ -21,18 +23,19 @@ def measured(picture: Picture, light: Light, occupancy: Occupancy | None) -> dic
     """Means over all pixels of some views, and the moments of the matter, if its `occupancy` has news.
 
     soft: o (1 - o), in [0, 1/4]. border: opacity of the outermost pixels. coloured: share of the pixels that show the
-    object in its colours. chroma: sum over those, per pixel of the pictures, of the range of the three channels.
+    object in its colours. chroma, neon: sums over those, per pixel of the pictures, of the range of the three channels,
+    and of one for each that has a channel near 0 and one near 1.
     """
     o, rgb = picture.opacity, picture.rgb
     edge = torch.cat([o[:, 0], o[:, -1], o[:, :, 0], o[:, :, -1]], dim=1)
     coloured = (o > SEEN) & ~light.textureless[:, None, None]
-    clipped = ((rgb < 0.02) | (rgb > 0.98)).float().mean(-1)
+    low, high = rgb.amin(-1), rgb.amax(-1)
     found = {
         "soft": (o * (1 - o)).mean(),
         "border": edge.mean(),
         "coloured": coloured.float().mean(),
-        "chroma": ((rgb.amax(-1) - rgb.amin(-1)) * coloured).mean(),
-        "clipped": (clipped * coloured).mean(),
+        "chroma": ((high - low) * coloured).mean(),
+        "neon": (coloured & (low < END) & (high > 1 - END)).float().mean(),
     }
     return found if occupancy is None else found | _moments(occupancy)
 
