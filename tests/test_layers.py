@@ -17,9 +17,9 @@ FLOORS = (
     {"config"},
     {"cameras", "lights"},
     {"nerf", "diffusion"},
-    {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo"},
+    {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo", "vitals", "health", "healing"},
     {
-        *("generate", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded"),
+        *("generate", "candidates", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded"),
         *("batch", "evaluate", "studio"),
     },
     {"cli", "__main__", "__init__"},
