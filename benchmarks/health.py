@@ -132,11 +132,20 @@ def config_of(prompt: str, way: Way, heal: int) -> Config:
     return read_generate([*prompt.split(), *shlex.split(f"{options} {way.options}")]).settings
 
 
+def same_settings(one: Config, other: Config) -> bool:
+    """Whether two runs of a prompt are the same."""
+    names = ("optimise", "distill", "regularise", "scene", "camera", "light")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
 def made(prompt: str, way: Way, heal: int, prior: Prior, folder: Path) -> dict[str, Any]:
-    """Make a run, and say what was found, done, and reached."""
+    """Make a run, and say what was found, done, and reached.
+
+    One that begins anew with nothing but the preset's settings is the healthy run, bit for bit; it ends there.
+    """
     config = config_of(prompt, way, heal)
     judge: Any = prior if way.answer is None else Broken(prior, way.answer)
-    job = generate.create_run(config, folder, prior=judge)
+    job, plain = generate.create_run(config, folder, prior=judge), config_of(prompt, Way(), 0)
     found, healed, worked, left, tampered = dict[str, int](), list[str](), 0, list[str](), False
     error = ""
     try:
@@ -147,6 +156,8 @@ def made(prompt: str, way: Way, heal: int, prior: Prior, folder: Path) -> dict[s
                 found |= {name: metrics.step for name in left if name not in found}
                 if metrics.healing is not None:
                     healed.append(str(metrics.healing))
+                    if way.answer is None and metrics.step == 1 and same_settings(job.run.acting, plain):
+                        return {"found": found, "healed": healed, "steps": worked, "is": "healthy"}
                 if way.tamper and not tampered and metrics.step == STEPS * 3 // 5:
                     way.tamper(job.run)
                     tampered = True
@@ -222,11 +233,12 @@ def main() -> None:
 
 def _write(known: dict[str, Any], out: Path) -> None:
     """With the verdicts, which need the healthy run of the prompt."""
-    healthy = {row["prompt"]: row["reached"] for row in known["runs"] if row["way"] == "healthy"}
+    healthy = {row["prompt"]: row for row in known["runs"] if row["way"] == "healthy"}
     for row in known["runs"]:
-        if row["prompt"] in healthy:
-            row["good"] = good(row["reached"], healthy[row["prompt"]])
-            row["saved"] = row["good"] and not row["left"] and not row["error"]
+        end = healthy.get(row["prompt"]) if row.get("is") == "healthy" else row
+        if end and row["prompt"] in healthy:
+            row["good"] = good(end["reached"], healthy[row["prompt"]]["reached"])
+            row["saved"] = row["good"] and not end["left"] and not end["error"]
     write_text(out, as_json({"machine": machine(CPU), "steps": STEPS, **known}) + "\n")
 
 
