@@ -22,9 +22,9 @@ def line(step, opacity=0.2, **vitals):
     return {"step": step, "opacity": opacity, "vitals": {**WELL, **vitals}}
 
 
-def judged(progress=1.0, opacity=0.2, before=WELL, **last):
+def judged(progress=1.0, opacity=0.2, before=WELL, preset="fast", **last):
     """Findings of a run that was well at first, and is so in its last window."""
-    memory = Memory(line(step, **before) for step in range(1, WINDOW + 1))
+    memory = Memory(preset, (line(step, **before) for step in range(1, WINDOW + 1)))
     for step in range(WINDOW + 1, 2 * WINDOW + 1):
         found = memory.judged(line(step, opacity, **last), progress)
     return [finding.name for finding in found]
@@ -54,6 +54,11 @@ def test_every_finding_is_found_and_no_other(name):
     assert judged(**BAD[name]) == [name]
 
 
+def test_other_presets_are_judged_by_what_holds_for_them():
+    told = [name for name, bad in BAD.items() if judged(preset="paper", **bad)]
+    assert told == ["empty", "saturated", "flat"]
+
+
 @pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.since > 0])
 def test_none_is_found_before_its_time(name):
     since = RULES[name].since
@@ -62,28 +67,35 @@ def test_none_is_found_before_its_time(name):
 
 
 def test_figures_are_means_over_a_full_window():
-    memory = Memory()
+    memory = Memory("fast")
     found = [memory.judged(line(step, opacity=0.0), 1.0) for step in range(1, WINDOW + 1)]
     assert found[:-1] == [()] * (WINDOW - 1)
     assert [finding.name for finding in found[-1]] == ["empty"]
-    one = Memory(line(step) for step in range(WINDOW))
+    one = Memory("fast", map(line, range(WINDOW)))
     assert one.judged(line(WINDOW, border=0.3), 1.0) == ()
 
 
 def test_a_memory_from_the_log_is_that_of_the_run():
     lines = [line(step, opacity=0.2 / step, pull=0.01 * step) for step in range(1, 90)]
-    whole, told = Memory(), []
+    whole, told = Memory("fast"), []
     for record in lines:
         told.append(whole.judged(record, 0.5))
     for cut in (0, 10, 30, 60):
-        resumed = Memory(json.loads(json.dumps(lines[:cut])))
+        resumed = Memory("fast", json.loads(json.dumps(lines[:cut])))
         assert [resumed.judged(record, 0.5) for record in lines[cut:]] == told[cut:]
+
+
+def test_a_healing_is_given_a_window_of_time():
+    ill = [line(step, opacity=0.0) for step in range(WINDOW)]
+    healed = [{**line(step, opacity=0.0), "healed": 1} for step in range(WINDOW)]
+    memory = Memory("fast", ill)
+    assert [bool(memory.judged(record, 1.0)) for record in healed] == [False] * (WINDOW - 1) + [True]
 
 
 @pytest.mark.parametrize("other", [{}, {"vitals": 3}, {"vitals": {}}, {"opacity": "x"}, {"vitals": {"soft": 0.1}}])
 def test_lines_of_other_versions_are_passed_over(other):
     foreign = [{**line(1), **other} if other else {"step": 1} for _ in range(99)]
-    assert Memory(foreign).judged(line(100, opacity=0.0), 1.0) == ()
+    assert Memory("fast", foreign).judged(line(100, opacity=0.0), 1.0) == ()
 
 
 def test_words_name_the_figure_the_threshold_and_what_helps():
@@ -152,9 +164,9 @@ def test_steps_log_their_vitals(tiny_config, disc_prior):
 
 
 def test_no_finding_is_flat_where_space_is_not_searched():
-    memory = Memory(line(step) for step in range(WINDOW))
+    memory = Memory("fast", map(line, range(WINDOW)))
     record = line(WINDOW)
     del record["vitals"]["thickness"]
     assert memory.judged(record, 1.0) == ()
     bare = [{**record, "vitals": {name: v for name, v in WELL.items() if name != "thickness"}} for _ in range(WINDOW)]
-    assert Memory(bare).judged(bare[0], 1.0) == ()
+    assert Memory("fast", bare).judged(bare[0], 1.0) == ()

@@ -56,7 +56,7 @@ def choose(
         say(f"candidate {number + 1} of {config.candidates}")
         seed = (config.seed + number) % _SEEDS
         trial = replace(start(replace(config, seed=seed), run.device), config=config)
-        memory, records, findings, error = Memory(), list[Mapping[str, Any]](), (), None
+        memory, records, findings, error = Memory(config.preset), list[Mapping[str, Any]](), (), None
         try:
             for metrics in optimise(trial, prior, prompts, max(1, round(SHARE * config.steps))):
                 findings = memory.judged(metrics.record(), trial.progress)

@@ -184,7 +184,7 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
 
 def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Generator[Metrics, None, Healing | None]:
     """Steps to the end, or to a finding about which something can be done, which is returned; `healed`: just before."""
-    run, folder, memory = job.run, job.folder, Memory(job.folder.read_metrics())
+    run, folder, memory = job.run, job.folder, Memory(job.run.config.preset, job.folder.read_metrics())
     next_preview = time.monotonic() + run.config.preview_seconds
     try:
         for metrics in optimise(run, job.prior, job.prompts, run.config.steps):

@@ -16,6 +16,8 @@ Figure = Callable[[Sequence[Record], Sequence[Record]], float | None]
 
 WINDOW = 25
 """steps whose records are looked at together"""
+MEASURED = "fast"
+"""the preset of the runs that the thresholds were measured with"""
 RATES, NOISE, WEIGHTS, SCENE, VIEWS = ("optimise",), ("distill",), ("regularise",), ("scene",), ("camera", "light")
 """Groups of fields of `Config` that a remedy changes together"""
 
@@ -35,6 +37,8 @@ class Rule:
     """for people"""
     suspects: tuple[tuple[str, ...], ...]
     """groups of settings, most suspect first"""
+    anywhere: bool = False
+    """whether it says something of runs that are not the fast preset's, with which the thresholds were measured"""
 
     def broken(self, figure: float) -> bool:
         """Whether a figure is bad."""
@@ -65,8 +69,9 @@ class Finding:
 class Memory:
     """What findings are judged by: the first records of a run, and the last ones."""
 
-    def __init__(self, records: Iterable[Record] = ()) -> None:
+    def __init__(self, preset: str, records: Iterable[Record] = ()) -> None:
         """`records` of the run's steps so far; those of other versions are passed over."""
+        self._rules = {name: rule for name, rule in RULES.items() if rule.anywhere or preset == MEASURED}
         self._first, self._last = list[Record](), deque[Record](maxlen=WINDOW)
         for record in records:
             self._add(record)
@@ -74,22 +79,26 @@ class Memory:
     def judged(self, record: Record, progress: float) -> tuple[Finding, ...]:
         """Findings after one more step, at this share of the run."""
         self._add(record)
-        return findings(self._first, list(self._last), progress)
+        return findings(self._rules, self._first, list(self._last), progress)
 
     def _add(self, record: Record) -> None:
         if _sound(record):
+            if self._last and self._last[-1].get("healed") != record.get("healed"):
+                self._last.clear()  # what was before a healing says nothing of what is after it
             self._last.append(record)
             if len(self._first) < WINDOW:
                 self._first.append(record)
 
 
-def findings(first: Sequence[Record], last: Sequence[Record], progress: float) -> tuple[Finding, ...]:
-    """What is wrong with a run, in the order of `RULES`; nothing before a window is full."""
+def findings(
+    rules: Mapping[str, Rule], first: Sequence[Record], last: Sequence[Record], progress: float
+) -> tuple[Finding, ...]:
+    """What is wrong with a run, in the order of the rules; nothing before a window is full."""
     if len(last) < WINDOW:
         return ()
-    figures = {name: rule.figure(first, last) for name, rule in RULES.items() if progress >= rule.since}
+    figures = {name: rule.figure(first, last) for name, rule in rules.items() if progress >= rule.since}
     return tuple(
-        Finding(name, figure) for name, figure in figures.items() if figure is not None and RULES[name].broken(figure)
+        Finding(name, figure) for name, figure in figures.items() if figure is not None and rules[name].broken(figure)
     )
 
 
@@ -176,6 +185,7 @@ RULES = {
         since=0.0,
         helps="lower --optimise.grid and --guidance-scale",
         suspects=(RATES, NOISE, WEIGHTS, SCENE, VIEWS),
+        anywhere=True,
     ),
     "empty": Rule(
         says="hardly anything is seen; mean opacity",
@@ -185,6 +195,7 @@ RULES = {
         since=0.2,
         helps="lower --regularise.opacity, raise --scene.blob.height, or widen --distill.t-min and --distill.t-max",
         suspects=(WEIGHTS, SCENE, NOISE, RATES, VIEWS),
+        anywhere=True,
     ),
     "too near": Rule(
         says="matter reaches the edge of the pictures; mean opacity there",
@@ -221,6 +232,7 @@ RULES = {
         since=0.15,
         helps="lower --guidance-scale, or raise --distill.guidance-rescale",
         suspects=(NOISE, RATES, WEIGHTS, SCENE, VIEWS),
+        anywhere=True,
     ),
     "grey": Rule(
         says="the object stays grey, which the prior does not want; chroma",
@@ -239,6 +251,7 @@ RULES = {
         since=0.3,
         helps="widen --camera.azimuth-deg, and let the prior know the camera (--conditions all, --view-words)",
         suspects=(VIEWS, NOISE, WEIGHTS, SCENE, RATES),
+        anywhere=True,
     ),
     "no answer": Rule(
         says="the prior's answers are as far from the noise as none would be; size per number",
