@@ -16,6 +16,8 @@ from dreamfusion.errors import UserError
 from dreamfusion.health import Finding
 
 SLOWER = "half the learning rates"
+KEPT = {"optimise", "regularise"}
+"""settings that may change half-way"""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,12 @@ def acting(config: Config, healings: Iterable[Healing]) -> Config:
 def healing_of(finding: Finding, step: int, saved: int, config: Config, healings: tuple[Healing, ...]) -> Healing:
     """What to do about a finding; `saved` is the step of the last checkpoint, before anything was found.
 
-    In its first half a run begins anew with other settings, as all it has was made with the wrong ones; so it does with
-    another scene or optimiser, and when it is healed again.
+    In its first half a run begins anew with other settings, as all it has was made with the wrong ones. So it does when
+    it is healed again, and with another optimiser, or what makes its pictures and gradients unlike those at first.
     """
     now = acting(config, healings)
     remedy, changes = next(_remedies(finding, now, healings))
-    other = "scene" in changes or changes.get("optimise", now.optimise).method != now.optimise.method
+    other = changes.keys() - KEPT or changes.get("optimise", now.optimise).method != now.optimise.method
     early = remedy != SLOWER and 2 * step < config.steps
     return Healing(str(finding), step, 0 if healings or other or early else saved, remedy, changes)
 
