@@ -4,6 +4,7 @@
     python benchmarks/batch.py kills [--count 200]            workers and drivers killed at random, runs of nothing
     python benchmarks/batch.py lost [--nodes 100]             a simulated cluster that loses 5 % of its nodes an hour
     python benchmarks/batch.py runs [--prompts 6 --steps 20]  real runs: one worker, two, and two on Ray
+    python benchmarks/batch.py equal [--prompts 6 --steps 20] real runs, undisturbed and killed: are they equal?
 
 Each writes what it found into `benchmarks/results/batch.json`, under its own name.
 """
@@ -171,41 +172,118 @@ def children(process: int) -> list[int]:
         return []
 
 
+def batch(place: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
+    """A batch of the prompts in `place` that has begun."""
+    command = [sys.executable, "-m", "dreamfusion", "batch", str(place / "prompts.txt"), "--out", str(out)]
+    return subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+
+
+def write_prompts(place: Path, count: int) -> None:
+    nouns = ("chair", "frog", "car", "house", "tree", "boat", "lamp", "fox")
+    words = [f"a {colour} {noun}" for noun in nouns for colour in COLOURS]
+    (place / "prompts.txt").write_text("\n".join(words[:count]))
+
+
+def tensors(out: Path) -> dict[str, bytes]:
+    """What the runs of a batch ended with, by name."""
+    return {path.parts[-3]: path.read_bytes() for path in sorted((out / "runs").rglob("checkpoint/*.safetensors"))}
+
+
+def equal(place: Path, prompts: int, steps: int) -> dict[str, object]:
+    """Whether runs end the same, bit for bit, if workers, the driver and the whole Ray cluster are killed meanwhile."""
+    write_prompts(place, prompts)
+    settings = [f"steps={steps}", "threads=1", f"checkpoint_steps={max(1, steps // 4)}", "preview_seconds=0"]
+    common = ["--jobs", "2", "--no-files", "--set", *settings]
+    batch(place, place / "undisturbed", *common).wait()
+    wanted = tensors(place / "undisturbed")
+    found: dict[str, object] = {"prompts": prompts, "steps": steps, "made": len(wanted)}
+    ways = {"local": disturbed_locally}
+    if find_spec("ray"):
+        ways["ray"] = disturbed_on_ray
+    for way, disturbed in ways.items():
+        out = place / way
+        killed = disturbed(lambda *options, out=out: batch(place, out, *options, *common), out)
+        found[way] = {"killed": killed, "equal": tensors(out) == wanted}
+        print(way, found[way], flush=True)
+    return found
+
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def disturbed_locally(start: Start, out: Path) -> list[str]:
+    """A worker dies, then the driver; the same command goes on."""
+    driver = start()
+    kill_one(lambda: children(driver.pid), out, 1)
+    kill_one(lambda: [driver.pid], out, 2)
+    driver.wait()
+    start().wait()
+    return ["a worker", "the driver"]
+
+
+def disturbed_on_ray(start: Start, out: Path) -> list[str]:
+    """A worker dies, then the driver, then the whole cluster, which is started again; the same command goes on."""
+    ray = [str(Path(sys.executable).with_name("ray"))]
+    head = [*ray, "start", "--head", "--num-cpus", "2", "--include-dashboard", "false"]
+    options = ["--executor", "ray", "--address", "auto"]
+    subprocess.run(head, check=True, capture_output=True)
+    driver = start(*options)
+    kill_one(ray_workers, out, 1)
+    kill_one(lambda: [driver.pid], out, 2)
+    driver.wait()
+    driver = start(*options)
+    kill_one(list, out, 3)
+    subprocess.run([*ray, "stop", "--force"], check=True, capture_output=True)
+    driver.wait()
+    subprocess.run(head, check=True, capture_output=True)
+    start(*options).wait()
+    subprocess.run([*ray, "stop", "--force"], check=True, capture_output=True)
+    return ["a worker", "the driver", "the cluster"]
+
+
+def kill_one(candidates: Callable[[], list[int]], out: Path, checkpoints: int) -> None:
+    """Wait until so many runs have checkpoints, and a moment more; then kill one of the processes, if there are any."""
+    while len(list((out / "runs").rglob("checkpoint.json"))) < checkpoints:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    for process in candidates()[:1]:
+        os.kill(process, signal.SIGKILL)
+
+
+def ray_workers() -> list[int]:
+    """Processes that make runs for Ray on this machine."""
+    named = ((path, path.read_bytes()) for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    return [int(path.parent.name) for path, name in named if name.startswith(b"ray::_Worker")]
+
+
 def runs(place: Path, prompts: int, steps: int, files: bool) -> dict[str, object]:
     """Seconds of one batch of so many prompts with one worker, with two, and with two on Ray where it is installed.
 
     `overhead`: the share of the first one's time that none of its runs took (starting, loading, handing out).
     """
-    nouns = ("chair", "frog", "car", "house", "tree", "boat", "lamp", "fox")
-    words = [f"a {colour} {noun}" for noun in nouns for colour in COLOURS][:prompts]
-    (place / "prompts.txt").write_text("\n".join(words))
+    write_prompts(place, prompts)
     ways = {"1 worker": ["--jobs", "1"], "2 workers": ["--jobs", "2"]}
     if find_spec("ray"):
         ways["2 workers on Ray"] = ["--jobs", "2", "--executor", "ray"]
-    found: dict[str, object] = {"prompts": len(words), "steps": steps, "files": files}
+    found: dict[str, object] = {"prompts": prompts, "steps": steps, "files": files}
     results = []
     for way, options in ways.items():
-        folder = BatchFolder(place / way)
-        command = [sys.executable, "-m", "dreamfusion", "batch", str(place / "prompts.txt"), "--out", str(folder.path)]
-        command += [*options, "--files" if files else "--no-files"]
-        begun = time.monotonic()
-        subprocess.run(
-            [*command, "--set", f"steps={steps}", "threads=1", "preview_seconds=0"], check=True, capture_output=True
-        )
-        found[way] = round(time.monotonic() - begun, 1)
-        print(way, found[way], flush=True)
-        paths = sorted((folder.path / "runs").glob("*/*"))
-        states = [States(folder).read(path.name) for path in paths]
+        out, begun = place / way, time.monotonic()
+        settings = ["--set", f"steps={steps}", "threads=1", "preview_seconds=0"]
+        batch(place, out, *options, "--files" if files else "--no-files", *settings).wait()
+        passed = time.monotonic() - begun
+        states = [States(BatchFolder(out)).read(path.name) for path in (out / "runs").glob("*/*")]
         worked = sum(state.seconds for state in states)
-        found[f"overhead, {way}"] = round(found[way] * int(options[1]) / worked - 1, 4)  # type: ignore[operator]
-        results.append([(path.name, next(path.glob("checkpoint/*.safetensors")).read_bytes()) for path in paths])
-    found["equal tensors"] = all(result == results[0] for result in results) and len(results[0]) == len(words)
+        found[way], found[f"overhead, {way}"] = round(passed, 1), round(passed * int(options[1]) / worked - 1, 4)
+        print(way, found[way], flush=True)
+        results.append(tensors(out))
+    found["equal tensors"] = all(result == results[0] for result in results) and len(results[0]) == prompts
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rows", "kills", "lost", "runs", "drive"])
+    parser.add_argument("what", choices=["rows", "kills", "lost", "runs", "equal", "drive"])
     parser.add_argument("--count", type=int)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=6)
@@ -220,6 +298,7 @@ def main() -> None:
         "rows": lambda: rows(place, options.count or 1_000_000),
         "kills": lambda: kills(place, options.count or 200),
         "lost": lambda: lost(place, options.nodes),
+        "equal": lambda: equal(place, options.prompts, options.steps),
         "runs": lambda: runs(place, options.prompts, options.steps, options.files),
     }
     found = measures[options.what]()

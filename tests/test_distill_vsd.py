@@ -224,6 +224,21 @@ class MixingPrior(GaussianPrior):
         return self.network(super().predict_noise(noisy, t, text, known).movedim(1, -1)).movedim(-1, 1)
 
 
+@pytest.mark.parametrize(
+    ("down", "up"),
+    [
+        (random(2, 7)[0], random(3, 2)),
+        (random(2, 7), random(3, 2)[0]),
+        (random(2, 7), random(3, 4)),
+        (random(2, 7).long(), random(3, 2).long()),
+    ],
+    ids=["down is no matrix", "up is no matrix", "another rank", "whole numbers"],
+)
+def test_what_is_no_pair_of_low_rank_factors_is_no_adapter(down, up):
+    with pytest.raises(ValueError, match="no pair of low-rank factors"):
+        Adapter().adopt({"down.layer": down, "up.layer": up})
+
+
 @pytest.fixture
 def mixing_prior(disc_prior):
     network = nn.Linear(3, 3, bias=False).requires_grad_(False)
