@@ -227,7 +227,7 @@ def _save(run: Run, folder: RunFolder) -> None:
 
 
 def _set_aside(folder: RunFolder) -> None:
-    """Keep such a checkpoint beside that of an interruption, without which the run would be healed in the same way."""
+    """Keep such a checkpoint beside that of an interruption: from there a run is healed as if there had been none."""
     if not folder.set_aside.exists():
         part = folder.path / ".part-set-aside"
         shutil.rmtree(part, ignore_errors=True)

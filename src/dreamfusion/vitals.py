@@ -51,12 +51,12 @@ def told(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _moments(occupancy: Occupancy) -> dict[str, Float[Tensor, ""]]:
-    """Second central moments of the matter's place, in cells; a cell weighs as much as it is opaque."""
+    """Second central moments of the matter's place, in cells; a cell weighs as much as its optical depth, but at most 1."""
     cells = occupancy.config.cells
-    weight = 1 - torch.exp(-occupancy.density * (2 * occupancy.radius / cells))
-    cube = weight.view(cells, cells, cells) / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    cube = (occupancy.density * (2 * occupancy.radius / cells)).clamp(max=1).view(cells, cells, cells)
     at = torch.arange(cells, device=cube.device, dtype=cube.dtype) - 0.5 * cells
     zy, zx, yx = (cube.sum(axis) for axis in (2, 1, 0))
+    zy, zx, yx = (plane / zy.sum().clamp(min=torch.finfo(cube.dtype).tiny) for plane in (zy, zx, yx))
     z, y, x = (plane.sum(axis) for plane, axis in ((zy, 1), (zy, 0), (zx, 0)))
     mean_z, mean_y, mean_x = z @ at, y @ at, x @ at
     second = (
