@@ -66,6 +66,13 @@ def test_none_is_found_before_its_time(name):
     assert judged(progress=since - 1e-6, **BAD[name]) == []
 
 
+def test_progress_is_not_measured_by_steps_that_count_twice():
+    memory = Memory("fast")
+    steps = range(1, 2 * WINDOW + 1)
+    found = [memory.judged(line(step, pull=0.01 * step), 1.0) for step in steps]
+    assert [bool(one) for one in found] == [False] * (2 * WINDOW - 1) + [True]
+
+
 def test_figures_are_means_over_a_full_window():
     memory = Memory("fast")
     found = [memory.judged(line(step, opacity=0.0), 1.0) for step in range(1, WINDOW + 1)]

@@ -163,8 +163,8 @@ def _pull(first: Sequence[Record], last: Sequence[Record]) -> float:
 
 
 def _unrest(first: Sequence[Record], last: Sequence[Record]) -> float | None:
-    """How much the prior wants to change, beside how much it wanted at first."""
-    before = _mean(first, "pull")
+    """How much the prior wants to change, beside how much it wanted at first; of steps that are not the same."""
+    before = _mean(first, "pull") if first[-1]["step"] < last[0]["step"] else 0.0
     return _mean(last, "pull") / before if before > 0 else None
 
 

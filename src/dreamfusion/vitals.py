@@ -51,7 +51,7 @@ def told(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _moments(occupancy: Occupancy) -> dict[str, Float[Tensor, ""]]:
-    """Second central moments of the matter's place, in cells; a cell weighs as much as its optical depth, but at most 1."""
+    """Second central moments of the matter's place, in cells; a cell weighs its optical depth, but at most 1."""
     cells = occupancy.config.cells
     cube = (occupancy.density * (2 * occupancy.radius / cells)).clamp(max=1).view(cells, cells, cells)
     at = torch.arange(cells, device=cube.device, dtype=cube.dtype) - 0.5 * cells
