@@ -16,7 +16,7 @@ class ProgressLine:
 
     def __init__(self, done: int, total: int) -> None:
         self._console = Console(stderr=True)
-        self._began, self._first, self._total = time.monotonic(), done, total
+        self._began, self._total = time.monotonic(), total
         self._spoke = self._began
         columns = MofNCompleteColumn(), BarColumn(bar_width=20), TextColumn("{task.description}")
         quiet = not self._console.is_terminal
