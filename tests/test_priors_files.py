@@ -394,6 +394,16 @@ def test_a_pipeline_without_its_third_encoder_is_whole(miniature_folders, tmp_pa
     assert "do not take pictures of 512 pixels" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("axes", [None, "a", [True, 4, 8]], ids=str)
+def test_a_network_that_fails_at_work_is_refused_before_it_is_loaded(miniature_folders, tmp_path, axes, capsys):
+    copy = Path(shutil.copytree(miniature_folders["FluxPipeline"], tmp_path / "copy"))
+    path = copy / "transformer" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "axes_dims_rope": axes}))
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--prior", str(copy)])
+    assert "restore the folder" in capsys.readouterr().out
+
+
 # --- the hub ---------------------------------------------------------------------------------------------------------
 
 REPOSITORY = [

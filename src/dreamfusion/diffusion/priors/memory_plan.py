@@ -69,13 +69,12 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
     vae = divided(empty(folder, "vae", vae_dtype_of(folder, dtype)), options) if kind.latent else None
     layers = [_bytes(_numbers(layer, recurse=False)) for layer in network.modules()]
     networks = [network] if vae is None else [network, vae]
+    conditions = read_card(folder.path, options.size or 0).conditions
+    denoiser = kind.denoiser(network, options.size or 0, conditions)
     try:
         encode, x = _encoding(vae, options, views)
-        conditions = read_card(folder.path, options.size or 0).conditions
-        denoise = _denoising(
-            kind.denoiser(network, options.size or 0, conditions), kind, options, x.repeat(copies, 1, 1, 1)
-        )
-    except (ValueError, RuntimeError) as error:
+        denoise = _denoising(denoiser, kind, options, x.repeat(copies, 1, 1, 1))
+    except LOADING_ERRORS as error:
         raise UserError(
             f"the networks of {folder.path} do not take pictures of {options.size} pixels ({reason(error)}): choose"
             " another --memory.size, or restore the folder"
