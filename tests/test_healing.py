@@ -144,7 +144,8 @@ def dull(monkeypatch):
     def figure(first, last):
         return 0.0 if last[-1]["step"] > 5 and not last[-1].get("healed") else 1.0
 
-    monkeypatch.setitem(RULES, "empty", Rule("nothing", figure, 0.5, False, 0.0, "more", RULES["empty"].suspects))
+    rule = Rule("nothing", figure, 0.5, False, 0.0, "more", RULES["empty"].suspects)
+    monkeypatch.setattr(health, "RULES", {"empty": rule})
 
 
 @pytest.mark.parametrize("left", [3, 5, 6, 7, 9])

@@ -15,7 +15,16 @@ from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.render import Picture
 
 CPU = torch.device("cpu")
-WELL = {"soft": 0.01, "border": 0.0, "coloured": 0.18, "chroma": 0.04, "neon": 0.0, "pull": 0.05, "thickness": 0.8}
+WELL = {
+    "soft": 0.01,
+    "border": 0.0,
+    "coloured": 0.18,
+    "light": 0.09,
+    "chroma": 0.04,
+    "neon": 0.0,
+    "pull": 0.05,
+    "thickness": 0.8,
+}
 
 
 def line(step, opacity=0.2, **vitals):
@@ -35,6 +44,7 @@ BAD = {
     "too near": {"border": 0.3},
     "solid": {"opacity": 0.8},
     "fog": {"opacity": 0.1, "soft": 0.08},
+    "dark": {"light": 0.001},
     "saturated": {"neon": 0.1},
     "grey": {"chroma": 0.001, "pull": 0.06},
     "flat": {"thickness": 0.05},
@@ -56,7 +66,7 @@ def test_every_finding_is_found_and_no_other(name):
 
 def test_other_presets_are_judged_by_what_holds_for_them():
     told = [name for name, bad in BAD.items() if judged(preset="paper", **bad)]
-    assert told == ["empty", "saturated", "flat"]
+    assert told == ["empty", "dark", "saturated", "flat"]
 
 
 @pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.since > 0])
@@ -131,6 +141,7 @@ def test_vitals_of_a_picture():
     assert found["soft"] == pytest.approx(8 * 0.25 / 128)
     assert found["border"] == pytest.approx((8 * 0.5 + 2 * 0.5) / 64)
     assert found["coloured"] == pytest.approx(32 / 128)
+    assert found["light"] == pytest.approx((8 + 24 * 0.5) / 128)
     assert found["chroma"] == found["neon"] == pytest.approx(8 / 128)
     light = albedo_only(2)
     white = replace(light, textureless=torch.tensor([True, False]))
@@ -165,7 +176,7 @@ def test_steps_log_their_vitals(tiny_config, disc_prior):
     told = [advance(run, disc_prior, prompts) for _ in range(7)]
     assert ["thickness" in metrics.vitals for metrics in told] == [True, False, False] * 2 + [True]
     for metrics in told:
-        assert {"soft", "border", "coloured", "chroma", "neon", "pull"} <= metrics.vitals.keys()
+        assert {"soft", "border", "coloured", "light", "chroma", "neon", "pull"} <= metrics.vitals.keys()
         assert metrics.record()["vitals"] == metrics.vitals
         assert metrics.vitals["pull"] == pytest.approx(metrics.losses["distillation"] / (3 * 16 * 16) ** 0.5)
 

@@ -143,6 +143,10 @@ def _border(first: Sequence[Record], last: Sequence[Record]) -> float:
     return _mean(last, "border")
 
 
+def _brightness(first: Sequence[Record], last: Sequence[Record]) -> float | None:
+    return _of_coloured(last, "light")
+
+
 def _neon(first: Sequence[Record], last: Sequence[Record]) -> float | None:
     return _of_coloured(last, "neon")
 
@@ -175,7 +179,7 @@ def _of_coloured(records: Sequence[Record], name: str) -> float | None:
 
 
 UNREST = 1.15
-_NEEDED = ("soft", "border", "coloured", "chroma", "neon", "pull")
+_NEEDED = ("soft", "border", "coloured", "light", "chroma", "neon", "pull")
 RULES = {
     "not finite": Rule(
         says="a loss or a gradient is no finite number",
@@ -223,6 +227,16 @@ RULES = {
         since=0.6,
         helps="raise --regularise.entropy, lower --regularise.opacity, or try another --seed",
         suspects=(WEIGHTS, SCENE, NOISE, RATES, VIEWS),
+    ),
+    "dark": Rule(
+        says="the object is black in all light; mean of its largest channel",
+        figure=_brightness,
+        threshold=0.02,
+        above=False,
+        since=0.05,
+        helps="raise --light.ambient or --light.diffuse",
+        suspects=(VIEWS, NOISE, RATES, WEIGHTS, SCENE),
+        anywhere=True,
     ),
     "saturated": Rule(
         says="colours are at their limits; share of the object",

@@ -23,8 +23,8 @@ def measured(picture: Picture, light: Light, occupancy: Occupancy | None) -> dic
     """Means over all pixels of some views, and the moments of the matter, if its `occupancy` has news.
 
     soft: o (1 - o), in [0, 1/4]. border: opacity of the outermost pixels. coloured: share of the pixels that show the
-    object in its colours. chroma, neon: sums over those, per pixel of the pictures, of the range of the three channels,
-    and of one for each that has a channel near 0 and one near 1.
+    object in its colours. light, chroma, neon: sums over those, per pixel of the pictures, of the largest channel, of
+    the range of the three, and of one for each that has a channel near 0 and one near 1.
     """
     o, rgb = picture.opacity, picture.rgb
     edge = torch.cat([o[:, 0], o[:, -1], o[:, :, 0], o[:, :, -1]], dim=1)
@@ -34,6 +34,7 @@ def measured(picture: Picture, light: Light, occupancy: Occupancy | None) -> dic
         "soft": (o * (1 - o)).mean(),
         "border": edge.mean(),
         "coloured": coloured.float().mean(),
+        "light": (high * coloured).mean(),
         "chroma": ((high - low) * coloured).mean(),
         "neon": (coloured & (low < END) & (high > 1 - END)).float().mean(),
     }
