@@ -47,11 +47,14 @@ def _objects() -> dict[str, str]:
 
 
 def _samples(samples: dict[str, Any]) -> dict[str, str]:
-    found = samples["found"]
-    parts = {"nouns": found["noun"]["all"], "colours": found["colour"]["all"], "sides": found["side"]["all"]}
-    shares = ", ".join(f"{share['value']:.0%} of the {name}".replace("%", " %") for name, share in parts.items())
     what = f"samples of {len(samples['captions'])} captions with five view words, judged by {samples['facts']['judge']}"
-    return {what: f"{shares} right (docs/reference/embedded-prior.md)"}
+    drawn, half_way = (_shares(samples[which]) for which in ("found", "half way"))
+    return {what: f"{drawn} right; of its estimates half way {half_way} (docs/reference/embedded-prior.md)"}
+
+
+def _shares(found: dict[str, Any]) -> str:
+    parts = {"nouns": found["noun"]["all"], "colours": found["colour"]["all"], "sides": found["side"]["all"]}
+    return ", ".join(f"{share['value']:.0%} of the {name}".replace("%", " %") for name, share in parts.items())
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """How near the 3D half comes to a thing under a perfect prior, and under the prior that a run would have.
 
     PYTHONPATH=. python benchmarks/ceiling.py --assets DIR [--prompts "a taco" "a bus"] [--suite plain] [--first 30]
-        [--at 0.5] [--own] [--mesh] [--folder DIR] [-- OPTIONS]
+        [--at 0.5] [--own] [--mesh] [--pixels 128] [--folder DIR] [-- OPTIONS]
 
 OPTIONS are those of `dreamfusion generate`, any preset, size, field, law and number of steps; --seed says which of the
 things that a prompt fits is meant. The perfect prior (`oracle.py`) answers with the true rendering of that thing's
 mesh. With --own the prior of OPTIONS takes its place, and is measured in the same way. --suite takes the prompts of
 the evaluation, or --first of them (nouns in the order of their hash, those that somebody tuned by left out).
 
-Colours, silhouettes and normals are compared with the true ones over the eight evaluation views at 128 pixels, after
-every share of the steps in --at and at the end; with --mesh also those of the mesh that the run would end with.
-"seconds" is wall time and "processor_seconds" that of the cores, of all steps so far; "prior" what of the first is the
-prior's (the perfect one renders a mesh at each step). Writes JSON, and with --pictures a PNG: what was made above the
-truth.
+Colours, silhouettes and normals are compared with the true ones over the eight evaluation views at 128 pixels, or at
+--pixels, after every share of the steps in --at and at the end; with --mesh also those of the mesh that the run would
+end with. "seconds" is wall time and "processor_seconds" that of the cores, of all steps so far; "prior" what of the
+first is the prior's (the perfect one renders a mesh at each step); "megabytes" is the most main memory that the
+process has held so far, libraries and truth included; "numbers" counts the parameters of the scene. Writes JSON,
+and with --pictures a PNG: what was made above the truth.
 
 With --folder all of it goes there, the truth and what was made as pictures of their own, which
 `dreamfusion evaluate --truth DIR` shows and measures results by (`dreamfusion.evaluate.truth`); prompts that are there
@@ -23,6 +24,7 @@ already are not run again. src/dreamfusion/evaluate/truth was written by
 
 import argparse
 import math
+import resource
 import statistics
 import sys
 import time
@@ -63,7 +65,10 @@ SHOWN = 4
 def main() -> None:
     """Measure, write and print the means."""
     own, options = _split(sys.argv[1:])
-    arguments = _parser().parse_args(own)
+    parser = _parser()
+    arguments = parser.parse_args(own)
+    if arguments.folder and arguments.pixels != views.SIZE:
+        parser.error(f"a --folder holds views of {views.SIZE} pixels: leave out --pixels")
     config = read_generate(["", *options]).settings
     configure_torch(arguments.threads, repeatable=True)
     rows = _there(arguments, config)
@@ -114,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--own", action="store_true", help="with the run's own prior")
     parser.add_argument("--at", type=float, nargs="*", default=[], help="shares of the steps")
     parser.add_argument("--mesh", action="store_true", help="measure the finished mesh too")
+    parser.add_argument("--pixels", type=int, default=views.SIZE, help="per side, of the views that are compared")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ceiling.json"))
     parser.add_argument("--pictures", type=Path, help="PNG to write")
@@ -126,7 +132,7 @@ def _measured(config: Config, arguments: argparse.Namespace) -> tuple[list[dict[
     thing = meant(config.prompt, config.seed, arguments.assets)
     prior = _prior(config, thing, arguments)
     run = start(config, torch.device("cpu"))
-    true = thing.views(views.cameras(run.scene.radius))
+    true = thing.views(views.cameras(run.scene.radius, arguments.pixels))
     points, made = followed(run, prior, true, arguments.at)
     rows = [_row(made), _row(true)]
     if arguments.mesh:
@@ -159,9 +165,15 @@ def followed(run: Run, prior: Prior, true: Views, shares: Sequence[float]) -> tu
             seconds += sum(metrics.seconds.values())
             of_prior += metrics.seconds["prior"]
         processor += time.process_time() - began
-        made = views.evaluation_views(run.scene, run.recipe.eval_render)
-        times = {"seconds": seconds, "prior": of_prior, "processor_seconds": processor}
-        found = times | asdict(compared(made, true))
+        cost = {
+            "seconds": seconds,
+            "prior": of_prior,
+            "processor_seconds": processor,
+            "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+            "numbers": sum(parameter.numel() for parameter in run.scene.parameters()),
+        }
+        made = views.evaluation_views(run.scene, run.recipe.eval_render, true.opacity.shape[-1])
+        found = cost | asdict(compared(made, true))
         points.append({"step": stop} | {name: round(value, 4) for name, value in found.items()})
     return points, made
 
@@ -173,7 +185,7 @@ def _mesh(run: Run, true: Views) -> tuple[dict[str, float], Float[Tensor, "h w 3
     options = MeshOptions(output.mesh_resolution, run.config.size, faces=FACES, texture=texture)
     try:
         mesh = make_mesh(run.scene, run.recipe.eval_render, options)[0]
-        made = thing_of(mesh).views(views.cameras(run.scene.radius))
+        made = thing_of(mesh).views(views.cameras(run.scene.radius, true.opacity.shape[-1]))
     except NoSurface:
         made = nothing_like(true)
     found = asdict(compared(made, true))

@@ -1,9 +1,9 @@
-"""The golden pictures of tests/test_evaluate_judge.py: real meshes that the judge never learned from.
+"""The golden pictures of tests/test_evaluate_judge.py: real meshes, lit and seen as evaluations see their results.
 
     python benchmarks/judge_golden.py --assets DIR
 
-The first twelve nouns, in the order of their SHA-256, that have a mesh kept from the judge; one shaded evaluation view
-of each, the azimuth growing by 45 degrees from one to the next. They were not chosen by what the judge says of them.
+The first twelve nouns in the order of their SHA-256, the last mesh of each; one shaded evaluation view, the azimuth
+growing by 45 degrees from one to the next. They were not chosen by what the judge says of them.
 """
 
 import argparse
@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("tests/golden"))
     arguments = parser.parse_args()
-    kept = {row.noun: row for row in nouns() if row.kept_from == "judge"}
-    chosen = sorted(kept, key=lambda noun: hashlib.sha256(noun.encode()).hexdigest())[:COUNT]
-    rows = [kept[noun] for noun in chosen]
+    last = {row.noun: row for row in nouns()}
+    chosen = sorted(last, key=lambda noun: hashlib.sha256(noun.encode()).hexdigest())[:COUNT]
+    rows = [last[noun] for noun in chosen]
     shaded = KINDS.index("shaded")
     views = [
         real_views(arguments.assets / "meshes" / row.file, row.yaw_deg)[shaded, i % 8] for i, row in enumerate(rows)

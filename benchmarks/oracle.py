@@ -138,8 +138,10 @@ def meant_row(table: Sequence[Noun], noun: str, variety: int) -> int:
 
 @dataclass(frozen=True)
 class Oracle:
-    """A `Prior` whose estimate of x0 is the rendering of `thing`. The empty caption means the thing as well, so
-    guidance changes nothing."""
+    """A `Prior` whose estimate of x0 is the rendering of `thing`, as large as the picture that it is asked about.
+
+    The empty caption means the thing as well, so guidance changes nothing.
+    """
 
     thing: Thing
     image_size: int
@@ -156,24 +158,24 @@ class Oracle:
         return torch.zeros(len(prompts), 1, 1)
 
     def encode(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 s s"]:
-        """See `Prior.encode`."""
-        return PixelSpace(self.image_size).encode(image)
+        """See `Prior.encode`; pictures keep their size."""
+        return PixelSpace(image.shape[1]).encode(image)
 
     def predict_noise(
         self, noisy: Float[Tensor, "b 3 s s"], t: Int[Tensor, " b"], text: Float[Tensor, "b l d"], known: ViewCondition
     ) -> Float[Tensor, "b 3 s s"]:
         """See `Prior.predict_noise`."""
-        return self.schedule.eps_from_x0(self.x0(known), noisy, t)
+        return self.schedule.eps_from_x0(self.x0(known, noisy.shape[-1]), noisy, t)
 
-    def x0(self, known: ViewCondition) -> Float[Tensor, "b 3 s s"]:
-        """The true renderings; guidance asks for each view several times, which costs one."""
+    def x0(self, known: ViewCondition, size: int) -> Float[Tensor, "b 3 s s"]:
+        """The true renderings, pixels per side; guidance asks for each view several times, which costs one."""
         assert known.pose is not None  # as a run that `oracle` takes tells all three
         assert known.background is not None
         assert known.light is not None
         views, again = torch.unique(known.pose.flatten(1), dim=0, return_inverse=True)
         first = torch.stack([(again == view).nonzero()[0, 0] for view in range(len(views))])
         fov = torch.full((len(first),), self.fov_y)
-        cameras = Cameras(known.pose[first], fov, self.image_size, self.image_size)
+        cameras = Cameras(known.pose[first], fov, size, size)
         maps = self.thing.maps(cameras)
         seen = Maps(maps.albedo[again], maps.normal[again], maps.alpha[again])
         return self.encode(seen.shown(known.light, known.background))

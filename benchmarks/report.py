@@ -168,6 +168,50 @@ def ceiling_suites() -> str:
     return markdown(head, rows)
 
 
+def detail() -> str:
+    """What grids reach that grow and that do not, by the size of the views."""
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("detail/*.json")]
+    found = [
+        (thing, file["config"]["size"], file["config"]["steps"], _cells(file["config"]["scene"]["field"]), points[-1])
+        for file in files
+        for thing, points in file["things"].items()
+    ]
+    rows: list[Row] = [
+        (
+            size,
+            thing,
+            steps,
+            f"grid {cells}",
+            f"{end['object_psnr_db']:.1f} dB",
+            f"{end['silhouette_iou']:.3f}",
+            f"{end['normal_error_deg']:.1f}°",
+            f"{end['processor_seconds']:.0f} s",
+            f"{end['megabytes']:.0f} MB",
+            f"{end['numbers'] / 1e6:.1f}",
+        )
+        for thing, size, steps, cells, end in sorted(found, key=lambda row: (row[1], row[0], row[2], len(row[3])))
+    ]
+    head = ("pixels", "thing", "steps", "field", "object PSNR", "silhouette IoU", "normals off by")
+    return markdown((*head, "processor time", "peak memory", "10^6 numbers"), rows)
+
+
+def detail_stages() -> str:
+    """What a step of the preset `sd` costs beside its prior, by stage."""
+    (points,) = result("detail_stages")["things"].values()
+    rows, before = [], {"step": 0, "processor_seconds": 0.0}
+    for (pixels, cells), end in zip(((64, 64), (128, 128), (256, 256)), points, strict=True):
+        steps, seconds = (end[key] - before[key] for key in ("step", "processor_seconds"))
+        numbers, memory = f"{end['numbers'] / 1e6:.1f}", f"{end['megabytes']:.0f} MB"
+        rows.append((pixels, cells, f"{1e3 * seconds / steps:.0f} ms", memory, numbers))
+        before = end
+    return markdown(("pixels", "cells", "a step, one core", "peak memory", "10^6 numbers"), rows)
+
+
+def _cells(field: dict[str, Any]) -> str:
+    first = field["cells"][-1]
+    return ", ".join(str(first << level) for level in range(1 + len(field["grow"])))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "standing": standing,
     "busy": busy,
@@ -176,6 +220,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "laws": laws,
     "ceiling": ceiling,
     "ceiling_suites": ceiling_suites,
+    "detail": detail,
+    "detail_stages": detail_stages,
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import red_disc, small_paper
-from dreamfusion.config import Config
+from dreamfusion.config import Config, GridFieldConfig
 from dreamfusion.distributed import ProcessGroup, init_process_group
 from dreamfusion.loop import advance, prompt_table, start
 from dreamfusion.schedules import Constant
@@ -31,12 +31,19 @@ def by_shampoo(config: Config) -> Config:
     return replace(config, optimise=replace(config.optimise, lr_schedule=Constant(100.0)))
 
 
+def grown(config: Config) -> Config:
+    """A grid that grows after the first step; Adam, without magnifying rounding where gradients are small."""
+    field = GridFieldConfig(cells=(4, 8), colour_cells=(4, 8), features=2, hidden=8, grow=(1 / config.steps,))
+    adam = replace(by_adam(config).optimise, epsilon=1.0, grid=0.1)
+    return replace(config, scene=replace(config.scene, field=field), optimise=adam)
+
+
 def outcome(group: ProcessGroup) -> dict[str, torch.Tensor]:
     """Gradients of a scene at rest, summed over some steps; parameters after as many; the logged numbers."""
     config = replace(small_paper(), light=replace(small_paper().light, albedo_until=0.1))
     prior = group.sharded(red_disc())
     found: dict[str, torch.Tensor] = {}
-    for name, change in (("rest", steady), ("moved", by_adam), ("preconditioned", by_shampoo)):
+    for name, change in (("rest", steady), ("moved", by_adam), ("preconditioned", by_shampoo), ("grown", grown)):
         run = start(change(config), torch.device("cpu"), group)
         prompts = prompt_table(run.config, prior)
         for step in range(STEPS):

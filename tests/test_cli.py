@@ -195,7 +195,7 @@ BAD = {
     "own mesh": (("a chair", "--output.mesh-resolution", "2048"), "--output.mesh-resolution must be at least 8 and"),
     "map for nothing": (("mesh", "./nowhere", "--out", "x.obj", "--normal-map"), "--normal-map would change nothing"),
     "light for nothing": (("mesh", "./nowhere", "--out", "x.ply", "--bake-light"), "--bake-light would change"),
-    "height for nothing": (("mesh", "./nowhere", "--height-mm", "50"), "--height-mm would change nothing"),
+    "walls of nothing": (("mesh", "./nowhere", "--printable", "0"), "--printable must be above 0"),
     "video frames": (("video", "./nowhere", "--frames", "0"), "--frames must be at least 2"),
     "video size": (("video", "./nowhere", "--size", "0"), "--size must be at least 16"),
     "odd video": (("video", "./nowhere", "--size", "33"), "--size must be at least 16"),

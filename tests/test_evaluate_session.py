@@ -175,6 +175,12 @@ def test_prompts_compete_with_each_other_and_nothing_is_made_twice(opened):
     assert json.loads(again[0].read_text()) == numbers
 
 
+def test_the_judge_is_not_asked_for_colours_without_texture(opened):
+    files = session.run_prompts(replace(opened, scorer=StubJudge()), PROMPTS, print, never)
+    facts = json.loads(files[0].read_text())["facts"]
+    assert (facts["captions"], facts["captions without colours"]) == (4, 3)
+
+
 def test_a_suite_competes_with_all_eighty_prompts(opened):
     files = session.run_suites(opened, ["unseen"], print, never)
     numbers = json.loads(files[0].read_text())
@@ -283,10 +289,13 @@ def test_samples_show_the_side_that_they_are_asked_for_and_repeat(monkeypatch):
     monkeypatch.setattr(samples, "STEPS", 4)
     prior = open_prior("embedded")
     one, other = (samples.draw(prior, ["a television"], "all", 0) for _ in range(2))
-    assert one.shape == (1, 5, 64, 64, 3)
+    assert one.shape == (2, 1, 5, 64, 64, 3)
     assert torch.equal(one, other)
-    front, left = (((view - samples.BACKGROUND).abs().amax(-1) > 0.15).any(0).sum() for view in one[0, :2])
-    assert front > 1.2 * left
+    for views in one[:, 0, :2]:
+        front, left = (((view - samples.BACKGROUND).abs().amax(-1) > 0.15).any(0).sum() for view in views)
+        assert front > 1.2 * left
+    half_way, end = (picture[0, 0, :8].std() for picture in one)  # of what lies behind the thing
+    assert 2 * half_way < end  # grain comes with the last steps
 
 
 # Doors

@@ -48,7 +48,7 @@ from dreamfusion.evaluate.suites import read_prompts
 from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.runs import RunFolder
 from training.judge.card import make_card
-from training.nouns import names, nouns
+from training.nouns import Assets, names, nouns
 
 CPU = torch.device("cpu")
 MORE = float(os.environ.get("DREAMFUSION_FUZZ", "1"))
@@ -519,7 +519,7 @@ def judge(tmp_path_factory) -> tuple[Path, Any]:
     folder, known = tmp_path_factory.mktemp("judge"), names(nouns())[:3]
     (folder / WEIGHTS).write_bytes(tensor_bytes(JudgeNet(len(known)).half().state_dict()))
     accuracy = {"new views": {"pictures": 10, "noun": 0.5, "side": 0.5, "colour": None}}
-    full = make_card(nouns()[:5], {"steps": 1, "pictures": 2}, accuracy)
+    full = make_card(Assets(folder, nouns()[:5]), {"steps": 1, "pictures": 2, "meshes": 5}, accuracy)
     real = {"shaded": dict.fromkeys(known, 0.5)}
     return folder, full | {"nouns": known, "with front": known[:1], "real meshes": real}
 

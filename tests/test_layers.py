@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dreamfusion"
 # From the bottom to the top. What stands on one floor may import each other, but for the two halves.
 FLOORS = (
     {
-        *("errors", "version", "files", "json_text", "progress", "records", "runtime"),
+        *("errors", "version", "files", "json_text", "memory", "progress", "records", "runtime"),
         *("geometry", "schedules", "vocabulary", "words"),
     },
     {"config"},
@@ -19,7 +19,8 @@ FLOORS = (
     {"nerf", "diffusion"},
     {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo", "vitals", "health", "healing"},
     {
-        *("generate", "candidates", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "embedded"),
+        *("generate", "candidates", "runs", "claims", "provenance", "video", "mesh", "viewer", "compose", "scenes"),
+        "embedded",
         *("batch", "evaluate", "studio"),
     },
     {"cli", "__main__", "__init__"},

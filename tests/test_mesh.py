@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import trimesh
 from torch import Tensor
 
 from dreamfusion.cli.arguments import MakeMesh
+from dreamfusion.config.presets import FAST
 from dreamfusion.errors import NoSurface, UserError
+from dreamfusion.generate import mesh_blur, own_mesh_options
 from dreamfusion.mesh import (
     Mesh,
     MeshOptions,
@@ -268,7 +271,10 @@ def test_bodies_that_share_an_edge_are_not_closed() -> None:
 
 
 def test_the_blur_of_the_command_line_is_that_of_meshes() -> None:
-    assert MakeMesh.blur == MeshOptions.blur == BLUR
+    fast = replace(FAST, prompt="a ball")
+    assert MakeMesh.blur is None
+    assert mesh_blur(fast) == mesh_blur(replace(fast, size=32)) == MeshOptions.blur == BLUR
+    assert mesh_blur(replace(fast, size=256)) == own_mesh_options(replace(fast, size=256)).blur == BLUR / 4
 
 
 def test_density_outside_the_ball_is_zero() -> None:

@@ -394,6 +394,15 @@ def test_a_pipeline_without_its_third_encoder_is_whole(miniature_folders, tmp_pa
     assert "do not take pictures of 512 pixels" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("length", ["", None, 64], ids=repr)  # 64 is the longest: a division by zero
+def test_a_scheduler_that_tells_no_noise_levels_is_refused(miniature_folders, tmp_path, length):
+    copy = Path(shutil.copytree(miniature_folders["FluxPipeline"], tmp_path / "copy"))
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_image_seq_len": length}))
+    with pytest.raises(UserError, match="is no flow matching scheduler"):
+        open_prior(str(copy))
+
+
 @pytest.mark.parametrize("axes", [None, "a", [True, 4, 8]], ids=str)
 def test_a_network_that_fails_at_work_is_refused_before_it_is_loaded(miniature_folders, tmp_path, axes, capsys):
     copy = Path(shutil.copytree(miniature_folders["FluxPipeline"], tmp_path / "copy"))

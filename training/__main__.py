@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -69,14 +69,16 @@ class JudgeTraining(Meshes):
     """folder of the training: renderings, state, log; what is there is continued"""
     out: Path = Path("judge-training/judge")
     """folder of the finished judge"""
-    start: Path | None = None
-    """folder of a judge to begin with, in place of random weights"""
     steps: Count = judge.TrainOptions.steps
     """total number of optimisation steps"""
     learning_rate: Amount = judge.TrainOptions.learning_rate
     """peak learning rate, after warm-up and before the linear decay to zero"""
     seed: Seed = judge.TrainOptions.seed
     """seed of views and pictures"""
+    fold: Literal[0, 1] | None = None
+    """leave out this half of the meshes, and measure on it: a cross-validation"""
+    threads: Threads = 0
+    """CPU threads; 0: one per core"""
 
 
 Training = (
@@ -126,13 +128,13 @@ def _prior(arguments: PriorTraining) -> int:
 
 
 def _judge(arguments: JudgeTraining) -> int:
-    runtime.configure_torch(1, repeatable=True)  # its lanes are threads of their own
+    runtime.configure_torch(arguments.threads or runtime.available_cores(), repeatable=True)
     options = judge.TrainOptions(
-        steps=arguments.steps, learning_rate=arguments.learning_rate, start=arguments.start, seed=arguments.seed
+        steps=arguments.steps, learning_rate=arguments.learning_rate, seed=arguments.seed, fold=arguments.fold
     )
     assets = arguments.opened()
     with owned(arguments.work):
-        shipping.prepare(assets, arguments.work, arguments.out, options, print)
+        shipping.prepare(assets, arguments.work, options, print)
         with interruptible() as stop:
             done = shipping.main(assets, arguments.work, arguments.out, options, Watch(print, stop.is_set))
     return 0 if done else stop.code

@@ -33,7 +33,7 @@ class Noun:
     adjective: str = ""
     """a true word of kind or material, or none"""
     kept_from: str = ""
-    """who never sees it: "prior" (the training of the prior), "judge" (the training of the judge), or nobody"""
+    """who never sees it: "prior" (the training of the prior), or nobody"""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def _row(cells: dict[str, str]) -> Noun:
         raise ValueError("noun or file is empty")
     if cells["front"] not in ("yes", "no"):
         raise ValueError("front is yes or no")
-    if cells["kept_from"] not in ("", "prior", "judge"):
-        raise ValueError("kept_from is prior, judge or nothing")
+    if cells["kept_from"] not in ("", "prior"):
+        raise ValueError("kept_from is prior or nothing")
     yaw = float(cells["yaw_deg"])
     if not math.isfinite(yaw):
         raise ValueError("yaw_deg is a number of degrees")
@@ -105,9 +105,7 @@ def names(table: Sequence[Noun]) -> list[str]:
 def holdout_rule(files: Sequence[str]) -> dict[str, str]:
     """The rule behind `kept_from` among the files of one noun: file by file, from whom it is kept.
 
-    In the order of the files' SHA-256, the first of three or more is kept from the prior and the next from the judge;
-    of two, the first is kept from the judge; a single one from nobody.
+    Of three or more, the first in the order of their SHA-256 is kept from the prior; of fewer, none.
     """
-    order = sorted(files, key=lambda file: hashlib.sha256(file.encode()).hexdigest())
-    kept = {1: (), 2: ("judge",)}.get(len(order), ("prior", "judge"))
-    return dict(zip(order, kept, strict=False))
+    first = min(files, key=lambda file: hashlib.sha256(file.encode()).hexdigest())
+    return {first: "prior"} if len(files) > 2 else {}

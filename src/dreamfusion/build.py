@@ -56,15 +56,17 @@ def recipe(config: c.Config) -> Recipe:
 def regularisers(config: c.Config) -> dict[str, WeightedRegulariser]:
     """The configured ones. Orientation says nothing of pictures without normals, interlevel without proposals."""
     weights = config.regularise
-    pixels = config.size**2 if weights.reduction == "sum" else 1
+
+    def pixels(render: Render) -> int:
+        return render.opacity[0].numel() if weights.reduction == "sum" else 1
 
     def orientation(render: Render, scene: Scene) -> Float[Tensor, ""] | None:
-        return None if render.along.normal is None else pixels * regularise.orientation(render)
+        return None if render.along.normal is None else pixels(render) * regularise.orientation(render)
 
     return {
-        "opacity": (weights.opacity, lambda render, scene: pixels * regularise.opacity(render)),
-        "entropy": (weights.entropy, lambda render, scene: pixels * regularise.entropy(render)),
-        "distortion": (weights.distortion, lambda render, scene: pixels * regularise.distortion(render)),
+        "opacity": (weights.opacity, lambda render, scene: pixels(render) * regularise.opacity(render)),
+        "entropy": (weights.entropy, lambda render, scene: pixels(render) * regularise.entropy(render)),
+        "distortion": (weights.distortion, lambda render, scene: pixels(render) * regularise.distortion(render)),
         "orientation": (weights.orientation, orientation),
         "interlevel": (
             weights.interlevel,
@@ -141,6 +143,12 @@ def prior_options(config: c.Config, device: torch.device) -> PriorOptions:
         texts=not memory.embeddings,
         side=threads(config, device).side,
     )
+
+
+def follow(optimiser: torch.optim.Optimizer, scene: Scene) -> None:
+    """Let the optimiser move the parameters that the scene has now; what it remembers of earlier ones stays."""
+    for group, parameters in zip(optimiser.param_groups, scene.parameter_groups().values(), strict=False):
+        group["params"] = list(parameters)
 
 
 def learn(optimiser: torch.optim.Optimizer, law: distill.Law) -> None:

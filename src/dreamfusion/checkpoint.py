@@ -145,6 +145,7 @@ def _tensors(run: Run) -> dict[str, Tensor]:
 
 def _restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
     run.scene.load_state_dict(_under("scene.", tensors))
+    build.follow(run.optimiser, run.scene)
     for prefix, part in stateful(run.distillation.law, run.recipe.regularisers).items():
         part.load_state_dict({name: tensor.to(run.device) for name, tensor in _under(prefix, tensors).items()})
     build.learn(run.optimiser, run.distillation.law)

@@ -29,6 +29,7 @@ from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
+_SMALL_VIEW = 64  # pixels of the views of which one is about the usual blur of meshes
 
 PATIENCE = 10
 """times the time that a preview takes pass before the next one, however often they are asked for"""
@@ -276,7 +277,12 @@ def finish(
 def own_mesh_options(config: Config) -> MeshOptions:
     """How the mesh is made with which a run ends."""
     texture = TextureOptions(config.output.texture_size)
-    return MeshOptions(config.output.mesh_resolution, config.size, faces=_OWN_FACES, texture=texture)
+    return MeshOptions(config.output.mesh_resolution, config.size, mesh_blur(config), faces=_OWN_FACES, texture=texture)
+
+
+def mesh_blur(config: Config) -> float:
+    """Of the density before its surface is taken, in radii: about a pixel of the views, as in `mesh.sample.BLUR`."""
+    return MeshOptions.blur * min(1.0, _SMALL_VIEW / config.size)
 
 
 def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback) -> list[Path]:
@@ -294,8 +300,21 @@ def write_page(run: Run, folder: RunFolder) -> list[Path]:
     pictures = folder.turntable_webp.exists() and folder.sheet.exists()
     if not folder.mesh.exists() or not (pictures or folder.index.exists()):
         return []
-    viewer.write_page(folder, run.config.prompt, provenance.metadata(run.config, run.step) | _health(run, folder))
+    facts = provenance.metadata(run.config, run.step) | _as_a_solid(folder) | _health(run, folder)
+    viewer.write_page(folder, run.config.prompt, facts)
     return [folder.index]
+
+
+def _as_a_solid(folder: RunFolder) -> dict[str, object]:
+    """What the page says of the mesh as a real thing; nothing where it was made before that was measured."""
+    there = folder.mesh_report.exists()
+    report = read_json(folder.mesh_report, "make it again with `dreamfusion mesh`") if there else {}
+    found = report.get("solid") if isinstance(report, dict) else None
+    if not found:
+        return {}
+    stands = f"tips over at {found['tip_angle_deg']:.0f} degrees" if found["stands"] else "falls over"
+    weight = f"{found['volume_cm3']:.1f} cm3, {found['weight_g']:.0f} g of {found['material']}"
+    return {f"at {found['height_mm']:g} mm": f"{stands}; {weight}"}
 
 
 def _health(run: Run, folder: RunFolder) -> dict[str, object]:
@@ -327,7 +346,6 @@ def write_mesh(
     folder: RunFolder,
     options: MeshOptions,
     formats: Iterable[str] = (),
-    height_mm: float = 100.0,
     say: ProgressCallback = silent,
 ) -> tuple[list[Path], Report]:
     """The run's mesh with its report, and beside it the same in other formats; returns the files written.
@@ -335,7 +353,7 @@ def write_mesh(
     Other formats of an earlier mesh are removed once the new one is there.
     """
     others = [folder.mesh.with_suffix(f".{name}") for name in formats if name != "glb"]
-    files, report = export_mesh(run, [folder.mesh, *others], options, height_mm, say)
+    files, report = export_mesh(run, [folder.mesh, *others], options, say)
     write_json(folder.mesh_report, report.record())
     for path in set(folder.mesh_copies) - set(files):
         path.unlink(missing_ok=True)
@@ -343,15 +361,14 @@ def write_mesh(
 
 
 def export_mesh(
-    run: Run, paths: Sequence[Path], options: MeshOptions, height_mm: float = 100.0, say: ProgressCallback = silent
+    run: Run, paths: Sequence[Path], options: MeshOptions, say: ProgressCallback = silent
 ) -> tuple[list[Path], Report]:
     """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is."""
     require_formats(paths)
     mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
     say(f"writing {', '.join(path.name for path in paths)}")
-    return [
-        file for path in paths for file in export(mesh, path, provenance.metadata(run.config, run.step), height_mm)
-    ], report
+    extras, height_mm = provenance.metadata(run.config, run.step), options.body.height_mm
+    return [file for path in paths for file in export(mesh, path, extras, height_mm)], report
 
 
 def open_parts(

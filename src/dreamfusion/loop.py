@@ -209,8 +209,10 @@ def _fresh(run: Run) -> bool:
 
 
 def _prepare(run: Run, prior: Prior) -> None:
-    """Make the scene as sharp as it is to be now, and what learns ready for this prior."""
+    """Make the scene as sharp and as fine as it is to be now, and what learns ready for this prior."""
     run.scene.set_variance(run.config.scene.variance(run.progress), run.progress)
+    if run.scene.grow(run.progress, run.generator):
+        build.follow(run.optimiser, run.scene)
     law = run.distillation.law
     if isinstance(law, LearnedLaw):
         law.attach(prior, run.generator)
@@ -247,7 +249,7 @@ def _require_trained(run: Run) -> None:
 def _views(run: Run) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
     """Where a step's pictures are taken from, how they are lit, and what is behind them (None: the scene's own)."""
     recipe, generator, count = run.recipe, run.generator, run.config.views
-    cameras = recipe.cameras(count, run.config.size, generator).to(run.device)
+    cameras = recipe.cameras(count, run.config.size_at(run.progress), generator).to(run.device)
     light = recipe.lights(cameras, run.progress, generator)
     return cameras, light, run.scene.background.draw(count, generator)
 

@@ -271,7 +271,7 @@ def _several(things: Sequence[_Thing]) -> UserError:
     each = " and ".join(dict.fromkeys(f'"{thing.caption}"' for thing in things))
     return UserError(
         f"the prior makes one thing at a time: make {each}, then place as many as you like in one scene with"
-        " `dreamfusion compose` (docs/meshes-and-viewer.md)"
+        " `dreamfusion compose`, or have all of it made with `dreamfusion scene` (docs/scenes.md)"
     )
 
 

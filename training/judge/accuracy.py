@@ -6,9 +6,9 @@ import torch
 from torch import Generator
 
 from dreamfusion.evaluate.judge.judge import considered
-from dreamfusion.evaluate.judge.network import JudgeNet, Opinion
+from dreamfusion.evaluate.judge.network import OWN, JudgeNet, Opinion
 from dreamfusion.evaluate.judge.sides import SIDES
-from training.judge.pictures import CLEAN, UNPAINTED, Batch, draw
+from training.judge.pictures import CLEAN, Batch, draw
 from training.judge.views import Split, Views
 
 CHUNK = 256
@@ -35,7 +35,7 @@ def accuracy(network: JudgeNet, views: Views, textureless: float, seed: int) -> 
     right: dict[str, list[torch.Tensor]] = {"noun": [], "side": [], "colour": []}
     for start in range(0, len(views.noun), CHUNK):
         truth = draw(views[start : start + CHUNK], look, generator)
-        for name, marks in _marks(considered(network, truth.image), truth).items():
+        for name, marks in _marks(considered(network, truth.cut), truth).items():
             right[name].append(marks)
     network.train(before)
     share = {name: torch.cat(marks).float().mean().item() for name, marks in right.items() if torch.cat(marks).numel()}
@@ -55,7 +55,7 @@ def accuracies(network: JudgeNet, split: Split, seed: int = 99) -> dict[str, dic
 
 
 def _marks(opinion: Opinion, truth: Batch) -> dict[str, torch.Tensor]:
-    sided, painted = truth.side != SIDES.index("none"), truth.colour != UNPAINTED
+    sided, painted = truth.side != SIDES.index("none"), (truth.colour >= 0) & (truth.colour < OWN)
     return {
         "noun": opinion.noun.argmax(1) == truth.noun,
         "side": (opinion.side.argmax(1) == truth.side)[sided],

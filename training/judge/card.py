@@ -1,7 +1,7 @@
 """The judge's card: what it learnt from, what it knows, how often it is right. `dreamfusion judge info` prints it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +9,29 @@ from dreamfusion.embedded.world import COLOURS
 from dreamfusion.evaluate.judge.judge import CARD
 from dreamfusion.evaluate.judge.network import SIZE
 from dreamfusion.evaluate.judge.sides import SIDES
-from training.nouns import LICENCE, Noun, names
+from training.nouns import Assets, names
 
 LIMITS = (
     "It knows no other things than these nouns and believes that every picture shows one of them. It looks at "
-    f"{SIZE} x {SIZE} pixels. It learned from the same library of meshes as the embedded prior (other renderings, and "
-    "for many nouns some other meshes), so its figures compare versions of this project and nothing else: they are not "
-    "comparable with figures measured with CLIP."
+    f"{SIZE} x {SIZE} pixels. It learned from all meshes of the library that the embedded prior learned from, though "
+    "from other renderings: it says whether a result is the thing of that library, not what a stranger would call it. "
+    "Its figures compare versions of this project and nothing else; they are not comparable with figures measured "
+    "with CLIP."
 )
 
 
-def make_card(
-    table: Sequence[Noun], training: Mapping[str, Any], accuracy: Mapping[str, Any], licence: str = LICENCE
-) -> dict[str, Any]:
+def make_card(assets: Assets, training: Mapping[str, Any], accuracy: Mapping[str, Any]) -> dict[str, Any]:
     """The card of a trained judge; `accuracy` is measured on real meshes."""
-    without = {row.noun for row in table if not row.front}
-    kept = [row.file for row in table if row.kept_from == "judge"]
+    without = {row.noun for row in assets.table if not row.front}
     return {
-        "name": "toybox-judge-2",
-        "nouns": names(table),
-        "with front": [noun for noun in names(table) if noun not in without],
+        "name": "toybox-judge-3",
+        "nouns": names(assets.table),
+        "with front": [noun for noun in names(assets.table) if noun not in without],
         "colours": list(COLOURS),
         "sides": list(SIDES),
-        "data": {"meshes": len(table) - len(kept), "kept meshes": kept},
         "training": dict(training),
         "accuracy": dict(accuracy),
-        "licence": licence,
+        "licence": assets.licence,
         "limits": LIMITS,
     }
 

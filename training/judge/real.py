@@ -15,9 +15,6 @@ from training.meshes import MeshRenderer, load
 from training.nouns import Assets
 from training.prior.data import shade
 
-MESHES = 2
-"""of a noun, at most"""
-
 
 def real_views(file: Path, yaw_deg: float) -> Float[Tensor, "3 8 h w 3"]:
     """The evaluation views of a mesh in its own colours, in the order of `KINDS`."""
@@ -31,15 +28,15 @@ def real_views(file: Path, yaw_deg: float) -> Float[Tensor, "3 8 h w 3"]:
 
 
 def real_looks(judge: Judge, assets: Assets) -> dict[str, dict[str, float]]:
-    """What the judge says of real meshes, by noun; meshes kept from it come first.
+    """What the judge says of real meshes, by noun.
 
     "fronts": the Janus rate, of nouns that have a front. By kind of picture: the share of views in which its first
     answer among all nouns is right.
     """
     looks: dict[str, dict[str, float]] = {name: {} for name in ("fronts", *KINDS)}
     for number, noun in enumerate(judge.nouns):
-        rows = sorted((row for row in assets.table if row.noun == noun), key=lambda row: row.kept_from != "judge")
-        seen = torch.stack([real_views(assets.file(row), row.yaw_deg) for row in rows[:MESHES]], dim=1)
+        rows = [row for row in assets.table if row.noun == noun]
+        seen = torch.stack([real_views(assets.file(row), row.yaw_deg) for row in rows], dim=1)
         for kind, pictures in zip(KINDS, seen, strict=True):
             right = judge.opinion(pictures.flatten(0, 1)).noun.argmax(1) == number
             looks[kind][noun] = _share(right)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from dreamfusion.errors import UserError
 from dreamfusion.evaluate.judge.judge import WEIGHTS, Judge, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet
 from training.judge.accuracy import accuracies
@@ -26,29 +25,25 @@ def write(network: JudgeNet, folder: Path) -> None:
 
 def measured(training: Training, split: Split, options: TrainOptions, assets: Assets, out: Path) -> Judge:
     """Write the judge with its card into `out`, after measuring the weights as they ship."""
-    write(training.network, out)
+    write(training.pupil.judge, out)
     step = training.state.step
-    told = {"steps": step, "pictures": step * options.batch}
-    if options.start is not None:
-        before = open_judge(folder=options.start).card["training"]
-        told = {name: count + before[name] for name, count in told.items()}
-    write_card(make_card(assets.table, told, {}, assets.licence), out)
+    told = {
+        "steps": step,
+        "pictures": step * options.batch,
+        "views": len(split.learn.noun),
+        "meshes": len(split.learn.mesh.unique()),
+        "hours": round(training.state.seconds / 3600, 2),
+        "seed": options.seed,
+    }
+    write_card(make_card(assets, told, {}), out)
     judge = open_judge(folder=out)
-    card = make_card(assets.table, told, accuracies(judge.network, split), assets.licence)
+    card = make_card(assets, told, accuracies(judge.network, split))
     write_card(card | {"real meshes": real_looks(judge, assets)}, out)
     return open_judge(folder=out)
 
 
-def prepare(assets: Assets, work: Path, out: Path, options: TrainOptions, report: Callable[[str], None]) -> None:
-    """Render the views to learn from into the folder `work`, if they are not there.
-
-    Raises UserError, before anything is rendered, if there is no judge of these nouns to start from, or it would be
-    overwritten.
-    """
-    if options.start is not None and options.start.resolve() == out.resolve():
-        raise UserError(f"--start and --out are both {out}: the judge that is started from must stay")
-    if options.start is not None and open_judge(folder=options.start).nouns != names(assets.table):
-        raise UserError(f"--start: the judge in {options.start} knows other nouns; train one from nothing")
+def prepare(assets: Assets, work: Path, options: TrainOptions, report: Callable[[str], None]) -> None:
+    """Render the views to learn from into the folder `work`, if they are not there."""
     render_all(assets, _rendered(work, options), options.views, options.seed, report)
 
 
@@ -57,8 +52,8 @@ def main(assets: Assets, work: Path, out: Path, options: TrainOptions, watch: Wa
 
     Returns False if it was stopped before the last step; the same call then goes on.
     """
-    split = open_views(_rendered(work, options), assets.table)
-    training = new_training(len(names(assets.table)), options)
+    split = open_views(_rendered(work, options), assets.table, options.views, options.seed, options.fold)
+    training = new_training(len(names(assets.table)), len(assets.table), options)
     if not train(work, split, training, options, watch):
         return False
     judge = measured(training, split, options, assets, out)

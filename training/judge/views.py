@@ -1,13 +1,14 @@
 """The judge's raw data: buffers of many views of every mesh, from cameras of its own.
 
-One file per mesh, so that an interrupted rendering goes on where it stopped. The views that the judge may learn from
-come first; those after them are kept from it: views of their own seed, and all views of the meshes that the table of
-nouns keeps from it.
+Each view shows what the judge's eye would cut out of a picture, give or take a little. One file per mesh, so that an
+interrupted rendering goes on where it stopped. The views that the judge may learn from come first; those after them,
+of a seed of their own, are kept from it.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +18,29 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
 from dreamfusion.errors import damage_explained
-from dreamfusion.evaluate.judge.network import SIZE
+from dreamfusion.evaluate.judge.network import CUT, window
 from dreamfusion.evaluate.judge.sides import SIDES
 from dreamfusion.files import replacing
 from dreamfusion.geometry import look_at, spherical
+from dreamfusion.nerf.rays import cast
 from training.meshes import MeshRenderer, load
 from training.nouns import Assets, Noun, names
 from training.prior.data import side as seen_from
 from training.views import BUFFERS, buffers, on_all_cores
 
-FOV_DEG, ELEVATION_DEG = (30.0, 60.0), (-15.0, 80.0)
-FILL = (0.95, 1.4)
-"""radius of the ball that would just fill the picture"""
-STRETCH = 0.15
+FOV_DEG, ELEVATION_DEG = (32.0, 52.0), (-15.0, 80.0)
+USUAL_ELEVATION_DEG, USUAL = (30.0, 15.0), 0.7
+"""mean and standard deviation of most elevations, and of how many; the others are anywhere in their range"""
+FILL = (1.0, 1.25)
+"""radius of the ball that would just fill the picture before it is cut out"""
+STRETCH = 0.08
 """standard deviation of the logarithm by which each axis of an object is stretched in views to learn from"""
-LOOK_AT_JITTER = 0.06
+MISSED, ZOOM = 0.04, 0.08
+"""by how much a cut-out may be off: its middle, in its size, and the logarithm of its size (standard deviations)"""
+CHANNELS = 10
+"""of all `BUFFERS`"""
+COARSE = 48
+"""pixels per side of the picture in which the object is found"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,15 @@ class Counts:
 
     of_noun: int = 160
     """to learn from, shared by the meshes of a noun"""
-    at_least: int = 40
+    at_least: int = 36
     """to learn from, of each mesh"""
     kept: int = 4
-    """kept from the judge, of a mesh that it learns from"""
-    kept_mesh: int = 12
-    """of a mesh that is kept from it"""
+    """kept from the judge, of each mesh"""
+
+    def of(self, mesh: Noun, table: Sequence[Noun]) -> tuple[int, int]:
+        """Views to learn from and views kept, of one mesh."""
+        sharing = sum(other.noun == mesh.noun for other in table)
+        return max(self.at_least, math.ceil(self.of_noun / sharing)), self.kept
 
 
 COUNTS = Counts()
@@ -53,21 +65,28 @@ COUNTS = Counts()
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Buffers of n views; colours are multiplied by coverage, `paint` has the colour that may change."""
+    """Buffers of n views of some meshes."""
 
+    mesh: Int[Tensor, " n"]
+    """number among the table's rows"""
     noun: Int[Tensor, " n"]
     """number among the table's names"""
     side: Int[Tensor, " n"]
     """number in `SIDES`"""
     eye: Float[Tensor, "n 3"]
-    paint: UInt8[Tensor, "n 3 h w"]
-    rest: UInt8[Tensor, "n 3 h w"]
-    normal: UInt8[Tensor, "n 3 h w"]
-    alpha: UInt8[Tensor, "n 1 h w"]
+    place: Int[Tensor, " n"]
+    """number among the views of the mesh's file"""
+    files: Sequence[UInt8[np.ndarray, "_ 10 h w"]]
+    """by mesh: `BUFFERS`, one after the other; colours are multiplied by coverage, `paint` has the one to change"""
 
     def __getitem__(self, rows: Tensor | slice) -> "Views":
         """Some of the views, by number or by mask."""
-        return Views(**{name: value[rows] for name, value in vars(self).items()})
+        return replace(self, **{name: value[rows] for name, value in vars(self).items() if name != "files"})
+
+    def buffers(self) -> UInt8[Tensor, "n 10 h w"]:
+        """Read what all of them see."""
+        pairs = zip(self.mesh.tolist(), self.place.tolist(), strict=True)
+        return torch.from_numpy(np.stack([self.files[mesh][place] for mesh, place in pairs]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,22 +97,40 @@ class Split:
     new_views: Views
     """of meshes that the judge learns from"""
     new_meshes: Views
+    """of meshes that are left out, in a cross-validation"""
 
 
 def random_cameras(count: int, generator: Generator) -> Cameras:
-    """The judge's world: any azimuth, elevation -15 to 80 deg, field of view 30 to 60 deg, not quite centred."""
-    u = torch.rand(4, count, generator=generator)
-    elevation, fov_deg, fill = (_between(s, v) for s, v in zip((ELEVATION_DEG, FOV_DEG, FILL), u[1:], strict=True))
-    fov = fov_deg.deg2rad()
-    eye = spherical(u[0] * 2 * math.pi, elevation.deg2rad(), fill / (0.5 * fov).sin())
-    target = LOOK_AT_JITTER * torch.randn(count, 3, generator=generator)
-    return Cameras(look_at(eye, target, torch.tensor([[0.0, 1.0, 0.0]]).expand(count, -1)), fov, SIZE, SIZE)
+    """The judge's world: any azimuth, mostly from somewhat above, field of view 32 to 52 deg, whole objects."""
+    u = torch.rand(5, count, generator=generator)
+    mean, deviation = USUAL_ELEVATION_DEG
+    usual = mean + deviation * torch.randn(count, generator=generator)
+    elevation = torch.where(u[4] < USUAL, usual.clamp(*ELEVATION_DEG), _between(ELEVATION_DEG, u[1]))
+    fov = _between(FOV_DEG, u[2]).deg2rad()
+    eye = spherical(u[0] * 2 * math.pi, elevation.deg2rad(), _between(FILL, u[3]) / (0.5 * fov).sin())
+    return _looking(eye, torch.zeros(count, 3), fov)
 
 
 def random_stretches(count: int, generator: Generator) -> Float[Tensor, "{count} 3"]:
     """How much each axis is stretched: at most 1, so that nothing leaves its ball."""
     factor = torch.exp(STRETCH * torch.randn(count, 3, generator=generator))
     return factor / factor.amax(1, keepdim=True)
+
+
+def aimed(
+    cameras: Cameras, renderer: MeshRenderer, stretch: Float[Tensor, "n 3"], off: Float[Tensor, "n 3"]
+) -> Cameras:
+    """From the same places, turned and zoomed to what the judge's eye would cut out of their pictures.
+
+    `off` moves the middle of a cut-out right and down, in halves of its size, and adds to the logarithm of its size.
+    """
+    seen = torch.stack([_outline(cameras[i : i + 1], renderer, stretch[i]) for i in range(len(cameras))])
+    theta, scale = window(seen), (0.5 * cameras.fov_y).tan()
+    half = theta[:, 0, 0] * off[:, 2].exp()
+    middle = (theta[:, :, 2] + off[:, :2] * half[:, None]) * scale[:, None]
+    right, up, backward = cameras.pose[:, :3, :3].unbind(-1)
+    toward = middle[:, :1] * right - middle[:, 1:] * up - backward
+    return _looking(cameras.position, cameras.position + toward, 2 * (half * scale).atan())
 
 
 def seen_by(
@@ -106,31 +143,70 @@ def seen_by(
 
 def render_all(assets: Assets, work: Path, counts: Counts, seed: int, report: Callable[[str], None]) -> None:
     """Render what is not there yet of every mesh of the table into the folder `work`, on all cores."""
+    on_all_cores(render, jobs(assets, work, counts, seed), lambda path: report(f"rendered {path.name}"))
+
+
+def jobs(assets: Assets, work: Path, counts: Counts, seed: int) -> list[tuple[Path, float, tuple[int, int], int, Path]]:
+    """The arguments of `render` for every mesh of the table that is not in the folder `work` yet."""
     assets.require(assets.table)
     work.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (assets.file(mesh), mesh.yaw_deg, _counted(mesh, assets.table, counts), seed + i, _file(work, i))
+    return [
+        (assets.file(mesh), mesh.yaw_deg, counts.of(mesh, assets.table), seed + i, _file(work, i))
         for i, mesh in enumerate(assets.table)
         if not _file(work, i).exists()
     ]
-    on_all_cores(_render, jobs, lambda path: report(f"rendered {path.name} (of {len(assets.table)})"))
 
 
-def open_views(work: Path, table: Sequence[Noun]) -> Split:
-    """What `render_all` wrote."""
-    known, kinds = names(table), ("learn", "new_views", "new_meshes")
-    parts: dict[str, list[Views]] = {kind: [] for kind in kinds}
+def render(file: Path, yaw_deg: float, counts: tuple[int, int], seed: int, path: Path) -> Path:
+    """Render one mesh; returns `path`, which was written."""
+    torch.set_num_threads(1)
+    renderer = MeshRenderer(load(file, yaw_deg))
+    learn, kept = _cameras(counts, seed)
+    draws = Generator().manual_seed(seed + 2_000_000)
+    stretch = torch.cat([random_stretches(counts[0], draws), torch.ones(counts[1], 3)])
+    off = torch.randn(sum(counts), 3, generator=draws) * torch.tensor([MISSED, MISSED, ZOOM])
+    off[counts[0] :] = 0
+    both = Cameras(torch.cat([learn.pose, kept.pose]), torch.cat([learn.fov_y, kept.fov_y]), CUT, CUT)
+    seen = seen_by(aimed(both, renderer, stretch, off), renderer, stretch)
+    with replacing(path) as part, part.open("wb") as file_:
+        np.save(file_, np.concatenate([seen[name] for name in BUFFERS], axis=1))
+    return path
+
+
+def open_views(work: Path, table: Sequence[Noun], counts: Counts, seed: int, fold: int | None = None) -> Split:
+    """What `render_all` wrote. With a `fold`, 0 or 1, the meshes of that half are left out (`left_out`)."""
+    known, files = names(table), list[np.ndarray]()
+    parts: dict[str, list[Views]] = {"learn": [], "new_views": [], "new_meshes": []}
+    out = set() if fold is None else left_out(table, fold)
     for index, mesh in enumerate(table):
-        path = _file(work, index)
-        with damage_explained(path, "delete it, and it will be rendered again"), np.load(path) as file:
-            learn, tensors = int(file["learn"]), {n: torch.from_numpy(file[n]) for n in ("eye", *BUFFERS)}
-        count = len(tensors["eye"])
-        side = torch.tensor([SIDES.index(seen_side(eye, mesh.front)) for eye in tensors["eye"]])
-        views = Views(noun=torch.full((count,), known.index(mesh.noun)), side=side, **tensors)
-        parts["learn"].append(views[:learn])
-        parts["new_views"].append(views[learn:] if learn else views[:0])
-        parts["new_meshes"].append(views[:0] if learn else views)
-    return Split(**{kind: _joined(views) for kind, views in parts.items()})
+        path, (learn, kept) = _file(work, index), counts.of(mesh, table)
+        with damage_explained(path, "delete it, and it will be rendered again"):
+            files.append(np.load(path, mmap_mode="r"))
+            if files[-1].shape != (learn + kept, CHANNELS, CUT, CUT):
+                raise ValueError("it holds other views")
+        eye = torch.cat([cameras.position for cameras in _cameras((learn, kept), seed + index)])
+        views = Views(
+            mesh=torch.full((len(eye),), index),
+            noun=torch.full((len(eye),), known.index(mesh.noun)),
+            side=torch.tensor([SIDES.index(seen_side(one, mesh.front)) for one in eye]),
+            eye=eye,
+            place=torch.arange(len(eye)),
+            files=files,
+        )
+        ends = (0, 0) if mesh.file in out else (learn, learn + kept)
+        parts["learn"].append(views[: ends[0]])
+        parts["new_views"].append(views[learn : ends[1]])
+        parts["new_meshes"].append(views[max(learn, ends[1]) :])
+    return Split(**{kind: _joined(views, files) for kind, views in parts.items()})
+
+
+def left_out(table: Sequence[Noun], fold: int) -> set[str]:
+    """The files of one half of the meshes, by their SHA-256; every noun keeps at least one of its own."""
+    out = set[str]()
+    for noun in names(table):
+        files = sorted((row.file for row in table if row.noun == noun), key=_hash)
+        out |= set(files[fold::2]) if len(files) > 1 else set()
+    return out
 
 
 def seen_side(eye: Float[Tensor, "3"], front: bool) -> str:
@@ -139,33 +215,35 @@ def seen_side(eye: Float[Tensor, "3"], front: bool) -> str:
     return side if side in SIDES else "none"
 
 
-def _counted(mesh: Noun, table: Sequence[Noun], counts: Counts) -> tuple[int, int]:
-    """Views to learn from and views kept, of one mesh."""
-    if mesh.kept_from == "judge":
-        return 0, counts.kept_mesh
-    sharing = sum(other.noun == mesh.noun and other.kept_from != "judge" for other in table)
-    return max(counts.at_least, math.ceil(counts.of_noun / sharing)), counts.kept
+def _outline(camera: Cameras, renderer: MeshRenderer, stretch: Float[Tensor, "3"]) -> Float[Tensor, "h w"]:
+    """1 where a small picture shows the stretched mesh."""
+    rays = cast(camera.resized(COARSE))
+    origin, direction = ((part / stretch).double().numpy() for part in (rays.origin, rays.direction))
+    hit = renderer.caster.intersects_first(origin, direction) >= 0
+    return torch.from_numpy(hit).float().view(COARSE, COARSE)
 
 
-def _render(file: Path, yaw_deg: float, counts: tuple[int, int], seed: int, path: Path) -> Path:
-    torch.set_num_threads(1)
-    draws = Generator().manual_seed(seed), Generator().manual_seed(seed + 1_000_000)
-    first, second = (random_cameras(count, draw) for count, draw in zip(counts, draws, strict=True))
-    cameras = Cameras(torch.cat([first.pose, second.pose]), torch.cat([first.fov_y, second.fov_y]), SIZE, SIZE)
-    stretches = torch.cat([random_stretches(counts[0], draws[0]), torch.ones(counts[1], 3)])
-    seen = seen_by(cameras, MeshRenderer(load(file, yaw_deg)), stretches)
-    arrays = {"learn": np.array(counts[0]), "eye": cameras.position.numpy(), **seen}
-    with replacing(path) as part:
-        np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]  # its stubs want a bool
-    return path
+def _cameras(counts: tuple[int, int], seed: int) -> list[Cameras]:
+    """To learn from, and kept."""
+    seeds = (seed, seed + 1_000_000)
+    return [random_cameras(n, Generator().manual_seed(s)) for n, s in zip(counts, seeds, strict=True)]
+
+
+def _looking(eye: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], fov: Float[Tensor, " n"]) -> Cameras:
+    return Cameras(look_at(eye, target, torch.tensor([[0.0, 1.0, 0.0]]).expand(len(eye), -1)), fov, CUT, CUT)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _file(work: Path, index: int) -> Path:
-    return work / f"mesh-{index:04d}.npz"
+    return work / f"mesh-{index:04d}.npy"
 
 
-def _joined(parts: list[Views]) -> Views:
-    return Views(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+def _joined(parts: list[Views], files: Sequence[np.ndarray]) -> Views:
+    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0]) if name != "files"}
+    return Views(**tensors, files=files)
 
 
 def _between(limits: tuple[float, float], u: Tensor) -> Tensor:

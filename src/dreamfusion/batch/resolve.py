@@ -24,7 +24,7 @@ from dreamfusion.config.serialise import KIND, LARGEST, from_json, to_json
 from dreamfusion.diffusion.priors import PriorOptions, PromptEncoder, open_prompt_encoder
 from dreamfusion.diffusion.priors.folder import digest
 from dreamfusion.diffusion.priors.kinds import kind_of
-from dreamfusion.diffusion.priors.locate import locate
+from dreamfusion.diffusion.priors.locate import locate, preset_for
 from dreamfusion.diffusion.priors.opening import require_whole
 from dreamfusion.diffusion.priors.vocabulary import understood, understood_negative
 from dreamfusion.errors import UserError
@@ -85,6 +85,11 @@ class Resolver:
         captions = self._captions(settings.reader, prompt, negative)
         for seed in seeds:
             yield Wish(prompt, negative, seed, captions), settings
+
+    def settings(self) -> Settings:
+        """What a row without settings of its own has."""
+        own = {*OWN, "seeds"}
+        return self._settings(json.dumps({k: v for k, v in self._defaults.items() if k not in own}, sort_keys=True))
 
     def _worked_out(self, given: str) -> Settings:
         config = _configured(json.loads(given))
@@ -162,8 +167,12 @@ def _seeds(given: dict[str, Any]) -> Sequence[int]:
 
 
 def _configured(given: dict[str, Any]) -> Config:
-    """A preset with fields changed. Raises UserError for fields that are none, and values of another type."""
-    base = preset(_text("preset", given.pop("preset", "fast")))
+    """A preset (if none is named, the prior's) with fields changed.
+
+    Raises UserError for a prior that is none, fields that are none, and values of another type.
+    """
+    named, prior = given.pop("preset", None), _text("prior", given.get("prior", Config.prior))
+    base = preset(preset_for(prior) if named is None else _text("preset", named))
     chosen = {name: given.pop(name, None) for name in CHOICES}
     for name, value in chosen.items():
         if value is not None and value not in CHOICES[name]:

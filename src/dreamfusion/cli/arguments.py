@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 from tyro.conf import AvoidSubcommands, DisallowNone, Positional, PositionalMetavarFromFieldName, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -24,6 +24,8 @@ from dreamfusion.schedules import Schedule
 
 Arguments = TypeVar("Arguments")
 
+Material = Literal["pla", "petg", "abs", "nylon", "oak", "glass", "aluminium", "steel", "bronze", "silver", "gold"]
+"""The keys of `mesh.solid.DENSITY`"""
 PresetName = Annotated[str | None, arg(metavar=f"{{{','.join(PRESETS)}}}")]
 
 
@@ -39,7 +41,7 @@ class Generate:
     out: Path | None = None
     """run folder to create; runs/PROMPT-SEED if not given"""
     preset: PresetName = None
-    """defaults of all settings; fast if not given"""
+    """defaults of all settings; if not given, those of the kind of prior, fast for the embedded one"""
     config: Path | None = None
     """config.json whose settings replace the preset's"""
     field: Literal["grid", "mlp"] | None = None
@@ -80,8 +82,9 @@ class MakeMesh:
     """grid points per diameter of the scene's sphere at which the density is sampled; the run's own if not given"""
     level: Annotated[float, Ge(1e-6)] | None = None
     """density of the isosurface, per world unit; chosen by agreement with the renderings if not given"""
-    blur: Annotated[float, Interval(ge=0, le=0.2)] = 0.03
-    """standard deviation of the density's blur before marching cubes, in radii of the scene's sphere"""
+    blur: Annotated[float, Interval(ge=0, le=0.2)] | None = None
+    """standard deviation of the density's blur before marching cubes, in radii of the scene's sphere; if not given,
+    about a pixel of the run's views, 0.03 for 64 pixels and fewer"""
     faces: Annotated[int, Ge(100)] = 20_000
     """target number of triangles; shapes that cannot be simplified so far keep more"""
     texture_size: Annotated[int, Interval(ge=64, le=4096)] | None = None
@@ -90,8 +93,14 @@ class MakeMesh:
     """add a tangent-space normal map from the field's normals (.glb)"""
     bake_light: bool = False
     """bake shading into the texture, for viewers without lights (.glb, .obj, .usdz)"""
-    height_mm: Annotated[float, Ge(1e-3)] | None = None
-    """height of the object in .stl files, millimetres; 100 if not given"""
+    height_mm: Annotated[float, Ge(1e-3)] = 100.0
+    """height of the object in .stl files and in what is said of it as a solid, millimetres"""
+    material: Material = "pla"
+    """what its weight is told for"""
+    stand: bool = False
+    """give it a flat base on which it stands, with the least change of its volume"""
+    printable: Annotated[float, Gt(0)] | None = None
+    """thickness in millimetres below which walls are thickened and parts joined; nothing if not given"""
     device: str | None = None
     """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
 
@@ -163,11 +172,17 @@ class Doctor:
 
 def doctor_config(arguments: Doctor) -> c.Config:
     """The run whose memory is asked for. Raises UserError for an unknown preset, or a prior that is none."""
-    from dreamfusion.diffusion.priors.kinds import kind_of
-    from dreamfusion.diffusion.priors.locate import locate
-
-    base = preset(arguments.preset or kind_of(locate(arguments.prior, texts=False, half=True)).preset)
+    base = preset(arguments.preset or preset_for(arguments.prior))
     return replace(base, prior=arguments.prior, half=arguments.half or base.half)
+
+
+def preset_for(prior: str | None) -> str:
+    """The preset of a run of which only the prior is known. Raises UserError for one that is none."""
+    if prior in (None, c.Config.prior):
+        return c.Config.preset
+    from dreamfusion.diffusion.priors import locate
+
+    return locate.preset_for(prior)
 
 
 def read(kind: type[Arguments], command: str, given: list[str], default: Arguments | None = None) -> Arguments:
@@ -201,7 +216,7 @@ def read_generate(given: list[str]) -> Generate:
     words = list(takewhile(lambda text: not text.startswith("-"), given))
     given = [" ".join(words), *given[len(words) :]] if words else given
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--config", "--field", "--background", "--distill"):
+    for name in ("--preset", "--config", "--prior", "--field", "--background", "--distill"):
         chooser.add_argument(name)
     try:
         chosen, _ = chooser.parse_known_args(given)
@@ -209,7 +224,9 @@ def read_generate(given: list[str]) -> Generate:
         chosen = chooser.parse_args([])  # an option without its value: tyro will say so
     if chosen.config and chosen.preset:
         raise UserError("--config holds all settings, --preset chooses others: give one of the two")
-    base = _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or "fast")
+    base = (
+        _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or preset_for(chosen.prior))
+    )
     settings = with_kinds(base, chosen.field, chosen.background, chosen.distill)
     return read(Generate, "generate", given, Generate(settings))
 

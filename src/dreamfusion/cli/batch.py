@@ -138,7 +138,7 @@ def _write_manifest(arguments: Batch, folder: "BatchFolder", part: Path) -> None
     from dreamfusion.batch.rows import read_rows
     from dreamfusion.runtime import available_cores
 
-    defaults = dict(_setting(text) for text in arguments.set)
+    defaults = dict(setting(text) for text in arguments.set)
     each = max(1, available_cores() // arguments.jobs) if arguments.jobs and arguments.executor == "local" else 1
     count = manifest.Count()
 
@@ -157,7 +157,8 @@ def _write_manifest(arguments: Batch, folder: "BatchFolder", part: Path) -> None
         _say(f"{_rows(count.bad)} left out, {_rows(count.repeated)} repeated and made once")
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting(text: str) -> tuple[str, str]:
+    """Name and value of NAME=VALUE. Raises UserError for anything else."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise UserError(f"--set takes NAME=VALUE, such as steps=300, not {text!r}")

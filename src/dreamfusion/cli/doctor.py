@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from dreamfusion import __version__
+from dreamfusion import __version__, memory
 from dreamfusion.config import Config
 from dreamfusion.errors import UserError
 
@@ -63,8 +63,8 @@ def _software() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    if (memory := available_memory_gb()) is not None:
-        yield Finding("memory", f"{memory:.1f} GB free, {MEMORY_GB} GB wanted", missing=memory < MEMORY_GB)
+    if (free := memory.available()) is not None:
+        yield Finding("memory", f"{free / 1e9:.1f} GB free, {MEMORY_GB} GB wanted", missing=free < MEMORY_GB * 1e9)
     disk, here = shutil.disk_usage(Path.cwd()).free / 1e9, os.access(Path.cwd(), os.W_OK)
     yield Finding("disk", f"{disk:.1f} GB free here, {DISK_GB} GB wanted", missing=disk < DISK_GB)
     if not here:
@@ -105,34 +105,25 @@ def _products() -> Iterator[Finding]:
 
 def _chosen_prior(chosen: Callable[[], Config]) -> Iterator[Finding]:
     from dreamfusion.build import device_of, prior_options
-    from dreamfusion.cli.memory import estimated
+    from dreamfusion.cli.memory import in_words, planned, require_room
     from dreamfusion.diffusion.priors.locate import locate
     from dreamfusion.diffusion.priors.opening import require_whole
 
     try:
         config = chosen()
         device = device_of(config.device)
-        needs, folder = estimated(config, device), locate(config.prior, half=config.half)
+        needs, folder = planned(config, device), locate(config.prior, half=config.half)
         require_whole(config.prior, prior_options(config, device))
+        require_room(needs, device)
     except UserError as error:
         yield Finding("prior", str(error), missing=True)
         return
-    yield Finding("prior", f"{folder.pipeline}, about {needs}, with preset {config.preset}")
+    yield Finding("prior", f"{folder.pipeline}, about {in_words(needs, config)}, with preset {config.preset}")
 
 
 def _optional() -> Iterator[Finding]:
     for name, purpose in OPTIONAL.items():
         yield Finding(f"optional {name}", f"{'there' if find_spec(name) else 'not there'}; for {purpose}")
-
-
-def available_memory_gb() -> float | None:
-    """Memory that a new program could take, in GB; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable")), None)
-    return None if kilobytes is None else int(kilobytes) / 1e6
 
 
 def _required() -> list[str]:

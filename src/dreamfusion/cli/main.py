@@ -18,6 +18,7 @@ from dreamfusion.cli import batch as cli_batch
 from dreamfusion.cli import evaluate as cli_evaluate
 from dreamfusion.cli import prior as cli_prior
 from dreamfusion.cli import products as cli_products
+from dreamfusion.cli import scene as cli_scene
 from dreamfusion.cli import studio as cli_studio
 from dreamfusion.cli.interrupt import INTERRUPTED, Ended, ending, interruptible
 from dreamfusion.cli.streams import patient
@@ -126,7 +127,8 @@ def _generate(name: str, given: list[str]) -> int:
         require_new_file(arguments.save_embeddings, (".safetensors",), "--save-embeddings")
     from dreamfusion import generate
     from dreamfusion.build import device_of
-    from dreamfusion.cli.memory import estimated
+    from dreamfusion.cli.memory import in_words, planned, require_room
+    from dreamfusion.diffusion.priors.locate import index_of
     from dreamfusion.distributed import init_process_group
     from dreamfusion.loop import start
 
@@ -139,7 +141,12 @@ def _generate(name: str, given: list[str]) -> int:
     if not group.is_main:
         return _follow(start(config, device, group))
     if config.prior != "embedded":
-        print(f"the prior needs about {estimated(config, device)}", file=sys.stderr)
+        if arguments.preset is None and arguments.config is None:
+            kind = index_of(config.prior).pipeline
+            _note(f"preset {config.preset}, as the prior is a {kind}; --preset chooses another")
+        needs = planned(config, device)
+        _note(f"the prior needs about {in_words(needs, config)}")
+        require_room(needs, device)
     texts = [] if arguments.save_embeddings is None else [arguments.save_embeddings]
     wanted = arguments.out or default_folder(config.prompt, config.seed)
     with new_folder(wanted, or_next=arguments.out is None) as path:
@@ -229,6 +236,7 @@ COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "mesh": (a.MakeMesh, cli_products.mesh),
     "video": (a.MakeVideo, cli_products.video),
     "compose": (a.Compose, cli_products.compose),
+    "scene": (cli_scene.Scene, cli_scene.scene),
     "studio": (cli_studio.Studio, cli_studio.studio),
     "prior info": (a.PriorInfo, cli_prior.info),
     "prior sample": (a.PriorSample, cli_prior.sample),

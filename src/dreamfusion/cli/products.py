@@ -10,7 +10,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.files import listed, require_new_file
 
 MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usdz")
-MESH_USES = {"normal_map": (".glb",), "bake_light": (".glb", ".obj", ".usdz"), "height_mm": (".stl",)}
+MESH_USES = {"normal_map": (".glb",), "bake_light": (".glb", ".obj", ".usdz")}
 """Formats in which an option can be seen"""
 
 
@@ -29,22 +29,23 @@ def mesh(name: str, given: list[str]) -> int:
     arguments = a.read(a.MakeMesh, name, given)
     paths = _require_mesh(arguments)
     from dreamfusion import generate
-    from dreamfusion.mesh import MeshOptions, TextureOptions
+    from dreamfusion.mesh import BodyOptions, MeshOptions, TextureOptions
 
     folder, run = generate.open_run(arguments.run, prepare_process_as(arguments.run, arguments.device))
     output = run.config.output
     texture = TextureOptions(arguments.texture_size or output.texture_size, arguments.normal_map, arguments.bake_light)
     resolution = arguments.resolution or output.mesh_resolution
+    blur = generate.mesh_blur(run.config) if arguments.blur is None else arguments.blur
+    body = BodyOptions(arguments.height_mm, arguments.material, arguments.stand, arguments.printable or 0.0)
     options = MeshOptions(
-        resolution, run.config.size, arguments.blur, arguments.level, arguments.faces, texture=texture
+        resolution, run.config.size, blur, arguments.level, arguments.faces, texture=texture, body=body
     )
-    height_mm = arguments.height_mm or 100.0
     if paths:
         with new_files(paths):
-            files, report = generate.export_mesh(run, paths, options, height_mm, _say)
+            files, report = generate.export_mesh(run, paths, options, _say)
     else:
         with owned(folder.path):
-            files, report = generate.write_mesh(run, folder, options, arguments.format, height_mm, _say)
+            files, report = generate.write_mesh(run, folder, options, arguments.format, _say)
             files += generate.write_page(run, folder)
     print(report)
     print(listed(files))

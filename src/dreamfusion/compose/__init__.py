@@ -85,6 +85,11 @@ def write(composition: Composition, out: Path, say: ProgressCallback = silent) -
     Raises UserError, and then, unless it is the disk that fails, nothing was made.
     """
     refuse_occupied(out)
+    return renew(composition, out, say)
+
+
+def renew(composition: Composition, out: Path, say: ProgressCallback = silent) -> list[Path]:
+    """The same in a folder that may hold other files, and an earlier scene."""
     scene = compose(composition)
     say(f"scene and page of {len(composition.assets)} objects")
     content = glb_content(scene)

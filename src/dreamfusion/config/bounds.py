@@ -16,6 +16,11 @@ def nested(cells: tuple[int, ...]) -> bool:
     return bool(cells) and not any(fine % coarse for coarse, fine in pairwise(cells))
 
 
+def rising(places: tuple[float, ...]) -> bool:
+    """grow from each to the next"""
+    return all(low < high for low, high in pairwise(places))
+
+
 RANGE = Predicate(ascending)
 
 Amount = Annotated[float, Ge(0)]
@@ -29,6 +34,8 @@ Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]
 FrameSize = Annotated[int, Interval(ge=16, le=4096), MultipleOf(2)]
 """pixels; encoders of videos take even ones"""
 Cells = Annotated[tuple[Count, ...], Predicate(nested)]
+Places = Annotated[tuple[Fraction, ...], Predicate(rising)]
+"""fractions of the run"""
 Colour = tuple[Fraction, Fraction, Fraction]
 Span = Annotated[tuple[float, float], RANGE]
 Distance = Annotated[tuple[Annotated[float, Interval(gt=0)], Annotated[float, Interval(gt=0)]], RANGE]

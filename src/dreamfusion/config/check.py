@@ -19,6 +19,12 @@ from dreamfusion.schedules import Constant, Schedule
 LONGEST_PROMPT = 300
 """characters; text encoders read some 77 tokens"""
 
+SMALLEST_VIEW = 8
+"""pixels per side"""
+
+FINEST_CELLS = 512
+"""per side, to which a grid can grow"""
+
 LARGEST_SCENE = 2**31
 """numbers: 8 GB, and four times as much while it learns"""
 
@@ -30,6 +36,7 @@ def validate(config: Config) -> None:
     require_device_name(config.device)
     _validate_noise(config)
     _validate_size(config.scene)
+    _validate_growth(config)
     if isinstance(config.distill.law, VsdLaw) and config.memory.offload:
         raise UserError("--distill vsd needs the prior's weights on the way back: leave out --memory.offload")
     if config.negative and config.distill.guidance_scale == 1 and not isinstance(config.distill.law, NfsdLaw):
@@ -74,13 +81,32 @@ def require_device_name(name: str) -> None:
 def _validate_size(scene: SceneConfig) -> None:
     """Refuse what no memory holds, before it is asked for."""
     match scene.field:
-        case GridFieldConfig(cells, _, colour_cells, features, hidden):
+        case GridFieldConfig(cells, _, colour_cells, features, hidden, _):
             grids = sum((side + 1) ** 3 for side in cells) + features * sum((side + 1) ** 3 for side in colour_cells)
             numbers = grids + hidden * (features * len(colour_cells) + 3)
         case MlpFieldConfig(levels, blocks, width):
             numbers = 2 * blocks * width**2 + 6 * levels * width
     if numbers > LARGEST_SCENE:
         raise UserError(f"--scene.field has {numbers:.1e} numbers, more than {LARGEST_SCENE:.1e}: choose smaller sizes")
+
+
+def _validate_growth(config: Config) -> None:
+    """Sizes and cells that are reached along the run."""
+    smallest = min(config.size_at(share / 100) for share in range(101))
+    if smallest < SMALLEST_VIEW:
+        raise UserError(
+            f"--size-schedule makes views of {smallest} pixels, less than {SMALLEST_VIEW}: give a larger --size"
+        )
+    match config.scene.field:
+        case GridFieldConfig(cells=cells, grow=grow) if grow:
+            finest = cells[-1] << len(grow)
+            if finest > FINEST_CELLS or cells[-1] % 2:
+                raise UserError(
+                    f"--scene.field.grow makes {finest} cells per side of {cells[-1]}: give an even number of"
+                    f" --scene.field.cells, and so few fractions that it is at most {FINEST_CELLS}"
+                )
+            if config.optimise.method != "adam":
+                raise UserError("--scene.field.grow needs --optimise.method adam, which balances each number alone")
 
 
 _BOUNDS: dict[type, tuple[Callable[[Any, Any], bool], str]] = {

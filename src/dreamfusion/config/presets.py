@@ -1,6 +1,7 @@
 """Presets: named starting points of a configuration, as values. The command line can change every field of them."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dreamfusion.config import (
@@ -8,6 +9,7 @@ from dreamfusion.config import (
     CameraConfig,
     Config,
     DistillConfig,
+    GridFieldConfig,
     LearnedBackground,
     LightConfig,
     MemoryConfig,
@@ -21,7 +23,7 @@ from dreamfusion.config import (
     SceneConfig,
 )
 from dreamfusion.errors import UserError
-from dreamfusion.schedules import Constant, Ramp, WarmupCosine
+from dreamfusion.schedules import Constant, Ramp, Steps, WarmupCosine
 
 FOCAL_1_35, FOCAL_0_7 = (math.degrees(2 * math.atan(0.5 / focal)) for focal in (1.35, 0.7))
 """Fields of view of the paper's focal lengths, 1.35 and 0.7 picture heights"""
@@ -123,11 +125,21 @@ _OPEN = replace(
     optimise=OptimiseConfig(grid=0.02, lr_schedule=Ramp(1.0, 0.1, 0.5, 1.0)),
 )
 
-SD = replace(
+# Latent priors judge 512 pixels or more: the shape first, then views of 256 pixels and cells as small as those. Their
+# pull is a sum over latents, whatever the size of the views, so regularisers that are means keep their meaning.
+_DETAILED = replace(
     _OPEN,
+    size=256,
+    size_schedule=Steps((0.25, 0.5, 1.0), (0.3, 0.6)),
+    scene=replace(FAST.scene, field=GridFieldConfig(grow=(0.3, 0.6))),
+    render=replace(_OPEN.render, samples=96),
+    output=OutputConfig(samples=160, frame_size=256, sheet_size=256, mesh_resolution=224),
+)
+
+SD = replace(
+    _DETAILED,
     preset="sd",
     # A 64-pixel picture has as many pixels as the prior has latents: the first fifth of the run needs no auto-encoder.
-    size=64,
     memory=MemoryConfig(latent_until=0.2),
     # DreamFusion's guidance; less leaves Stable Diffusion undecided. Late in the run only small corrections.
     distill=DistillConfig(guidance_scale=100.0, t_max=Ramp(0.98, 0.5)),
@@ -138,12 +150,27 @@ SDXL = replace(
     SD,
     preset="sdxl",
     # The auto-encoder's gradient is what needs memory, and grows with the area: 768 pixels instead of 1024, which the
-    # network is told; rendered in 96, one per latent.
-    size=96,
+    # network is told.
     memory=MemoryConfig(size=768, latent_until=0.2, vae_slicing=True),
     distill=DistillConfig(guidance_scale=50.0, t_max=Ramp(0.98, 0.5)),
 )
 """Stable Diffusion XL, PixArt."""
+
+LAPTOP = replace(
+    _OPEN,
+    preset="laptop",
+    distill=SD.distill,
+    # Fifteen hours on two busy cores, where `sd` takes five days (docs/priors.md). Fewer steps, each a larger one.
+    size=64,
+    steps=2_000,
+    optimise=replace(SD.optimise, grid=0.04),
+    # Processors that have no half precision of their own emulate it, many times slower.
+    half=False,
+    # The auto-encoder costs more than the two evaluations of a small network: it comes in for the last tenth, which is
+    # long enough for colours, and in parts, for computers with 8 GB.
+    memory=MemoryConfig(latent_until=0.9, vae_slicing=True),
+)
+"""Stable Diffusions with a distilled, smaller network, on a computer without a GPU."""
 
 IF = replace(
     _OPEN,
@@ -157,10 +184,9 @@ IF = replace(
 """DeepFloyd IF's first stage."""
 
 FLUX = replace(
-    _OPEN,
+    _DETAILED,
     preset="flux",
     # 512 pixels: a quarter of the tokens of 1024, and the models know smaller pictures.
-    size=64,
     memory=MemoryConfig(size=512, latent_until=0.2),
     # Flow models are sampled with guidance 3.5 to 7. alpha sigma weighs the distance to the estimate by alpha^2: their
     # timesteps crowd near pure noise, where little of it can be trusted (docs/reference/derivations.md).
@@ -168,7 +194,7 @@ FLUX = replace(
 )
 """Flow matching models: Flux, Stable Diffusion 3."""
 
-PRESETS = {config.preset: config for config in (FAST, PAPER, SD, SDXL, IF, FLUX)}
+PRESETS = {config.preset: config for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX)}
 
 
 def preset(name: str) -> Config:
@@ -176,3 +202,24 @@ def preset(name: str) -> Config:
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: use {' or '.join(PRESETS)}")
     return PRESETS[name]
+
+
+FOR_PIPELINES = {
+    "StableDiffusionPipeline": SD.preset,
+    "StableDiffusionXLPipeline": SDXL.preset,
+    "IFPipeline": IF.preset,
+    "StableDiffusion3Pipeline": FLUX.preset,
+    "FluxPipeline": FLUX.preset,
+    "PixArtAlphaPipeline": SDXL.preset,
+    "PixArtSigmaPipeline": SDXL.preset,
+}
+"""By the class of a large prior"""
+
+
+def suited(pipeline: str, libraries: Iterable[str]) -> str:
+    """The name of the preset for a prior, by what its `model_index.json` says: its class, and where its parts are from.
+
+    Networks of this package know the camera and the light, as the embedded prior does.
+    """
+    own = any(library.split(".")[0] == "dreamfusion" for library in libraries)
+    return FAST.preset if own else FOR_PIPELINES.get(pipeline, FAST.preset)

@@ -160,6 +160,8 @@ class Config:
     """seed of all random numbers"""
     size: Annotated[int, Interval(ge=8, le=1024)] = 64
     """size of the training views, pixels per side"""
+    size_schedule: Annotated[Schedule, Interval(gt=0, le=1)] = Constant(1.0)
+    """factor on the size of the training views along the run: 0.25,0.5,1@0.4,0.7 makes 64, 128, 256 pixels of 256"""
     views: Annotated[int, Interval(ge=1, le=4096)] = 1
     """training views per step"""
     device: str = "auto"
@@ -193,6 +195,10 @@ class Config:
     optimise: OptimiseConfig = OptimiseConfig()
     memory: MemoryConfig = MemoryConfig()
     output: OutputConfig = OutputConfig()
+
+    def size_at(self, progress: float) -> int:
+        """Size of the training views at this progress of the run, in [0, 1], pixels per side."""
+        return round(self.size * self.size_schedule(progress))
 
     def caption(self, typed: str) -> str:
         """What the prior was given for a prompt, as far as it is recorded."""

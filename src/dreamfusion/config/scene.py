@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Width
+from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Places, Width
 from dreamfusion.schedules import Ramp, Schedule
 
 
@@ -23,6 +23,8 @@ class GridFieldConfig:
     """channels per vertex of a colour grid"""
     hidden: Count = 16
     """hidden units of the colour network"""
+    grow: Places = ()
+    """fractions of the run at which the finest density and colour cells are halved, near surfaces only"""
 
 
 @dataclass(frozen=True)

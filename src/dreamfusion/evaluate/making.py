@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamfusion import generate
-from dreamfusion.batch.drive import Drive, Rules, driving
-from dreamfusion.batch.folder import BatchFolder, Item
-from dreamfusion.batch.local import LocalWorkers
+from dreamfusion.batch.folder import Item
+from dreamfusion.batch.here import make_here
 from dreamfusion.batch.resolve import digest_of, name_of
-from dreamfusion.batch.state import State, States
 from dreamfusion.batch.watch import Watch
 from dreamfusion.batch.work import KeptPrior, open_job, work_off
 from dreamfusion.batch.worker import Work
@@ -66,14 +64,7 @@ def make_all(
     if not left:
         return {}
     say(f"{len(left)} of {len(tasks)} runs to make, {jobs} at a time")
-    folder = BatchFolder(out)
-    states = States(folder)
-    for item in left:
-        states.write(item.name, State())  # whatever an earlier evaluation made of it
-    with driving(folder, "1-of-1") as go, LocalWorkers(jobs, MakeJudged(files)) as workers:
-        Drive(folder, workers, Rules(), say)(iter(left), len(left), go, stopped)
-    found = {item.folder: states.read(item.name).error for item in left}
-    return {place: error for place, error in found.items() if error}
+    return make_here(left, out, jobs, MakeJudged(files), say, stopped)
 
 
 def make(config: Config, path: Path, watch: Watch, kept: KeptPrior, files: bool) -> bool:

@@ -15,6 +15,7 @@ from dreamfusion.evaluate.evaluation_views import KINDS
 from dreamfusion.evaluate.fidelity import Likeness
 from dreamfusion.evaluate.janus import fronts
 from dreamfusion.evaluate.judge.judge import Judge
+from dreamfusion.evaluate.judge.network import OWN
 from dreamfusion.evaluate.r_precision import Share, retrieved, wilson
 from dreamfusion.evaluate.scorer import Scorer
 
@@ -133,7 +134,7 @@ def _looks(result: Result, shaded: Float[Tensor, "8 h w 3"], judge: Judge) -> di
     looks["real_fronts"] = judge.card["real meshes"]["fronts"][said.noun] if said is not None and sided else None
     looks["colour_word"] = None
     if said is not None and said.colour is not None:
-        named = judge.opinion(shaded).colour.argmax(1) == list(COLOURS).index(said.colour)
+        named = judge.opinion(shaded).colour[:, :OWN].argmax(1) == list(COLOURS).index(said.colour)
         looks["colour_word"] = named.float().mean().item()
     return looks
 

@@ -11,13 +11,14 @@ from torch import Generator, Tensor
 
 from dreamfusion.cameras import orbit
 from dreamfusion.config.presets import FAST
-from dreamfusion.diffusion.ddim import caption_conditioning, ddim
+from dreamfusion.diffusion.ddim import caption_conditioning, clean_estimates
 from dreamfusion.diffusion.priors import ConditionSet, ViewCondition, allowed_conditions, require_known
 from dreamfusion.diffusion.priors.pipeline import PipelinePrior
 from dreamfusion.embedded.sheet import save_sheet
 from dreamfusion.embedded.world import COLOURS, DISTANCE, FOV_DEG, SIZE
 from dreamfusion.evaluate.captions import require_meaning
 from dreamfusion.evaluate.judge.judge import Judge
+from dreamfusion.evaluate.judge.network import OWN
 from dreamfusion.evaluate.judge.sides import SIDES
 from dreamfusion.evaluate.page import percent
 from dreamfusion.evaluate.r_precision import Share, wilson
@@ -53,8 +54,9 @@ class Sampling:
 
 def draw(
     prior: PipelinePrior, captions: Sequence[str], conditions: ConditionSet, seed: int
-) -> Float[Tensor, "c v h w 3"]:
-    """Pictures in [0, 1] of every caption with each view word. `conditions`: its inputs besides the caption.
+) -> Float[Tensor, "2 c v h w 3"]:
+    """Pictures in [0, 1] of every caption with each view word: the prior's estimates half way, as score distillation is
+    told them, and the samples. `conditions`: its inputs besides the caption.
 
     Raises UserError for words that the prior does not know.
     """
@@ -67,19 +69,21 @@ def draw(
         _drawn(prior, texts[i : i + AT_ONCE], angle[i : i + AT_ONCE], conditions, generator)
         for i in range(0, len(texts), AT_ONCE)
     ]
-    return torch.cat(parts).unflatten(0, (len(captions), len(VIEWS)))
+    return torch.cat(parts, dim=1).unflatten(1, (len(captions), len(VIEWS)))
 
 
 def _drawn(
     prior: PipelinePrior, texts: list[str], angle: Float[Tensor, "b 2"], conditions: ConditionSet, generator: Generator
-) -> Float[Tensor, "b h w 3"]:
+) -> Float[Tensor, "2 b h w 3"]:
     full, device = torch.ones(len(texts)), prior.schedule.alphas.device
     ring = orbit(angle[:, 0], angle[:, 1], full * DISTANCE, full * math.radians(FOV_DEG), SIZE).to(device)
     behind = torch.full((len(texts), 3), BACKGROUND, device=device)
     variety = torch.zeros(len(texts), dtype=torch.long, device=device)
     known = ViewCondition(ring.pose, behind, albedo_only(len(texts), device), variety)
     given = caption_conditioning(prior, texts, known.only(allowed_conditions(prior.conditions, conditions)))
-    return prior.decode(ddim(prior, given, STEPS, GUIDANCE, generator, prior.space.limit)).cpu()
+    estimates = list(clean_estimates(prior, given, STEPS, GUIDANCE, generator, prior.space.limit))
+    half_way = estimates[STEPS // 2 - 1]  # the last that is not below t = 0.5, from where upwards the fast preset asks
+    return torch.stack([prior.decode(clean).cpu() for clean in (half_way, estimates[-1])])
 
 
 def judged(judge: Judge, captions: Sequence[str], pictures: Float[Tensor, "c v h w 3"]) -> Sampling:
@@ -87,7 +91,8 @@ def judged(judge: Judge, captions: Sequence[str], pictures: Float[Tensor, "c v h
     said = [require_meaning(caption, judge.nouns) for caption in captions]
     opinion = judge.opinion(pictures.flatten(0, 1))
     noun, side, colour = (
-        logits.argmax(1).view(len(captions), len(VIEWS)) for logits in (opinion.noun, opinion.side, opinion.colour)
+        logits.argmax(1).view(len(captions), len(VIEWS))
+        for logits in (opinion.noun, opinion.side, opinion.colour[:, :OWN])
     )
     own = torch.tensor([judge.nouns.index(one.noun) for one in said])
     sided = torch.tensor([one.noun in judge.with_front for one in said])
@@ -115,16 +120,17 @@ def report_samples(
 ) -> list[Path]:
     """Draw, judge, and write the sheet and the figures into the folder `out`; returns the files."""
     pictures = draw(prior, captions, conditions, SEED)
-    found = judged(judge, captions, pictures)
+    half_way, found = (judged(judge, captions, some) for some in pictures)
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in ("samples.png", "samples.json", "samples.md")]
     with replacing(paths[0]) as part:
-        save_sheet(_three_columns(pictures), part, zoom=1)
+        save_sheet(_three_columns(pictures[1]), part, zoom=1)
     facts = {"prior": prior.name, "judge": judge.name, "conditions": conditions, "seed": SEED}
     real = judge.names_real([require_meaning(caption, judge.nouns).noun for caption in captions], "albedo")
     facts["real meshes of these nouns that the judge names"] = f"{percent(real)} %"
-    write_json(paths[1], {"facts": facts, "captions": list(captions), "found": without_nan(asdict(found))})
-    write_text(paths[2], _markdown(facts, found))
+    numbers = {"facts": facts, "captions": list(captions), "found": asdict(found), "half way": asdict(half_way)}
+    write_json(paths[1], {name: without_nan(value) for name, value in numbers.items()})
+    write_text(paths[2], _markdown(facts, {"Samples": found, "Estimates half way (t = 0.5)": half_way}))
     return paths
 
 
@@ -135,12 +141,13 @@ def _three_columns(pictures: Float[Tensor, "c v h w 3"]) -> Float[Tensor, "r w2 
     return torch.cat(torch.cat([pictures, missing]).chunk(3), dim=1)
 
 
-def _markdown(facts: dict[str, object], found: Sampling) -> str:
-    views = [*VIEWS, "all"]
-    rows = [
-        (name, *(share_text(shares[view]) for view in views))
-        for name, shares in (("noun", found.noun), ("side", found.side), ("colour", found.colour))
-    ]
+def _markdown(facts: dict[str, object], found: dict[str, Sampling]) -> str:
     text = "Top-1 of the judge among all its words, in %, 95 % intervals in brackets."
-    shown = table([("right about", *views), *rows])
-    return "\n".join(["# Samples", "", *listed_facts(facts), "", text, "", *shown, ""])
+    lines = ["# Samples", "", *listed_facts(facts), "", text, ""]
+    for name, one in found.items():
+        rows = [
+            (what, *(share_text(shares[view]) for view in [*VIEWS, "all"]))
+            for what, shares in (("noun", one.noun), ("side", one.side), ("colour", one.colour))
+        ]
+        lines += [f"{name}:", "", *table([("right about", *VIEWS, "all"), *rows]), ""]
+    return "\n".join(lines)

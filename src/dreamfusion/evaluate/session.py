@@ -77,7 +77,7 @@ def run_prompts(session: Session, prompts: Sequence[str], say: ProgressCallback,
     results = made(session, dict.fromkeys(prompts, ""), session.out / "runs", say, stopped)
     if results is None:
         return []
-    return _reported(session, results, captions_of([result.prompt for result in results], bare=False), say)
+    return _reported(session, results, _competing(session, [result.prompt for result in results], prompts), say)
 
 
 def judge_folders(
@@ -98,8 +98,15 @@ def judge_folders(
                 _, run = generate.open_run(folder, session.config.device)
                 save_views(evaluation_views(run.scene, run.recipe.eval_render), pictures_of(folder))
         results.append(_result(session, Task(config, folder), suite_of.get(config.prompt, ""), ""))
-    captions = captions_of([*(prompts or pool()), *(result.prompt for result in results)], bare=not prompts)
+    captions = _competing(session, [*(prompts or pool()), *(result.prompt for result in results)], prompts)
     return _reported(session, results, captions, say)
+
+
+def _competing(session: Session, captions: Sequence[str], own: Sequence[str]) -> Captions:
+    """Captions that the user gave as their `own` stay as they are, unless they go to the judge, which wants no colour
+    words for pictures without texture.
+    """
+    return captions_of(captions, bare=not own or isinstance(session.scorer, Judge))
 
 
 def judge_samples(out: Path, prior: str, conditions: ConditionSet, device: str) -> list[Path]:

@@ -3,11 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from dreamfusion.mesh.agreement import Agreement, agreement, overlap, sides, silhouettes, views_of
 from dreamfusion.mesh.colour import paint
 from dreamfusion.mesh.extract import simplified, surface
 from dreamfusion.mesh.level import COARSE, LevelCandidate, best_level, level_curve
+from dreamfusion.mesh.reshape import changed, thickened, with_flat_base
 from dreamfusion.mesh.sample import BLUR, density_grid
+from dreamfusion.mesh.solid import Solid, solid
 from dreamfusion.mesh.texture import TextureOptions, bake
 from dreamfusion.mesh.triangles import Mesh, closed
 from dreamfusion.nerf.render import RenderOptions
@@ -16,6 +20,19 @@ from dreamfusion.progress import ProgressCallback, silent
 
 FACES_A_MINUTE = 60_000
 """which xatlas makes an atlas of, about (32,000 took 17 s and 68,000 took 45 s on a busy core)"""
+
+
+@dataclass(frozen=True)
+class BodyOptions:
+    """What the mesh is to be as a real thing."""
+
+    height_mm: float = 100.0
+    material: str = "pla"
+    """a key of `solid.DENSITY`"""
+    stand: bool = False
+    """give it a flat base on which it stands (`reshape.with_flat_base`)"""
+    wall_mm: float = 0.0
+    """thicken and join what is thinner (`reshape.thickened`); 0: leave it"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,7 @@ class MeshOptions:
     faces: int = 20_000
     """wanted; a shape that needs more keeps more"""
     texture: TextureOptions = TextureOptions()  # noqa: RUF009  # frozen
+    body: BodyOptions = BodyOptions()
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,12 @@ class Report:
     """overlap of the silhouettes before and after the simplification"""
     agreement: Agreement
     """with the volume rendering, from sides that had no part in choosing the level"""
+    solid: Solid
+    """what it would be as a real thing"""
+    before: Solid | None
+    """the same before it was made to stand, or to be printable; None if it was not"""
+    changed: float
+    """what that added and took away, as a share of the volume before"""
 
     def __str__(self) -> str:
         found = self.agreement
@@ -66,6 +90,9 @@ class Report:
                 f"depth error {found.depth_error:.3f} radii",
                 f"  colours {found.albedo_psnr_db:.1f} dB, in soft light {found.shaded_psnr_db:.1f} dB (PSNR); "
                 f"without the backdrop {found.albedo_object_psnr_db:.1f} and {found.shaded_object_psnr_db:.1f} dB",
+                *([] if self.before is None else [f"before it was changed, by {self.changed:.1%} of its volume:"]),
+                *([] if self.before is None else [str(self.before), "now:"]),
+                str(self.solid),
             ]
         )
 
@@ -91,9 +118,11 @@ def make_mesh(
     say(f"surface at resolution {options.resolution}")
     found = surface(density_grid(scene, options.resolution, options.blur), level)
     say(f"{len(found.faces)} triangles to {options.faces}")
-    mesh = simplified(found, options.faces)
+    plain = simplified(found, options.faces)
+    mesh = _reshaped(plain, options, say)
+    like = None if mesh is plain else found
     say(f"texture of {len(mesh.faces)} triangles{_patience(len(mesh.faces))}")
-    mesh = bake(paint(mesh, scene), scene, options.texture)
+    mesh = bake(paint(mesh, scene, like), scene, options.texture, like)
     say("comparison with renderings")
     cameras = sides(scene, options.picture_size, turn=0.5)
     report = Report(
@@ -103,10 +132,26 @@ def make_mesh(
         faces=len(mesh.faces),
         vertices=len(mesh.vertices),
         watertight=closed(mesh),
-        simplification_iou=overlap(silhouettes(found, cameras), silhouettes(mesh, cameras)),
+        simplification_iou=overlap(silhouettes(found, cameras), silhouettes(plain, cameras)),
         agreement=agreement(mesh, scene, views_of(scene, cameras, look), look),
+        solid=solid(mesh, options.body.height_mm, options.body.material),
+        before=None if like is None else solid(plain, options.body.height_mm, options.body.material),
+        changed=0.0 if like is None else changed(plain, mesh),
     )
     return mesh, report
+
+
+def _reshaped(mesh: Mesh, options: MeshOptions, say: ProgressCallback) -> Mesh:
+    """The mesh as it was asked for; the same object if nothing was."""
+    body = options.body
+    wall = body.wall_mm / body.height_mm * float(np.ptp(mesh.vertices[:, 1]))
+    if wall:
+        say(f"walls of at least {body.wall_mm:g} mm")
+        mesh = simplified(thickened(mesh, wall), options.faces)
+    if body.stand:
+        say("flat base")
+        mesh = with_flat_base(mesh, wall)
+    return mesh
 
 
 def _curve(scene: Scene, look: RenderOptions, options: MeshOptions) -> tuple[LevelCandidate, ...]:

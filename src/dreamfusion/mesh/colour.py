@@ -16,14 +16,37 @@ from dreamfusion.nerf.scene import Scene
 _DEPTH = 0.1  # length of the rays that see the surface, in radii of the scene's ball
 _SAMPLES = 8  # points on each
 _CHUNK = 1 << 13  # rays at a time
+_OFF = 0.03  # farther from the nearest vertex of the surface, in radii, a place is not on it
 _COUNTS = 0.01  # samples of less weight than this, and than any other of their ray, are not asked for their colour
 
 
-def paint(mesh: Mesh, scene: Scene) -> Mesh:
-    """The mesh with the colours that its vertices show to rays along their inward normals, see `look_at_surface`."""
+def paint(mesh: Mesh, scene: Scene, like: Mesh | None = None) -> Mesh:
+    """The mesh with the colours that its vertices show to rays along their inward normals, see `look_at_surface`.
+
+    `like`: the scene's surface, for a mesh that was changed; see `beside`.
+    """
     device = device_of(scene)
     place, normal = (torch.from_numpy(part).to(device) for part in (mesh.vertices, vertex_normals(mesh)))
+    place, normal = beside(place, normal, like, scene.radius)
     return replace(mesh, colours=look_at_surface(scene, place, -normal, False).albedo.clamp(0, 1).cpu().numpy())
+
+
+def beside(
+    place: Float[Tensor, "n 3"], normal: Float[Tensor, "n 3"], like: Mesh | None, radius: float
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """Where on the scene's surface `like`, whose ball has this radius, colours for some places are found.
+
+    That is the places themselves, and the nearest vertex for those that are off the surface: there the field was never
+    seen, and has no colour that means anything.
+    """
+    if like is None:
+        return place, normal
+    from scipy.spatial import KDTree  # here, as only changed meshes need it
+
+    distance, nearest = (torch.from_numpy(part) for part in KDTree(like.vertices).query(place.cpu().numpy()))
+    off = (distance > _OFF * radius)[:, None].to(place.device)
+    there, along = (torch.from_numpy(part)[nearest].to(place) for part in (like.vertices, vertex_normals(like)))
+    return torch.where(off, there, place), torch.where(off, along, normal)
 
 
 @torch.no_grad()

@@ -48,15 +48,19 @@ def simplified(mesh: Mesh, faces: int) -> Mesh:
     solid = manifold(Mesh(vertices.astype(np.float32), triangles.astype(np.int64)))
     if solid.is_empty():
         raise NoSurface(f"no closed surface is left with {faces} faces: give more --faces, or another --level")
-    result = solid.to_mesh()
-    whole = Mesh(np.array(result.vert_properties[:, :3]), np.array(result.tri_verts).astype(np.int64))
-    return without_small_parts(whole)
+    return without_small_parts(mesh_of(solid))
 
 
 def manifold(mesh: Mesh) -> Manifold:
     """The mesh as a solid; an empty one unless every edge joins two faces that are wound alike."""
     solid = Manifold(Triangles(np.ascontiguousarray(mesh.vertices), mesh.faces.astype(np.uint32)))
     return solid if solid.status() == Error.NoError else Manifold()
+
+
+def mesh_of(solid: Manifold) -> Mesh:
+    """A solid's surface, without colours."""
+    found = solid.to_mesh()
+    return Mesh(np.array(found.vert_properties[:, :3]), np.array(found.tri_verts).astype(np.int64))
 
 
 def without_small_parts(mesh: Mesh, smallest: float = _SMALLEST_PART) -> Mesh:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamfusion.geometry import normalise, spherical
 from dreamfusion.lights import Light
-from dreamfusion.mesh.colour import look_at_surface
+from dreamfusion.mesh.colour import beside, look_at_surface
 from dreamfusion.mesh.rasterise import Fragments, cover
 from dreamfusion.mesh.sample import device_of
 from dreamfusion.mesh.triangles import Mesh, split, tangents, vertex_normals
@@ -34,10 +34,11 @@ class TextureOptions:
     """light the texture, for viewers without a light"""
 
 
-def bake(mesh: Mesh, scene: Scene, options: TextureOptions = TextureOptions()) -> Mesh:
+def bake(mesh: Mesh, scene: Scene, options: TextureOptions = TextureOptions(), like: Mesh | None = None) -> Mesh:
     """The mesh with texture coordinates and a texture of what its surface shows along the inward normals.
 
-    The gaps between the charts are filled with the nearest texel's values, so that no seam shows.
+    The gaps between the charts are filled with the nearest texel's values, so that no seam shows. `like`: the scene's
+    surface, for a mesh that was changed (`colour.beside`).
     """
     mesh = replace(mesh, uv=unwrapped(mesh, options.size))
     texels = _texels(mesh, options.size, device_of(scene))
@@ -45,6 +46,7 @@ def bake(mesh: Mesh, scene: Scene, options: TextureOptions = TextureOptions()) -
     place, normal = (
         texels.blend(torch.from_numpy(part).to(faces.device)[faces]) for part in (mesh.vertices, vertex_normals(mesh))
     )
+    place, normal = beside(place, normal, like, scene.radius)
     seen = look_at_surface(scene, place, -normalise(normal), options.normal_map or options.bake_light)
     colour = lambert(seen, place, _lamp(scene), torch.zeros_like(texels.face)) if options.bake_light else seen.albedo
     return replace(

@@ -1,9 +1,9 @@
 """A scene: everything of the 3D half that is learned or remembered."""
 
-from torch import nn
+from torch import Generator, nn
 
 from dreamfusion.nerf.background import Background
-from dreamfusion.nerf.fields import AnnealedField, Field
+from dreamfusion.nerf.fields import AnnealedField, Field, GrowingField
 from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.proposals import Proposal
 
@@ -35,6 +35,13 @@ class Scene(nn.Module):
             self.field.set_variance(variance)
         if self.proposal is not None:
             self.proposal.set_variance(variance, progress)
+
+    def grow(self, progress: float, generator: Generator) -> bool:
+        """Make the field as fine as it is to be at this progress of the run; whether there are new parameters."""
+        if not isinstance(self.field, GrowingField) or not self.field.grow(progress, self.occupancy.mask):
+            return False
+        self.occupancy.refine(self.field, generator)
+        return True
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All parameters, by the learning rate they need: "grid", "network" (the field's and the proposal's) and

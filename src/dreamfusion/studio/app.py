@@ -186,7 +186,13 @@ async def _health(request: Request) -> Response:
 async def _options(request: Request) -> Response:
     offered = _studio(request).offered.values()
     priors = [
-        {"name": each.name, "title": each.lexicon.name, "nouns": each.nouns, "colours": each.colours}
+        {
+            "name": each.name,
+            "title": each.lexicon.name,
+            "nouns": each.nouns,
+            "colours": each.colours,
+            "preset": each.preset,
+        }
         for each in offered
     ]
     return JSONResponse(

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from dreamfusion import json_text
+from dreamfusion.config.presets import FAST, suited
 from dreamfusion.errors import UserError
 from dreamfusion.files import expanded, kind_of_place
 from dreamfusion.vocabulary import Lexicon, nearest, understood, understood_negative
@@ -24,6 +25,8 @@ class Offer:
     nouns: tuple[str, ...] = ()
     """to begin with"""
     colours: tuple[str, ...] = ()
+    preset: str = FAST.preset
+    """what a run with it begins from"""
 
 
 def offers(names: Sequence[str]) -> dict[str, Offer]:
@@ -40,14 +43,25 @@ def _offer(name: str) -> Offer:
             return Offer(name, Lexicon(name))  # on the hub, or not there: the worker will say
     card, words = folder / "card.json", folder / "words.ini"
     if not card.exists():
-        return Offer(name, Lexicon(folder.name))
+        return Offer(name, Lexicon(folder.name), preset=_preset(folder))
     try:
         content = json_text.read(card)
         known = None if content["vocabulary"] is None else frozenset(map(str, content["vocabulary"]))
-        lists = (tuple(map(str, content.get(key, ()))) for key in ("nouns", "colours"))
-        return Offer(name, Lexicon(str(content["name"]), known, read_words(words) if words.exists() else None), *lists)
+        nouns, colours = (tuple(map(str, content.get(key, ()))) for key in ("nouns", "colours"))
+        lexicon = Lexicon(str(content["name"]), known, read_words(words) if words.exists() else None)
+        return Offer(name, lexicon, nouns, colours)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{card} is no valid prior card ({error!r}): restore the file") from error
+
+
+def _preset(folder: Path) -> str:
+    """The preset for a pipeline folder; the embedded prior's for one that is damaged, of which the worker will tell."""
+    try:
+        index = json_text.read(folder / "model_index.json")
+        parts = [value for value in index.values() if isinstance(value, list)]
+        return suited(str(index.get("_class_name")), (str(part[0]) for part in parts if part))
+    except (OSError, ValueError, AttributeError):
+        return FAST.preset
 
 
 def require_offered(offered: Mapping[str, Offer], name: str, prompt: str, negative: str) -> None:

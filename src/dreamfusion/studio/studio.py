@@ -20,7 +20,7 @@ from dreamfusion.studio import scan
 from dreamfusion.studio.catalogue import Catalogue
 from dreamfusion.studio.foreman import Foreman
 from dreamfusion.studio.index import Index
-from dreamfusion.studio.priors import Offer, require_offered
+from dreamfusion.studio.priors import EMBEDDED, Offer, require_offered
 from dreamfusion.studio.settings import again, config_from
 from dreamfusion.studio.task import ACTIVE, State, Task
 
@@ -100,7 +100,8 @@ class Studio:
 
     def submit(self, owner: str, wanted: Mapping[str, Any]) -> Task:
         """A new task at the end of the queue. Raises UserError for a bad configuration, Refused for a full queue."""
-        return self._submit(owner, config_from(wanted))
+        offer = self.offered.get(str(wanted.get("prior", EMBEDDED)))
+        return self._submit(owner, config_from({"preset": offer.preset, **wanted} if offer else wanted))
 
     def retry(self, owner: str, task: Task, changes: Mapping[str, Any]) -> Task:
         """A new task with the settings of another one and some changes, from the start. Raises as `submit`."""

@@ -30,7 +30,6 @@ class Kind:
     embed: text.Embed
     denoiser: Callable[[Any, int, frozenset[str]], Denoiser]
     """from the network, the size of the pictures, and the names of its other inputs"""
-    preset: str
     latent: bool = True
     flow: bool = False
     half: torch.dtype = torch.float16
@@ -46,18 +45,17 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "StableDiffusionPipeline": Kind("unet", 1, text.sd_text, lambda unet, _, told: TextUNet(unet, told), "sd"),
-    "StableDiffusionXLPipeline": Kind("unet", 2, text.sdxl_text, lambda unet, size, _: SdxlUNet(unet, size), "sdxl"),
-    "IFPipeline": Kind("unet", 1, text.if_text, lambda unet, _, told: TextUNet(unet, told), "if", latent=False),
+    "StableDiffusionPipeline": Kind("unet", 1, text.sd_text, lambda unet, _, told: TextUNet(unet, told)),
+    "StableDiffusionXLPipeline": Kind("unet", 2, text.sdxl_text, lambda unet, size, _: SdxlUNet(unet, size)),
+    "IFPipeline": Kind("unet", 1, text.if_text, lambda unet, _, told: TextUNet(unet, told), latent=False),
     "StableDiffusion3Pipeline": Kind(
-        "transformer", 3, text.sd3_text, lambda net, size, told: Sd3Transformer(net), "flux", flow=True
+        "transformer", 3, text.sd3_text, lambda net, size, told: Sd3Transformer(net), flow=True
     ),
     "FluxPipeline": Kind(
         "transformer",
         2,
         text.flux_text,
         lambda net, size, told: FluxTransformer(net),
-        "flux",
         flow=True,
         half=torch.bfloat16,
         cells=128,  # as diffusers' pipeline has it
@@ -67,14 +65,12 @@ KINDS: dict[str, Kind] = {
         1,
         text.pixart_alpha_text,
         lambda net, size, told: PixArtTransformer(net, size, text.PIXART_ALPHA_LENGTH),
-        "sdxl",
     ),
     "PixArtSigmaPipeline": Kind(
         "transformer",
         1,
         text.pixart_sigma_text,
         lambda net, size, told: PixArtTransformer(net, size, text.PIXART_SIGMA_LENGTH),
-        "sdxl",
     ),
 }
 

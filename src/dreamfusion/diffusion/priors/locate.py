@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
+from dreamfusion.config.presets import suited
 from dreamfusion.diffusion.priors.folder import PipelineFolder, read_pipeline
 from dreamfusion.diffusion.priors.kinds import Kind, kind_of
 from dreamfusion.diffusion.priors.quiet import quiet
@@ -41,11 +43,26 @@ def locate(name: str, texts: bool = True, half: bool = False) -> PipelineFolder:
     for a folder of an unsupported kind.
     """
     with permitted():
-        place = Path(str(files("dreamfusion"))) / "embedded" / "weights" if name == EMBEDDED else _find_prior(name)
+        place = _find_prior(name)
         if isinstance(place, HubId):
             place = _download(place, texts, half)
         folder = read_pipeline(place)
         return replace(folder, variant=_variant(kind_of(folder), half))
+
+
+def index_of(name: str) -> PipelineFolder:
+    """What `locate` finds, by its `model_index.json`: nothing else of a hub repository is fetched. Raises UserError."""
+    with permitted():
+        place = _find_prior(name)
+        folder = _index(place) if isinstance(place, HubId) else read_pipeline(place)
+        kind_of(folder)
+        return folder
+
+
+def preset_for(name: str) -> str:
+    """The name of the preset for the prior that a name means. Raises UserError as `locate` does."""
+    folder = index_of(name)
+    return suited(folder.pipeline, (library for library, _ in folder.classes.values()))
 
 
 def find(name: str) -> Path | HubId | None:
@@ -60,6 +77,8 @@ def find(name: str) -> Path | HubId | None:
 
 
 def _find_prior(name: str) -> Path | HubId:
+    if name == EMBEDDED:
+        return Path(str(files("dreamfusion"))) / "embedded" / "weights"
     if place := find(name):
         return place
     if kind_of_place(path := expanded(name)) == "file":
@@ -98,22 +117,39 @@ def _variant(kind: Kind, half: bool) -> str:
     return _HALVES.get(kind.half, PLAIN) if half else PLAIN
 
 
+def _index(asked: HubId) -> PipelineFolder:
+    """A hub repository by its index, in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    with _asking(asked):
+        return read_pipeline(Path(hf_hub_download(asked.name, "model_index.json", revision=asked.revision)).parent)
+
+
 def _download(asked: HubId, texts: bool, half: bool) -> Path:
     """A hub repository's folder in the cache, fetched if need be; its kind is checked before gigabytes come."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    kind = kind_of(_index(asked))
+    with _asking(asked):
+        parts = kind.components(texts)
+        wanted = ["model_index.json", "card.json", *(f"{part}/*" for part in parts)]
+        left_out = [*_LEFT_OUT, *_other_variants(asked, parts, _variant(kind, half))]
+        return Path(
+            snapshot_download(asked.name, revision=asked.revision, allow_patterns=wanted, ignore_patterns=left_out)
+        )
+
+
+@contextmanager
+def _asking(asked: HubId) -> Iterator[None]:
+    """Within it the hub may be asked; raises UserError if it does not answer."""
     from huggingface_hub.errors import HTTPError
 
-    name, revision = asked.name, asked.revision
+    name = asked.name
     try:
         with quiet(bars=True):
-            index = hf_hub_download(name, "model_index.json", revision=revision)
-            kind = kind_of(read_pipeline(Path(index).parent))
-            parts = kind.components(texts)
-            wanted = ["model_index.json", "card.json", *(f"{part}/*" for part in parts)]
-            left_out = [*_LEFT_OUT, *_other_variants(asked, parts, _variant(kind, half))]
-            return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=left_out))
+            yield
     except (OSError, ValueError, HTTPError) as error:
-        pin = f" --revision {revision}" if revision else ""
+        pin = f" --revision {asked.revision}" if asked.revision else ""
         raise UserError(
             f"there is no folder {name!r}, and the model hub did not give it ({type(error).__name__}): check the name"
             f" and your access rights; without a network, run `hf download {name}{pin} --local-dir DIR` on a machine"

@@ -32,6 +32,9 @@ from dreamfusion.files import read_json
 from dreamfusion.lights import albedo_only
 
 META = torch.device("meta")
+WORKSPACE = 250_000_000
+"""bytes that libraries and the allocator hold on a CPU beyond the tensors of a denoiser at work: 0.15 to 0.3 GB of five
+networks at full size, the large and the small ones alike (docs/reference/priors.md)"""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,18 @@ class MemoryPlan:
     """of the denoiser at work, while those are kept"""
     parameters: int
     """their number, in denoiser and auto-encoder"""
+    workspace: int
+    """that no tensor holds"""
+
+    @property
+    def step(self) -> int:
+        """At any time of a step."""
+        return self.weights + self.encode + self.denoise + self.workspace
 
     @property
     def peak(self) -> int:
         """At any time of the run."""
-        return max(self.text, self.weights + self.encode + self.denoise)
+        return max(self.text, self.step)
 
 
 def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int = 2) -> MemoryPlan:
@@ -60,7 +70,7 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
 
     Raises UserError if a configuration file is missing or damaged, or an option is not supported.
     """
-    kind = kind_of(folder)
+    kind, workspace = kind_of(folder), WORKSPACE if options.device.type == "cpu" else 0
     dtype = dtype_of(kind, options)
     options = replace(
         options, device=META, dtype=dtype, size=shown_size(folder, kind, options, image_size(folder, kind))
@@ -87,6 +97,7 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
         encode=encode,
         denoise=denoise,
         parameters=sum(weight.numel() for part in networks for weight in part.parameters()),
+        workspace=workspace,
     )
 
 

@@ -95,12 +95,18 @@ def image_size(folder: PipelineFolder, kind: Kind) -> int:
     """Pixels per side of the pictures with which the model was trained, by its configuration."""
     path = folder.path / kind.network / "config.json"
     try:
-        cells = kind.cells or read_json(path)["sample_size"]
+        settings = read_json(path)
+        if settings.get("time_cond_proj_dim"):
+            raise UserError(
+                f"{path} has a time_cond_proj_dim: it is a consistency model, which jumps to the end of a trajectory"
+                " and estimates no noise; use the model that it was distilled from"
+            )
+        cells = kind.cells or settings["sample_size"]
         if not kind.latent:
             return cells
         path = folder.path / "vae" / "config.json"
         return cells * pixels_per_latent(read_json(path)["block_out_channels"])
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not say how large pictures are ({error!r}): restore the file") from error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamfusion.diffusion.priors.folder import PipelineFolder
+from dreamfusion.diffusion.priors.folder import LOADING_ERRORS, PipelineFolder
 from dreamfusion.diffusion.priors.noise_schedule import NoiseSchedule, Prediction
 from dreamfusion.errors import UserError
 
@@ -25,7 +25,7 @@ def variance_preserving_schedule(folder: PipelineFolder, scheduler: Any) -> Nois
     """That of DDPM and its kin. Raises UserError if the scheduler has none."""
     try:
         return NoiseSchedule.variance_preserving(scheduler.alphas_cumprod)
-    except (AttributeError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise UserError(
             f"{folder.path / 'scheduler'} has no variance preserving noise schedule, which this kind of prior needs"
         ) from error
@@ -41,7 +41,7 @@ def rectified_flow_schedule(folder: PipelineFolder, scheduler: Any, cells: int) 
         if config.use_dynamic_shifting:
             sigmas = shifted(sigmas, dynamic_shift(config, cells))
         return NoiseSchedule.rectified_flow(sigmas)
-    except (AttributeError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise UserError(f"{folder.path / 'scheduler'} is no flow matching scheduler, which this prior needs") from error
 
 

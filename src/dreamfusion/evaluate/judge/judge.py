@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError, damage_explained
 from dreamfusion.evaluate.captions import require_meaning
-from dreamfusion.evaluate.judge.network import SIZE, JudgeNet, Opinion
+from dreamfusion.evaluate.judge.network import SIZE, JudgeNet, Opinion, cut_out
 from dreamfusion.evaluate.judge.sides import MIRRORED
 from dreamfusion.files import read_json
 
@@ -23,10 +23,10 @@ CHUNK = 256
 """pictures at a time; bounds memory"""
 
 
-def considered(network: JudgeNet, images: Float[Tensor, "b 3 64 64"]) -> Opinion:
-    """Mean of the log-probabilities for a picture and for its mirror image, in which left is right."""
-    plain, mirrored = ({k: v.log_softmax(1) for k, v in vars(network(x)).items()} for x in (images, images.flip(-1)))
-    mirrored["side"] = mirrored["side"][:, MIRRORED.to(images.device)]
+def considered(network: JudgeNet, cut: Float[Tensor, "b 4 96 96"]) -> Opinion:
+    """Mean of the log-probabilities for a cut-out and for its mirror image, in which left is right."""
+    plain, mirrored = ({k: v.log_softmax(1) for k, v in vars(network(x)).items()} for x in (cut, cut.flip(-1)))
+    mirrored["side"] = mirrored["side"][:, MIRRORED.to(cut.device)]
     return Opinion(**{name: (plain[name] + mirrored[name]) / 2 for name in plain})
 
 
@@ -43,22 +43,22 @@ class Judge:
     @torch.no_grad()
     def opinion(self, images: Float[Tensor, "b h w 3"]) -> Opinion:
         """Logarithms of probabilities, on the CPU, about pictures in [0, 1] of any size of at least 64 pixels."""
-        small = F.interpolate(images.permute(0, 3, 1, 2).float(), (SIZE, SIZE), mode="area")
-        parts = [considered(self.network, chunk.to(self.device)) for chunk in small.split(CHUNK)]
+        sized = F.interpolate(images.permute(0, 3, 1, 2).float(), (SIZE, SIZE), mode="bilinear", antialias=True)
+        parts = [considered(self.network, cut_out(chunk.to(self.device))) for chunk in sized.split(CHUNK)]
         logits = {name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in vars(parts[0])}
         return Opinion(**{name: value.log_softmax(dim=1) for name, value in logits.items()})
 
     def score(self, images: Float[Tensor, "b h w 3"], captions: Sequence[str]) -> Float[Tensor, "b c"]:
-        """Log-probability of the caption's noun, plus that of its colour word if it has one.
+        """Log-probability of the caption's noun, plus that of its colour word, or of the thing's own colours if it has
+        none: neither form wins by itself, as own colours are one answer among twelve that are equally likely before
+        anything is seen.
 
         Other words do not count. Raises UserError for a caption without a noun that it knows.
         """
         said = [require_meaning(caption, self.nouns) for caption in captions]
-        opinion, colours = self.opinion(images), list(COLOURS)
+        opinion, colours = self.opinion(images), [*COLOURS, None]
         noun = opinion.noun[:, [self.nouns.index(one.noun) for one in said]]
-        coloured = torch.tensor([one.colour is not None for one in said])
-        colour = opinion.colour[:, [colours.index(one.colour) if one.colour else 0 for one in said]]
-        return noun + torch.where(coloured, colour, torch.zeros(()))
+        return noun + opinion.colour[:, [colours.index(one.colour) for one in said]]
 
     def names_real(self, nouns: Sequence[str], kind: str) -> float:
         """Share of evaluation views of real meshes of these nouns, in a `kind` of light, whose noun it named first."""

@@ -20,8 +20,7 @@ def _described(card: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{card['name']}: says what it sees in a picture of {SIZE} x {SIZE} pixels",
-            f"  trained on   {card['training']['pictures']:,} pictures of {card['data']['meshes']} meshes; "
-            f"{len(card['data']['kept meshes'])} meshes kept from it",
+            f"  trained on   {card['training']['pictures']:,} pictures of {card['training']['meshes']} meshes",
             *(f"  {line}" for line in _accuracy_lines(card["accuracy"])),
             f"  nouns ({len(card['nouns'])})  {', '.join(card['nouns'])}",
             f"  colours      {', '.join(card['colours'])}",

@@ -1,5 +1,6 @@
 """Fields: a field maps Gaussians in world space to density and albedo."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -61,6 +62,18 @@ class AnnealedField(Field, Protocol):
 
 
 @runtime_checkable
+class GrowingField(Field, Protocol):
+    """A field that gets finer, and more parameters, as the run goes on."""
+
+    def grow(self, progress: float, occupied: Callable[[Tensor], Tensor]) -> bool:
+        """Become as fine as it is to be at this progress of the run, in [0, 1], without changing what it answers.
+
+        occupied: whether places "m 3" can hold matter, "m". Returns whether there are new parameters; old ones stay.
+        """
+        ...
+
+
+@runtime_checkable
 class DenseField(Field, Protocol):
     """A field whose density stands on one dense grid."""
 
@@ -117,6 +130,7 @@ __all__ = [
     "Field",
     "FieldOutput",
     "Gaussians",
+    "GrowingField",
     "PrecomputableField",
     "SurfaceField",
     "normals_from_gradient",

@@ -10,24 +10,38 @@ finest colour grid, whatever density does.
 
 Normals are central differences of the logit one fine cell apart, interpolated. That is smoother than the exact slope
 of a trilinear interpolant, which jumps from cell to cell, and needs no second derivatives.
+
+The field may grow: a level of twice as many cells is added to the logits and to the finest features, in bricks near
+the surfaces that there are (`bricks`). It begins as zero, so the field is the same function before and after, and its
+normals are: the new level adds the exact slope of its own function to those differences, per unit of length.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dreamfusion.config import GridFieldConfig
 from dreamfusion.nerf.fields import FieldOutput, Gaussians, normals_from_gradient
+from dreamfusion.nerf.fields.bricks import SIDE, BrickCorners, Bricks, bricks_near_surfaces
 from dreamfusion.nerf.fields.density import DensityActivation, gaussian
+from dreamfusion.nerf.fields.encoding import isotropic
 from dreamfusion.nerf.fields.layers import linear
 from dreamfusion.nerf.fields.trilinear import Corners, corners, interpolate
 
 FEATURE_SPREAD = 0.05  # standard deviation of the first colour features: grey, but no two places alike
+MATTER, SOLID = 0.5, 15.0
+"""Optical depths of a whole radius of it, under which there is nothing to refine, and above which nobody looks in"""
+
+GROWN, GROWN_COLOUR = 2.0, 0.25
+"""Factors of the grown logits, which have fewer steps than others to come to what is sharp, and of grown features"""
+
+Fine = Sequence[tuple[Bricks, BrickCorners]]
+"""The grown levels, and where in them some places are"""
 
 
 class GridField(nn.Module):
@@ -43,6 +57,8 @@ class GridField(nn.Module):
         self.features = nn.ParameterList(_cube(cells, config.features) for cells in config.colour_cells)
         self.hide = linear(config.features * len(config.colour_cells), config.hidden, generator)
         self.to_albedo = linear(config.hidden, 3, generator)
+        self.fine = nn.ModuleList()
+        self.register_load_state_dict_pre_hook(_grow_like)
         with torch.no_grad():
             # The blob is not added at every query but written into the finest grid, once.
             blob = gaussian(law.blob, _vertices(radius, config.cells[-1])) / config.detail ** (len(self.logits) - 1)
@@ -66,6 +82,41 @@ class GridField(nn.Module):
         """See `PrecomputableField`."""
         return MergedGrid(self, self.merged_logits()[0])
 
+    def grow(self, progress: float, occupied: Callable[[Tensor], Tensor]) -> bool:
+        """See `GrowingField`."""
+        due = sum(progress >= at for at in self.config.grow)
+        known = len(self.fine)
+        while len(self.fine) < due:
+            self._add(self._near_surfaces(occupied))
+        return due > known
+
+    @property
+    def cells(self) -> int:
+        """Per side, of the finest density level."""
+        return self.config.cells[-1] << len(self.fine)
+
+    def levels(self) -> Iterator[Bricks]:
+        """Those that have grown."""
+        for level in self.fine:
+            assert isinstance(level, Bricks)
+            yield level
+
+    def _add(self, present: Bool[Tensor, "b b b"]) -> None:
+        self.fine.append(Bricks(2 * self.cells, self.config.features, present).to(self.logits[0]))
+
+    @torch.no_grad()
+    def _near_surfaces(self, occupied: Callable[[Tensor], Tensor]) -> Bool[Tensor, "b b b"]:
+        """The bricks of the next level."""
+        field, side = self.precomputed(), self.cells + 1
+        axis = torch.linspace(-self.radius, self.radius, side).to(self.logits[0])
+        layers = []
+        for z in axis:
+            y, x = torch.meshgrid(axis, axis, indexing="ij")
+            place = torch.stack([x, y, z.expand_as(x)], dim=-1).view(-1, 3)
+            layers.append(field.density(isotropic(place, 0.0)) * occupied(place))
+        density = torch.stack(layers).view(side, side, side) * self.radius
+        return bricks_near_surfaces(density, MATTER, SOLID)
+
     def merged_logits(self) -> Float[Tensor, "1 d h w"]:
         """The density logit at the vertices of the finest grid, axes in the order z, y, x."""
         total = self.logits[0]
@@ -76,11 +127,13 @@ class GridField(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """See `Field`."""
         network = [*self.hide.parameters(), *self.to_albedo.parameters()]
-        return {"grid": [*self.logits, *self.features], "network": network}
+        return {"grid": [*self.logits, *self.features, *self.fine.parameters()], "network": network}
 
-    def albedo(self, at: Mapping[int, Corners]) -> Float[Tensor, "m 3"]:
-        """Colours at places, given by their corners in the grids of so many cells per side."""
+    def albedo(self, at: Mapping[int, Corners], fine: Fine = ()) -> Float[Tensor, "m 3"]:
+        """Colours at places, given by their corners in the grids of so many cells per side, and in grown levels."""
         features = [interpolate(level.flatten(0, 2), at[level.shape[0] - 1]) for level in self.features]
+        for level, near in fine:
+            features[-1] = features[-1] + GROWN_COLOUR * interpolate(level.features, near)
         return torch.sigmoid(self.to_albedo(F.silu(self.hide(torch.cat(features, dim=-1)))))
 
 
@@ -99,21 +152,31 @@ class MergedGrid:
             logit = interpolate(self.logits.view(-1, 1), corners(place, len(self.logits) - 1))
         else:  # one channel without gradients is what grid_sample does best
             logit = _sampled(self.logits, place)
-        return self.field.activation(logit[:, 0])
+        logit = logit[:, 0]
+        for level in self.field.levels():
+            logit = logit + GROWN * level.logit(place)
+        return self.field.activation(logit)
 
     def evaluate(self, at: Gaussians) -> FieldOutput:
         """See `Field`."""
-        near = self._corners(at)
-        logit = interpolate(self.logits.view(-1, 1), near[len(self.logits) - 1])
-        return FieldOutput(density=self.field.activation(logit[:, 0]), albedo=self.field.albedo(near))
+        near, fine = self._corners(at), self._fine(at)
+        logit = interpolate(self.logits.view(-1, 1), near[len(self.logits) - 1])[:, 0]
+        for level, there in fine:
+            logit = logit + GROWN * interpolate(level.logits, there)[:, 0]
+        return FieldOutput(density=self.field.activation(logit), albedo=self.field.albedo(near, fine))
 
     def surface(self, at: Gaussians) -> FieldOutput:
         """See `SurfaceField`."""
-        near = self._corners(at)
-        table = _WithSlopes.apply(self.logits)
-        logit, slope = interpolate(table.flatten(0, 2), near[len(self.logits) - 1]).split([1, 3], dim=-1)
-        density = self.field.activation(logit[:, 0])
-        return FieldOutput(density=density, albedo=self.field.albedo(near), normal=normals_from_gradient(slope))
+        near, fine = self._corners(at), self._fine(at)
+        table, cells = _WithSlopes.apply(self.logits), len(self.logits) - 1
+        value, slope = interpolate(table.flatten(0, 2), near[cells]).split([1, 3], dim=-1)
+        logit = value[:, 0]
+        for level, there in fine:
+            more, steeper = level.logit_and_slope(there)
+            logit = logit + GROWN * more
+            slope = slope + (GROWN * 4 / cells) * steeper  # per two cells, as the table has it
+        density, albedo = self.field.activation(logit), self.field.albedo(near, fine)
+        return FieldOutput(density=density, albedo=albedo, normal=normals_from_gradient(slope))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """See `Field`."""
@@ -123,6 +186,11 @@ class MergedGrid:
         """In the merged grid and in all colour grids."""
         place = at.mean / self.field.radius
         return {cells: corners(place, cells) for cells in {len(self.logits) - 1, *self.field.config.colour_cells}}
+
+    def _fine(self, at: Gaussians) -> Fine:
+        """In all levels that have grown."""
+        place = at.mean / self.field.radius
+        return [(level, level.near(place)) for level in self.field.levels()]
 
 
 def refined(grid: Float[Tensor, "c d d d"], size: int) -> Float[Tensor, "c e e e"]:
@@ -135,6 +203,15 @@ def refined(grid: Float[Tensor, "c d d d"], size: int) -> Float[Tensor, "c e e e
     hat = (1 - (fine[:, None] - coarse).abs()).clamp(min=0)
     planes = hat @ (grid @ hat.T)  # y and x
     return (hat @ planes.flatten(2)).view(-1, size, size, size)
+
+
+def _grow_like(field: GridField, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Before a state is loaded: levels that it has, and the field has not."""
+    for number in range(len(field.fine), len(field.config.grow)):
+        if (first := state.get(f"{prefix}fine.{number}.first")) is None:
+            return
+        side = 2 * field.cells // SIDE + 1
+        field._add(first.view(side, side, side) >= 0)
 
 
 def _cube(cells: int, *channels: int) -> Float[Tensor, "..."]:

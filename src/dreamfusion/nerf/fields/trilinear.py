@@ -30,14 +30,32 @@ def corners(place: Float[Tensor, "m 3"], cells: int) -> Corners:
     The table has (cells + 1)^3 rows, x running fastest, then y.
     """
     row, layer = cells + 1, (cells + 1) ** 2
-    scaled = ((place.T + 1) * (0.5 * cells)).clamp(0, cells)
-    low = scaled.detach().clamp(max=cells - 1).long()  # `long` rounds towards zero
-    share = scaled - low
-    x, y, z = torch.stack([1 - share, share], dim=1)
-    weight = (z[:, None, None] * y[:, None] * x).flatten(0, 2)
+    low, share = located(place, cells)
     first = (low[2] * row + low[1]) * row + low[0]
     corner = torch.arange(8, device=place.device)
-    return Corners(first + ((corner & 1) + (corner >> 1 & 1) * row + (corner >> 2) * layer)[:, None], weight)
+    index = first + ((corner & 1) + (corner >> 1 & 1) * row + (corner >> 2) * layer)[:, None]
+    return Corners(index, weights_of(share))
+
+
+def located(place: Float[Tensor, "m 3"], cells: int) -> tuple[Int[Tensor, "3 m"], Float[Tensor, "3 m"]]:
+    """The cell that each place lies in, by its lowest vertex along x, y and z, and where in it, in [0, 1]."""
+    scaled = ((place.T + 1) * (0.5 * cells)).clamp(0, cells)
+    low = scaled.detach().clamp(max=cells - 1).long()  # `long` rounds towards zero
+    return low, scaled - low
+
+
+def weights_of(share: Float[Tensor, "3 m"]) -> Float[Tensor, "8 m"]:
+    """What each corner of a cell counts at places in it, x running fastest, then y."""
+    x, y, z = torch.stack([1 - share, share], dim=1)
+    return (z[:, None, None] * y[:, None] * x).flatten(0, 2)
+
+
+def slopes_of(share: Float[Tensor, "3 m"]) -> Float[Tensor, "3 8 m"]:
+    """How those weights change along x, y and z, per cell."""
+    x, y, z = torch.stack([1 - share, share], dim=1)
+    rise = x.new_tensor([-1.0, 1.0])[:, None].expand_as(x)
+    along = ((z, y, rise), (z, rise, x), (rise, y, x))
+    return torch.stack([(c[:, None, None] * b[:, None] * a).flatten(0, 2) for c, b, a in along])
 
 
 def interpolate(table: Float[Tensor, "v c"], at: Corners) -> Float[Tensor, "m c"]:

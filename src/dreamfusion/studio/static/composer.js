@@ -166,7 +166,10 @@ export async function startComposer() {
   $("surprise").addEventListener("click", () => setPrompt(prior().nouns.length ? idea() : "a red chair"));
   $("dice").addEventListener("click", () => ($("seed").value = Math.floor(Math.random() * 100_000)));
   $("preset").addEventListener("change", () => readSettings().catch(wrong));
-  $("prior").addEventListener("change", () => understand().catch(wrong));
+  $("prior").addEventListener("change", () => {
+    $("preset").value = prior().preset;
+    Promise.all([readSettings(), understand()]).catch(wrong);
+  });
   $("filter").addEventListener("input", debounced(drawSettings, 100));
   $("filter").addEventListener("keydown", (event) => event.key === "Enter" && event.preventDefault());
   await Promise.all([readSettings(), understand()]);
