@@ -76,8 +76,8 @@ def _surface(run: Any) -> Mesh:
     """The surface of `make_mesh`."""
     scene, options = run.scene, MeshOptions(picture_size=run.config.size)
     views = views_of(scene, sides(scene, options.picture_size), run.recipe.eval_render)
-    level = best_level(level_curve(density_grid(scene, COARSE), views, scene.radius))
-    return simplified(surface(density_grid(scene, options.resolution), level), options.faces)
+    level = best_level(level_curve(density_grid(scene, COARSE, options.blur), views, scene.radius))
+    return simplified(surface(density_grid(scene, options.resolution, options.blur), level), options.faces)
 
 
 if __name__ == "__main__":

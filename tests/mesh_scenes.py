@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from dreamfusion.config import OccupancyConfig
 from dreamfusion.mesh import Mesh
+from dreamfusion.mesh import density_grid as lattice
+from dreamfusion.mesh.sample import DensityGrid
 from dreamfusion.nerf.background import Solid
 from dreamfusion.nerf.fields import FieldOutput, Gaussians
 from dreamfusion.nerf.occupancy import Occupancy
@@ -61,6 +63,11 @@ def union(*laws: Law) -> Law:
 
 def scene_of(density: Law, albedo: Law = by_place) -> Scene:
     return Scene(Known(density, albedo), Solid(), Occupancy(OccupancyConfig(cells=8), RADIUS), RADIUS)
+
+
+def density_grid(scene: Scene, resolution: int, blur: float = 0.03) -> DensityGrid:
+    """A lattice of sharp things that is blurred about as widely as its coarsest cells are apart."""
+    return lattice(scene, resolution, blur)
 
 
 def lopsided() -> Mesh:

@@ -60,6 +60,20 @@ def compose(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], b
     return {"end": "done", "out": str(out)}
 
 
+def refine(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """Steps of a second stage, and another mesh."""
+    folder = RunFolder(Path(job["folder"]))
+    with owned(folder.path):
+        voice.begin(0)
+        for step in range(1, 8):
+            time.sleep(0.02)
+            voice.send(step=step, steps=7, opacity=0.5, losses={}, rate=100.0)
+            if stopped():
+                return {"end": "stopped"}
+        folder.mesh.write_bytes(b"glTF, refined")
+    return {"end": "done"}
+
+
 if __name__ == "__main__":
-    worker.JOBS.update(run=run, export=export, compose=compose)
+    worker.JOBS.update(run=run, refine=refine, export=export, compose=compose)
     worker.main()

@@ -19,7 +19,6 @@ from dreamfusion.mesh import (
     MeshOptions,
     TextureOptions,
     bake,
-    density_grid,
     glb_bytes,
     make_mesh,
     paint,
@@ -31,7 +30,7 @@ from dreamfusion.mesh.level import best_level, level_curve
 from dreamfusion.mesh.sample import BLUR, DensityGrid, density_at
 from dreamfusion.mesh.triangles import closed
 from dreamfusion.nerf.render import RenderOptions
-from mesh_scenes import CENTRE, RADIUS, Known, ball, bell, by_place, scene_of, soft_ball, union
+from mesh_scenes import CENTRE, RADIUS, Known, ball, bell, by_place, density_grid, scene_of, soft_ball, union
 
 pytestmark = pytest.mark.processor
 
@@ -178,7 +177,7 @@ def test_the_chosen_level_is_the_best_of_many() -> None:
 
 def test_a_whole_mesh_and_what_is_said_of_it() -> None:
     scene = scene_of(soft_ball(0.6))
-    options = MeshOptions(resolution=40, faces=800, texture=TextureOptions(128))
+    options = MeshOptions(40, blur=0.03, faces=800, texture=TextureOptions(128), fit=False)
     mesh, report = make_mesh(scene, LOOK, options)
     assert (report.faces, report.vertices) == (len(mesh.faces), len(mesh.vertices))
     assert report.watertight
@@ -274,7 +273,7 @@ def test_the_blur_of_the_command_line_is_that_of_meshes() -> None:
     fast = replace(FAST, prompt="a ball")
     assert MakeMesh.blur is None
     assert mesh_blur(fast) == mesh_blur(replace(fast, size=32)) == MeshOptions.blur == BLUR
-    assert mesh_blur(replace(fast, size=256)) == own_mesh_options(replace(fast, size=256)).blur == BLUR / 4
+    assert mesh_blur(replace(fast, size=256)) == own_mesh_options(replace(fast, size=256)).blur == BLUR / 2
 
 
 def test_density_outside_the_ball_is_zero() -> None:

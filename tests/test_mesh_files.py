@@ -21,7 +21,6 @@ from dreamfusion.errors import UserError
 from dreamfusion.mesh import (
     TextureOptions,
     bake,
-    density_grid,
     export,
     glb_bytes,
     linear_from_srgb,
@@ -30,7 +29,7 @@ from dreamfusion.mesh import (
     surface,
 )
 from dreamfusion.mesh.triangles import vertex_normals
-from mesh_scenes import FACE_COLOURS, lopsided, scene_of, soft_ball
+from mesh_scenes import FACE_COLOURS, density_grid, lopsided, scene_of, soft_ball
 
 EXTRAS = {"prompt": "a thing", "seed": 4}
 SIZE = np.array([0.6, 0.9, 0.3]) / 0.9  # of `lopsided`, its longest side 1

@@ -11,9 +11,9 @@ from torch import Generator
 from dreamfusion.cameras import turntable
 from dreamfusion.geometry import intersect_ball
 from dreamfusion.mesh import Mesh
-from dreamfusion.mesh.agreement import overlap, psnr, silhouettes
-from dreamfusion.mesh.rasterise import cover, first_hits
+from dreamfusion.mesh.agreement import hits, overlap, psnr, silhouettes
 from dreamfusion.nerf.rays import cast
+from dreamfusion.surface import cover
 
 pytestmark = pytest.mark.processor
 
@@ -65,7 +65,7 @@ def test_a_ball_is_seen_where_its_rays_meet_it_and_as_far_away() -> None:
     cameras = turntable(3, 0.4, 3.0, 0.7, 40)
     rays = cast(cameras)
     near, far = intersect_ball(rays.origin, rays.direction, 0.8)
-    seen, distance = first_hits(ball_mesh(0.8), cameras)
+    seen, distance = hits(ball_mesh(0.8), cameras)
     expected = (far > near).nonzero()[:, 0]
     assert len(set(seen.pixel.tolist()) ^ set(expected.tolist())) <= 0.01 * len(expected)
     inner = near[seen.pixel] < 2.7  # at the rim a chord's height is a long way along the ray
@@ -78,7 +78,7 @@ def test_distances_on_a_slanted_face_are_those_along_the_rays() -> None:
     vertices = np.array([[-3, -2, -2.5], [3, -2, 1.0], [0, 3, 0.5]], np.float32)
     mesh = Mesh(vertices, np.array([[0, 1, 2]]))
     cameras = turntable(1, 0.0, 4.0, 0.8, 24)
-    seen, distance = first_hits(mesh, cameras)
+    seen, distance = hits(mesh, cameras)
     rays = cast(cameras)
     normal = torch.from_numpy(np.cross(vertices[1] - vertices[0], vertices[2] - vertices[0]))
     along = ((torch.from_numpy(vertices[0]) - rays.origin) * normal).sum(-1) / (rays.direction * normal).sum(-1)
@@ -90,9 +90,9 @@ def test_the_nearer_of_two_bodies_hides_the_other() -> None:
     near, far = ball_mesh(0.3, (0.0, 0.0, 1.0)), ball_mesh(0.6, (0.0, 0.0, -1.0))
     both = Mesh(np.r_[far.vertices, near.vertices], np.r_[far.faces, near.faces + len(far.vertices)])
     cameras = turntable(1, 0.0, 4.0, 0.8, 48)
-    seen, _ = first_hits(both, cameras)
+    seen, _ = hits(both, cameras)
     in_front = set(seen.pixel[seen.face >= len(far.faces)].tolist())
-    assert in_front == set(first_hits(near, cameras)[0].pixel.tolist())
+    assert in_front == set(hits(near, cameras)[0].pixel.tolist())
     assert len(seen.pixel) > 1.2 * len(in_front)
 
 

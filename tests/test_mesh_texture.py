@@ -13,18 +13,17 @@ from dreamfusion.mesh import (
     Mesh,
     TextureOptions,
     bake,
-    density_grid,
     linear_from_srgb,
     paint,
     simplified,
     srgb_from_linear,
     surface,
 )
-from dreamfusion.mesh.rasterise import cover
 from dreamfusion.mesh.texture import to_tangent_space
 from dreamfusion.mesh.triangles import split, tangents, vertex_normals
 from dreamfusion.nerf.scene import Scene
-from mesh_scenes import ball, bell, by_place, scene_of, soft_ball
+from dreamfusion.surface import cover
+from mesh_scenes import ball, bell, by_place, density_grid, scene_of, soft_ball
 
 pytestmark = pytest.mark.processor
 

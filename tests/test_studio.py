@@ -392,6 +392,35 @@ def test_again_and_delete(tmp_path):
         client.until(fresh["id"], "SUCCEEDED")
 
 
+def test_a_finished_task_is_refined_in_its_own_folder(tmp_path):
+    with studio_at(tmp_path) as client:
+        first = client.until(client.make("a fox")["id"], "SUCCEEDED")
+        answer = client.post(f"/api/tasks/{first['id']}/refine")
+        assert (answer.status, answer.json["refining"]) == (202, True)
+        done = client.until(first["id"], "SUCCEEDED")
+        assert (done["refining"], done["step"], done["steps"]) == (False, 5, 5)
+        assert client.get(f"/api/tasks/{first['id']}/files/mesh.glb").body == b"glTF, refined"
+        seen = [event["data"] for event in events_of(client, 0, 1.0) if event["kind"] == "task"]
+        assert any(task["refining"] and (task["step"], task["steps"]) == (3, 7) for task in seen)
+
+
+def test_a_refinement_that_was_stopped_goes_on_as_one(tmp_path):
+    with studio_at(tmp_path) as client:
+        identity = client.until(client.make("a fox")["id"], "SUCCEEDED")["id"]
+        client.post(f"/api/tasks/{identity}/refine")
+        client.until(identity, "IN_PROGRESS")
+        assert client.post(f"/api/tasks/{identity}/refine").status == 409
+        client.post(f"/api/tasks/{identity}/cancel")
+        stopped = client.until(identity, "CANCELED", "SUCCEEDED")
+        assert stopped["refining"]
+        assert stopped["step"] == stopped["steps"]
+        again = "resume" if stopped["state"] == "CANCELED" else "refine"
+        assert client.post(f"/api/tasks/{identity}/{again}").status == 202
+        while client.get(f"/api/tasks/{identity}").json["refining"]:
+            time.sleep(0.02)
+        assert client.get(f"/api/tasks/{identity}/files/mesh.glb").body == b"glTF, refined"
+
+
 def test_what_fails_says_why_and_the_next_one_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(foreman, "AGAIN_SECONDS", 0.01)
     with studio_at(tmp_path) as client:

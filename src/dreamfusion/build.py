@@ -30,6 +30,8 @@ from dreamfusion.nerf.regularise import WeightedRegulariser
 from dreamfusion.nerf.render import Render, RenderOptions
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.shampoo import Shampoo
+from dreamfusion.surface import MeshScene
+from dreamfusion.surface import regularise as surface
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def regularisers(config: c.Config) -> dict[str, WeightedRegulariser]:
             lambda render, scene: regularise.interlevel(render) if render.along.proposals else None,
         ),
         "smoothness": (weights.smoothness, lambda render, scene: regularise.smoothness(scene.field)),
+        "laplacian": (weights.laplacian, lambda render, scene: surface.laplacian(scene)),
+        "bending": (weights.bending, lambda render, scene: surface.bending(scene)),
     }
 
 
@@ -80,11 +84,17 @@ def scene(
     config: c.SceneConfig, generator: Generator, field: Field | None = None, background: Background | None = None
 ) -> Scene:
     """A scene on the CPU, its first weights drawn from `generator`; with a field or a background that there is."""
+
+    def around() -> Background:
+        return _background(config.background, generator) if background is None else background
+
+    if isinstance(config.field, c.MeshConfig):
+        return MeshScene(config.field, around(), config.radius)
     law = density_activation(config)
-    field = _field(config, law, generator) if field is None else field
-    background = _background(config.background, generator) if background is None else background
+    field = _field(config.field, law, config.radius, generator) if field is None else field
+    surrounding = around()
     proposal = Proposal(config.proposal, law, generator) if config.proposal.rounds else None
-    return Scene(field, background, Occupancy(config.occupancy, config.radius), config.radius, proposal)
+    return Scene(field, surrounding, Occupancy(config.occupancy, config.radius), config.radius, proposal)
 
 
 def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
@@ -92,7 +102,12 @@ def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
 
     Raises UserError for a kind of parameters that has no rate, or if there are none.
     """
-    rates = {"grid": config.grid, "network": config.network, "background": config.background}
+    rates = {
+        "grid": config.grid,
+        "network": config.network,
+        "background": config.background,
+        "vertices": config.vertices,
+    }
     kinds = scene.parameter_groups()
     if not any(kinds.values()):
         raise UserError("the scene has no parameters: there is nothing to optimise")
@@ -123,7 +138,7 @@ def threads(config: c.Config, device: torch.device) -> Threads:
     launch = launched()
     beside = 1 if launch is None else launch.local_size
     count = config.threads or max(1, runtime.available_cores() // beside)
-    short = config.prior == "embedded" and isinstance(config.scene.field, c.GridFieldConfig)
+    short = config.prior == "embedded" and not isinstance(config.scene.field, c.MlpFieldConfig)
     if not short or device.type != "cpu":
         return Threads(count, 1)
     return Threads(1, min(count, 2))
@@ -228,12 +243,14 @@ def density_activation(config: c.SceneConfig) -> DensityActivation:
     return DensityActivation(activations[config.activation], config.blob)
 
 
-def _field(config: c.SceneConfig, law: DensityActivation, generator: Generator) -> Field:
-    match config.field:
-        case c.GridFieldConfig() as grid:
-            return GridField(grid, law, config.radius, generator)
-        case c.MlpFieldConfig() as mlp:
-            return MipMlp(mlp, law, generator)
+def _field(
+    config: c.GridFieldConfig | c.MlpFieldConfig, law: DensityActivation, radius: float, generator: Generator
+) -> Field:
+    match config:
+        case c.GridFieldConfig():
+            return GridField(config, law, radius, generator)
+        case c.MlpFieldConfig():
+            return MipMlp(config, law, generator)
 
 
 def _background(config: c.BackgroundConfig, generator: Generator) -> Background:

@@ -11,7 +11,7 @@ import torch
 
 from dreamfusion import build, candidates, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
-from dreamfusion.config import Config, OutputConfig
+from dreamfusion.config import Config, MeshConfig, OutputConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.serialise import from_file, to_json
 from dreamfusion.diffusion.priors import Prior, embeddings, open_prior, open_prompt_encoder
@@ -24,12 +24,14 @@ from dreamfusion.healing import Healing, healing_of
 from dreamfusion.health import NOT_FINITE, Finding, Memory, found_in, in_words
 from dreamfusion.loop import Diverged, Metrics, Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
+from dreamfusion.mesh.refined import RefinedReport, taken_from
 from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
 from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
+from dreamfusion.surface import MeshScene
 
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
-_SMALL_VIEW = 64  # pixels of the views of which one is about the usual blur of meshes
+_PIXEL = 1.92  # about: over the size of a view, the length of a pixel at the object in radii
 
 PATIENCE = 10
 """times the time that a preview takes pass before the next one, however often they are asked for"""
@@ -47,6 +49,13 @@ class Job:
     prior: Prior
     prompts: PromptTable
     folder: RunFolder
+    of: RunFolder | None = None
+    """the run whose second stage it is, and in whose folder its files go"""
+
+    @property
+    def products(self) -> RunFolder:
+        """Where the files for people go."""
+        return self.of or self.folder
 
 
 def prepare_process(config: Config, device: str = "") -> None:
@@ -74,6 +83,8 @@ def create_run(
     UserError.
     """
     validate(config)
+    if isinstance(config.scene.field, MeshConfig):
+        raise UserError("a mesh begins as the surface of a finished run: make one, then `dreamfusion refine RUN`")
     if config.memory.embeddings:  # to be found again from any folder
         memory = replace(config.memory, embeddings=os.path.abspath(os.path.expanduser(config.memory.embeddings)))
         config = replace(config, memory=memory)
@@ -185,7 +196,7 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
 
 def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Generator[Metrics, None, Healing | None]:
     """Steps to the end, or to a finding about which something can be done, which is returned; `healed`: just before."""
-    run, folder, memory = job.run, job.folder, Memory(job.run.config.preset, job.folder.read_metrics())
+    run, folder, memory = job.run, job.folder, _memory(job.run, job.folder)
     next_preview = time.monotonic() + run.config.preview_seconds
     try:
         for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
@@ -199,7 +210,7 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
             begun = time.monotonic()
             if run.config.preview_seconds > 0 and begun > next_preview:
                 say("preview")
-                video.write_png(video.preview(run.scene, run.recipe.eval_render), folder.preview)
+                video.write_png(video.preview(run.scene, run.recipe.eval_render), job.products.preview)
                 taken = time.monotonic() - begun
                 next_preview = begun + taken + max(run.config.preview_seconds, PATIENCE * taken)
             yield metrics
@@ -209,6 +220,12 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
             raise
         return _healing(run, folder, NOT_FINITE)
     return None
+
+
+def _memory(run: Run, folder: RunFolder) -> Memory:
+    """What findings are judged by; most of them say nothing of a run that goes on as a mesh."""
+    meshed = isinstance(run.config.scene.field, MeshConfig)
+    return Memory("" if meshed else run.config.preset, folder.read_metrics())
 
 
 def _may_heal(run: Run) -> bool:
@@ -253,9 +270,13 @@ def _note_healings(run: Run, folder: RunFolder) -> None:
 
 
 def finish(
-    run: Run, folder: RunFolder, say: ProgressCallback, stopped: Callable[[], bool] = lambda: False
+    run: Run,
+    folder: RunFolder,
+    say: ProgressCallback,
+    stopped: Callable[[], bool] = lambda: False,
+    formats: Iterable[str] = (),
 ) -> list[Path]:
-    """Write the files that a run is for, and return them, the page last.
+    """Write the files that a run is for, and return them, the page last; `formats` of the mesh beside `mesh.glb`.
 
     `stopped` is asked before each product; if it says yes, the files so far are returned. Raises UserError for an
     empty scene, after the pictures.
@@ -263,7 +284,7 @@ def finish(
     output, made = run.config.output, list[Path]()
     products: dict[str, Callable[[], list[Path]]] = {
         "turntable": lambda: write_video(run, folder, output, say),
-        "mesh": lambda: _own_mesh(run, folder, say),
+        "mesh": lambda: _own_mesh(run, folder, say, formats),
         "page": lambda: write_page(run, folder),
     }
     for name, make in products.items():
@@ -281,13 +302,13 @@ def own_mesh_options(config: Config) -> MeshOptions:
 
 
 def mesh_blur(config: Config) -> float:
-    """Of the density before its surface is taken, in radii: about a pixel of the views, as in `mesh.sample.BLUR`."""
-    return MeshOptions.blur * min(1.0, _SMALL_VIEW / config.size)
+    """Of the density before its surface is taken, in radii: at most a pixel of the views."""
+    return min(MeshOptions.blur, _PIXEL / config.size)
 
 
-def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback) -> list[Path]:
+def _own_mesh(run: Run, folder: RunFolder, say: ProgressCallback, formats: Iterable[str]) -> list[Path]:
     try:
-        return write_mesh(run, folder, own_mesh_options(run.config), say=say)[0]
+        return write_mesh(run, folder, own_mesh_options(run.config), formats, say=say)[0]
     except UserError as error:
         if isinstance(error, NoSurface):  # what an earlier state of the run left shows something that is no more
             for path in (folder.index, folder.mesh_report, folder.mesh, *folder.mesh_copies):
@@ -347,7 +368,7 @@ def write_mesh(
     options: MeshOptions,
     formats: Iterable[str] = (),
     say: ProgressCallback = silent,
-) -> tuple[list[Path], Report]:
+) -> tuple[list[Path], Report | RefinedReport]:
     """The run's mesh with its report, and beside it the same in other formats; returns the files written.
 
     Other formats of an earlier mesh are removed once the new one is there.
@@ -362,10 +383,16 @@ def write_mesh(
 
 def export_mesh(
     run: Run, paths: Sequence[Path], options: MeshOptions, say: ProgressCallback = silent
-) -> tuple[list[Path], Report]:
-    """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is."""
+) -> tuple[list[Path], Report | RefinedReport]:
+    """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is.
+
+    `options` say how it is made of a field; the scene of a second stage is one.
+    """
     require_formats(paths)
-    mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
+    if isinstance(run.scene, MeshScene):
+        mesh, report = taken_from(run.scene)
+    else:
+        mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
     say(f"writing {', '.join(path.name for path in paths)}")
     extras, height_mm = provenance.metadata(run.config, run.step), options.body.height_mm
     return [file for path in paths for file in export(mesh, path, extras, height_mm)], report

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from dreamfusion.config import Config
+from dreamfusion.config import Config, MeshConfig
 from dreamfusion.diffusion.priors.folder import digest
 from dreamfusion.diffusion.priors.kinds import kind_of
 from dreamfusion.diffusion.priors.locate import locate, rooted
@@ -61,12 +61,18 @@ def require_prior(config: Config) -> None:
 
 def metadata(config: Config, steps: int) -> dict[str, object]:
     """What made the object, after so many steps, for its files."""
+    mesh = config.scene.field
+    refined = {}
+    if isinstance(mesh, MeshConfig):
+        learned = "texture alone" if mesh.told.texture_only else "shape and texture"
+        refined, steps = {"refined": f"{learned}, {steps} steps at {config.size} pixels"}, mesh.after
     return {
         "prompt": config.prompt,
         "understood as": caption if (caption := config.caption(config.prompt)) != config.prompt else "",
         "negative": config.negative,
         "seed": config.seed,
         "steps": steps,
+        **refined,
         "preset": config.preset,
         "guidance scale": config.distill.guidance_scale,
         "prior": config.prior,

@@ -78,4 +78,4 @@ def work_off(job: Job, watch: Watch, files: bool = True) -> bool:
                 break
     if job.run.step < job.run.config.steps:
         return False
-    return not files or job.folder.index in generate.finish(job.run, job.folder, watch.say, watch.stopped)
+    return not files or job.products.index in generate.finish(job.run, job.products, watch.say, watch.stopped)

@@ -69,6 +69,26 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Refine:
+    """Refine a finished run: its surface becomes a mesh that learns on, seen larger.
+
+    The same command goes on where it was interrupted.
+    """
+
+    run: Positional[Path]
+    """folder of the run"""
+    settings: Annotated[c.RefineConfig, arg(name="")] = c.RefineConfig()
+    again: bool = False
+    """begin anew from the run's own surface"""
+    format: tuple[Literal["obj", "ply", "stl", "usdz"], ...] = ()
+    """formats to write beside mesh.glb"""
+    device: str | None = None
+    """device: auto, cpu, cuda, cuda:1 ... or mps; the run's own if not given"""
+    prior: str | None = None
+    """new place of the run's prior: a folder or hub id with the same weights"""
+
+
+@dataclass(frozen=True)
 class MakeMesh:
     """Make the textured mesh of a run again, and files of it in other formats."""
 
@@ -84,11 +104,13 @@ class MakeMesh:
     """density of the isosurface, per world unit; chosen by agreement with the renderings if not given"""
     blur: Annotated[float, Interval(ge=0, le=0.2)] | None = None
     """standard deviation of the density's blur before marching cubes, in radii of the scene's sphere; if not given,
-    about a pixel of the run's views, 0.03 for 64 pixels and fewer"""
+    0.015, or a pixel of the run's views where that is less"""
     faces: Annotated[int, Ge(100)] = 20_000
     """target number of triangles; shapes that cannot be simplified so far keep more"""
     texture_size: Annotated[int, Interval(ge=64, le=4096)] | None = None
     """texture size, pixels per side; the run's own if not given"""
+    fit: bool = True
+    """let shape and texture learn from renderings (not with --stand or --printable): some seconds"""
     normal_map: bool = False
     """add a tangent-space normal map from the field's normals (.glb)"""
     bake_light: bool = False

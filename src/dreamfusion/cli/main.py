@@ -163,7 +163,7 @@ def _note(text: str) -> None:
 
 def _resume(name: str, given: list[str]) -> int:
     arguments = a.read(a.Resume, name, given)
-    from dreamfusion import generate
+    from dreamfusion import generate, refine
     from dreamfusion.build import device_of
     from dreamfusion.distributed import init_process_group
 
@@ -174,9 +174,26 @@ def _resume(name: str, given: list[str]) -> int:
         run = generate.open_run(arguments.run, device)[1]
         return _follow(replace(run, group=group))
     with owned(arguments.run):
-        job = generate.resume_run(arguments.run, device, arguments.steps, group, arguments.prior)
+        if arguments.steps is None and refine.begun(arguments.run):
+            job = refine.open_stage(arguments.run, device, prior_now=arguments.prior)
+        else:
+            job = generate.resume_run(arguments.run, device, arguments.steps, group, arguments.prior)
         group.barrier()
         return _work(job)
+
+
+def _refine(name: str, given: list[str]) -> int:
+    arguments = a.read(a.Refine, name, given)
+    from dreamfusion import generate, refine
+    from dreamfusion.mesh import require_formats
+
+    told = refine.told_by(generate.config_of(arguments.run))
+    arguments = a.read(a.Refine, name, given, a.Refine(arguments.run, told))
+    require_formats(arguments.run / f"mesh.{suffix}" for suffix in arguments.format)
+    device = cli_products.prepare_process_as(arguments.run, arguments.device)
+    with owned(arguments.run):
+        open_one = refine.begin if arguments.again else refine.open_stage
+        return _work(open_one(arguments.run, device, arguments.settings, arguments.prior, say=_note), arguments.format)
 
 
 def _follow(run: "Run") -> int:
@@ -190,13 +207,13 @@ def _follow(run: "Run") -> int:
     return 0
 
 
-def _work(job: "Job") -> int:
-    """Drive a run to its end, or to the first request to stop."""
+def _work(job: "Job", formats: Iterable[str] = ()) -> int:
+    """Drive a run to its end, or to the first request to stop; `formats` of its mesh beside `mesh.glb`."""
     from dreamfusion import generate
     from dreamfusion.cli.memory import measured
     from dreamfusion.cli.progress_line import ProgressLine
 
-    run, folder = job.run, job.folder
+    run, folder = job.run, job.products
     config = run.config
     caption = config.caption(config.prompt)
     asked = f"{config.prompt!r}" + (f", understood as {caption!r}" if caption != config.prompt else "")
@@ -209,7 +226,7 @@ def _work(job: "Job") -> int:
                     break
         if run.step == config.steps:
             run.group.close()
-        files = generate.finish(run, folder, line.say, stop.is_set)
+        files = generate.finish(run, folder, line.say, stop.is_set, formats)
     if folder.index not in files:
         print(f"stopped after step {run.step}; continue with: dreamfusion resume {folder.path}", file=sys.stderr)
         return stop.code
@@ -233,6 +250,7 @@ def _doctor(name: str, given: list[str]) -> int:
 COMMANDS: dict[str, tuple[type, Callable[[str, list[str]], int]]] = {
     "generate": (a.Generate, _generate),
     "resume": (a.Resume, _resume),
+    "refine": (a.Refine, _refine),
     "mesh": (a.MakeMesh, cli_products.mesh),
     "video": (a.MakeVideo, cli_products.video),
     "compose": (a.Compose, cli_products.compose),

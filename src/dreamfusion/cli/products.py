@@ -38,7 +38,7 @@ def mesh(name: str, given: list[str]) -> int:
     blur = generate.mesh_blur(run.config) if arguments.blur is None else arguments.blur
     body = BodyOptions(arguments.height_mm, arguments.material, arguments.stand, arguments.printable or 0.0)
     options = MeshOptions(
-        resolution, run.config.size, blur, arguments.level, arguments.faces, texture=texture, body=body
+        resolution, run.config.size, blur, arguments.level, arguments.faces, texture, arguments.fit, body
     )
     if paths:
         with new_files(paths):

@@ -2,6 +2,7 @@
 
 from dreamfusion.config.bounds import Colour, Span
 from dreamfusion.config.distill import DistillConfig
+from dreamfusion.config.refine import RefineConfig
 from dreamfusion.config.run import (
     ConditionSet,
     Config,
@@ -18,6 +19,7 @@ from dreamfusion.config.scene import (
     FieldConfig,
     GridFieldConfig,
     LearnedBackground,
+    MeshConfig,
     MlpFieldConfig,
     OccupancyConfig,
     ProposalConfig,
@@ -40,12 +42,14 @@ __all__ = [
     "LearnedBackground",
     "LightConfig",
     "MemoryConfig",
+    "MeshConfig",
     "MlpFieldConfig",
     "OccupancyConfig",
     "OptimiseConfig",
     "OutputConfig",
     "ProposalConfig",
     "RandomBackground",
+    "RefineConfig",
     "RegulariseConfig",
     "RenderConfig",
     "SceneConfig",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf, Predicate
 
-from dreamfusion.config import Config, GridFieldConfig, MlpFieldConfig, SceneConfig
+from dreamfusion.config import Config, GridFieldConfig, MeshConfig, MlpFieldConfig, SceneConfig
 from dreamfusion.config.distill import NfsdLaw, VsdLaw
 from dreamfusion.config.serialise import require_text
 from dreamfusion.errors import UserError
@@ -86,6 +86,8 @@ def _validate_size(scene: SceneConfig) -> None:
             numbers = grids + hidden * (features * len(colour_cells) + 3)
         case MlpFieldConfig(levels, blocks, width):
             numbers = 2 * blocks * width**2 + 6 * levels * width
+        case MeshConfig(vertices, faces, told=told):
+            numbers = 3 * vertices + 15 * faces + 3 * told.texture_size**2
     if numbers > LARGEST_SCENE:
         raise UserError(f"--scene.field has {numbers:.1e} numbers, more than {LARGEST_SCENE:.1e}: choose smaller sizes")
 

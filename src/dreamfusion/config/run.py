@@ -53,6 +53,10 @@ class RegulariseConfig:
     """weight of the total variation of the density logits (grid field only)"""
     interlevel: Schedule = Constant(1.0)
     """weight of the interlevel loss of mip-NeRF 360, which trains the proposal network only"""
+    laplacian: Schedule = Constant(0.0)
+    """weight of the roughness of a mesh's displacement (second stage only)"""
+    bending: Schedule = Constant(0.0)
+    """weight of the angles between a mesh's neighbouring faces (second stage only)"""
     reduction: Literal["mean", "sum"] = "mean"
     """reduction over a view's pixels of the first four; score distillation is a sum, the paper does not say"""
 
@@ -81,7 +85,9 @@ class OptimiseConfig:
     """optimiser; shampoo: distributed Shampoo grafted to steps of length sqrt(N), the paper's"""
 
     grid: Amount = 0.02
-    """learning rate of grids"""
+    """learning rate of grids and textures"""
+    vertices: Amount = 1e-3
+    """learning rate of a mesh's vertices, world units (second stage only)"""
     network: Amount = 5e-3
     """learning rate of the field's network and of proposals"""
     background: Amount = 1e-3

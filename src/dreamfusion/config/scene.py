@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MultipleOf
 
 from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Places, Width
+from dreamfusion.config.refine import RefineConfig
 from dreamfusion.schedules import Ramp, Schedule
 
 
@@ -42,6 +43,20 @@ class MlpFieldConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """A closed mesh with a texture in place of a field: the second stage's. Its sizes are recorded when it begins."""
+
+    vertices: Count = 642
+    """vertices; neighbouring faces share them"""
+    faces: Annotated[int, Ge(4), MultipleOf(2)] = 1280
+    """triangles"""
+    after: Annotated[int, Ge(0)] = 0
+    """steps of the first stage, whose surface it began as"""
+    told: RefineConfig = RefineConfig()
+    """what the second stage was told"""
+
+
+@dataclass(frozen=True)
 class SolidBackground:
     """Solid background: one colour."""
 
@@ -73,7 +88,7 @@ class LearnedBackground:
     """hidden units per layer"""
 
 
-FieldConfig = GridFieldConfig | MlpFieldConfig
+FieldConfig = GridFieldConfig | MlpFieldConfig | MeshConfig
 BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
 
 

@@ -4,7 +4,7 @@
 """
 
 from dreamfusion.mesh.agreement import Agreement
-from dreamfusion.mesh.asset import BodyOptions, MeshOptions, Report, make_mesh
+from dreamfusion.mesh.asset import BodyOptions, MeshOptions, Report, make_mesh, mesh_of
 from dreamfusion.mesh.colour import linear_from_srgb, paint, srgb_from_linear
 from dreamfusion.mesh.export import export, require_formats
 from dreamfusion.mesh.extract import simplified, surface
@@ -29,6 +29,7 @@ __all__ = [
     "glb_bytes",
     "linear_from_srgb",
     "make_mesh",
+    "mesh_of",
     "paint",
     "require_formats",
     "simplified",

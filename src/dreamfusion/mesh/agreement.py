@@ -4,19 +4,18 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dreamfusion.cameras import Cameras, orbit
 from dreamfusion.geometry import normalise
 from dreamfusion.lights import Light, albedo_only
-from dreamfusion.mesh.rasterise import Fragments, first_hits
 from dreamfusion.mesh.triangles import Mesh, vertex_normals
 from dreamfusion.nerf.fields import FieldOutput
 from dreamfusion.nerf.render import Picture, RenderOptions
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.nerf.shading import lambert
+from dreamfusion.surface import Fragments, colours_at, first_hits
 from dreamfusion.video import PreviewCamera, soft_light
 
 OPAQUE = 0.5
@@ -82,15 +81,21 @@ def views_of(scene: Scene, cameras: Cameras, look: RenderOptions) -> Views:
     return Views(cameras, _SHOT.render(scene, cameras, albedo_only(len(cameras), cameras.pose.device), look))
 
 
+def hits(mesh: Mesh, cameras: Cameras) -> tuple[Fragments, Float[Tensor, " m"]]:
+    """What the cameras see of a mesh, as `first_hits` tells."""
+    vertices, faces = (torch.from_numpy(part).to(cameras.pose.device) for part in (mesh.vertices, mesh.faces))
+    return first_hits(vertices, faces, cameras)
+
+
 def shape_agreement(mesh: Mesh, views: Views, radius: float) -> Shape:
     """Compare outlines and depth; `radius` is the scene's."""
-    return _shape(*first_hits(mesh, views.cameras), views, radius)
+    return _shape(*hits(mesh, views.cameras), views, radius)
 
 
 def agreement(mesh: Mesh, scene: Scene, views: Views, look: RenderOptions) -> Agreement:
     """Compare outlines, depth and colours."""
     cameras = views.cameras
-    seen, distance = first_hits(mesh, cameras)
+    seen, distance = hits(mesh, cameras)
     shape = _shape(seen, distance, views, scene.radius)
     lamp = soft_light(cameras)
     unlit = _picture(mesh, seen, cameras, albedo_only(len(cameras), cameras.pose.device)) - views.picture.rgb
@@ -109,7 +114,7 @@ def agreement(mesh: Mesh, scene: Scene, views: Views, look: RenderOptions) -> Ag
 
 def silhouettes(mesh: Mesh, cameras: Cameras) -> Bool[Tensor, "b h w"]:
     """The pixels that show the mesh."""
-    return _covered(first_hits(mesh, cameras)[0], cameras)
+    return _covered(hits(mesh, cameras)[0], cameras)
 
 
 def overlap(one: Bool[Tensor, "b h w"], other: Bool[Tensor, "b h w"]) -> float:
@@ -145,14 +150,12 @@ def _picture(mesh: Mesh, seen: Fragments, cameras: Cameras, light: Light) -> Flo
 
 
 def _albedo(mesh: Mesh, seen: Fragments) -> Float[Tensor, "m 3"]:
-    """Colours of the texture, between four texels each."""
+    """Colours of the texture."""
     assert mesh.uv is not None  # baked before it is judged
     assert mesh.texture is not None
     device = seen.weights.device
-    uv = seen.blend(torch.from_numpy(mesh.uv).to(device))
-    place = torch.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1]], -1)
     texture = torch.from_numpy(mesh.texture).to(device).movedim(-1, 0)[None] / 255
-    return F.grid_sample(texture, place[None, None], padding_mode="border", align_corners=False)[0, :, 0].T
+    return colours_at(texture, seen.blend(torch.from_numpy(mesh.uv).to(device)))
 
 
 def psnr(difference: Float[Tensor, "b h w 3"], where: Bool[Tensor, "b h w"]) -> float:

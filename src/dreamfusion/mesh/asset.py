@@ -1,6 +1,6 @@
 """From a scene to a finished mesh, and its agreement with the renderings."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from dreamfusion.mesh.agreement import Agreement, agreement, overlap, sides, silhouettes, views_of
 from dreamfusion.mesh.colour import paint
 from dreamfusion.mesh.extract import simplified, surface
+from dreamfusion.mesh.fit import fitted
 from dreamfusion.mesh.level import COARSE, LevelCandidate, best_level, level_curve
 from dreamfusion.mesh.reshape import changed, thickened, with_flat_base
 from dreamfusion.mesh.sample import BLUR, density_grid
@@ -50,6 +51,8 @@ class MeshOptions:
     faces: int = 20_000
     """wanted; a shape that needs more keeps more"""
     texture: TextureOptions = TextureOptions()  # noqa: RUF009  # frozen
+    fit: bool = True
+    """let shape and texture learn from renderings for some steps, unless the body is changed"""
     body: BodyOptions = BodyOptions()
 
 
@@ -101,6 +104,22 @@ class Report:
         return _rounded(asdict(self))
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A mesh, and how it came to be."""
+
+    mesh: Mesh
+    """baked and painted"""
+    plain: Mesh
+    """neither that, nor reshaped or fitted"""
+    like: Mesh | None
+    """the scene's surface, if the mesh was reshaped"""
+    found: Mesh
+    """before the simplification"""
+    level: float
+    curve: tuple[LevelCandidate, ...]
+
+
 def make_mesh(
     scene: Scene,
     look: RenderOptions,
@@ -111,6 +130,30 @@ def make_mesh(
 
     `say` is told what is being done. Raises UserError for scenes without a surface: empty ones, and fog.
     """
+    made = mesh_of(scene, look, options, say)
+    say("comparison with renderings")
+    cameras = sides(scene, options.picture_size, turn=0.5)
+    body, before = options.body, made.plain if made.like is not None else None
+    report = Report(
+        level=made.level,
+        curve=made.curve,
+        faces_found=len(made.found.faces),
+        faces=len(made.mesh.faces),
+        vertices=len(made.mesh.vertices),
+        watertight=closed(made.mesh),
+        simplification_iou=overlap(silhouettes(made.found, cameras), silhouettes(made.plain, cameras)),
+        agreement=agreement(made.mesh, scene, views_of(scene, cameras, look), look),
+        solid=solid(made.mesh, body.height_mm, body.material),
+        before=None if before is None else solid(before, body.height_mm, body.material),
+        changed=0.0 if before is None else changed(before, made.mesh),
+    )
+    return made.mesh, report
+
+
+def mesh_of(
+    scene: Scene, look: RenderOptions, options: MeshOptions = MeshOptions(), say: ProgressCallback = silent
+) -> Made:
+    """As `make_mesh`, without the report."""
     if options.level is None:
         say("renderings to find the surface by")
     curve = _curve(scene, look, options) if options.level is None else ()
@@ -122,23 +165,19 @@ def make_mesh(
     mesh = _reshaped(plain, options, say)
     like = None if mesh is plain else found
     say(f"texture of {len(mesh.faces)} triangles{_patience(len(mesh.faces))}")
-    mesh = bake(paint(mesh, scene, like), scene, options.texture, like)
-    say("comparison with renderings")
-    cameras = sides(scene, options.picture_size, turn=0.5)
-    report = Report(
-        level=level,
-        curve=curve,
-        faces_found=len(found.faces),
-        faces=len(mesh.faces),
-        vertices=len(mesh.vertices),
-        watertight=closed(mesh),
-        simplification_iou=overlap(silhouettes(found, cameras), silhouettes(plain, cameras)),
-        agreement=agreement(mesh, scene, views_of(scene, cameras, look), look),
-        solid=solid(mesh, options.body.height_mm, options.body.material),
-        before=None if like is None else solid(plain, options.body.height_mm, options.body.material),
-        changed=0.0 if like is None else changed(plain, mesh),
-    )
-    return mesh, report
+    mesh = bake(paint(mesh, scene, like), scene, TextureOptions(options.texture.size), like)
+    if options.fit and like is None:
+        say("shape and texture as the renderings have them")
+        mesh = fitted(mesh, scene, look, 2 * options.picture_size)
+    return Made(_with_extras(mesh, scene, options.texture, like), plain, like, found, level, curve)
+
+
+def _with_extras(mesh: Mesh, scene: Scene, wanted: TextureOptions, like: Mesh | None) -> Mesh:
+    """The normal map, and the texture with light in it, if they are wanted."""
+    if not (wanted.normal_map or wanted.bake_light):
+        return mesh
+    baked = bake(mesh, scene, wanted, like)
+    return baked if wanted.bake_light else replace(mesh, normal_map=baked.normal_map)
 
 
 def _reshaped(mesh: Mesh, options: MeshOptions, say: ProgressCallback) -> Mesh:

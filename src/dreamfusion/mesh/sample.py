@@ -11,9 +11,9 @@ from dreamfusion.errors import UserError
 from dreamfusion.nerf.fields import Field, Gaussians, precomputed
 from dreamfusion.nerf.scene import Scene
 
-BLUR = 0.03
-"""About a pixel of the small pictures that a prior judges: what is finer than that no view ever confirmed, and it would
-show as bumps, where renderings average it out along their rays."""
+BLUR = 0.015
+"""About half a pixel of the small pictures that a prior judges: what is finer than that no view ever confirmed, and it
+would show as bumps, where renderings average it out along their rays."""
 _BELL = 3.0  # standard deviations at which the bell is cut off
 _CHUNK = 1 << 16  # points per evaluation of the field
 
@@ -28,7 +28,7 @@ class DensityGrid:
     spacing: float
 
 
-def density_grid(scene: Scene, resolution: int, blur: float = BLUR) -> DensityGrid:
+def density_grid(scene: Scene, resolution: int, blur: float) -> DensityGrid:
     """Density on a grid of `resolution` points per diameter of the scene's sphere, cropped to the occupied cells.
 
     The field is evaluated in occupied cells inside the sphere; elsewhere renderings are empty, and the density is 0.

@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import xatlas
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dreamfusion.geometry import normalise, spherical
 from dreamfusion.lights import Light
 from dreamfusion.mesh.colour import beside, look_at_surface
-from dreamfusion.mesh.rasterise import Fragments, cover
 from dreamfusion.mesh.sample import device_of
 from dreamfusion.mesh.triangles import Mesh, split, tangents, vertex_normals
 from dreamfusion.nerf.fields import FieldOutput
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.nerf.shading import lambert
+from dreamfusion.surface import Fragments, cover
 
 _PADDING = 4  # texels between charts, so that they do not bleed into each other in smaller copies of the texture
 _FLAT = 1e-4  # volume of three unit axes below which rounding of 1e-7 shows in a picture of 256 levels
@@ -35,12 +35,12 @@ class TextureOptions:
 
 
 def bake(mesh: Mesh, scene: Scene, options: TextureOptions = TextureOptions(), like: Mesh | None = None) -> Mesh:
-    """The mesh with texture coordinates and a texture of what its surface shows along the inward normals.
+    """The mesh with texture coordinates, if it has none, and a texture of what its surface shows along inward normals.
 
     The gaps between the charts are filled with the nearest texel's values, so that no seam shows. `like`: the scene's
     surface, for a mesh that was changed (`colour.beside`).
     """
-    mesh = replace(mesh, uv=unwrapped(mesh, options.size))
+    mesh = mesh if mesh.uv is not None else replace(mesh, uv=unwrapped(mesh, options.size))
     texels = _texels(mesh, options.size, device_of(scene))
     faces = torch.from_numpy(mesh.faces).to(texels.face.device)
     place, normal = (
@@ -110,13 +110,28 @@ def to_tangent_space(axes: Float[Tensor, "m 3 3"], normal: Float[Tensor, "m 3"])
 
 def _filled(texels: Fragments, values: Float[Tensor, "m 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
     """A square picture of values in [0, 1]; texels that no face covers take the nearest one's."""
-    from scipy.ndimage import distance_transform_edt  # here, as a run needs it only at its end
-
     picture = np.zeros((size * size, 3), np.uint8)
     covered = np.zeros(size * size, bool)
     pixel = texels.pixel.cpu().numpy()
     picture[pixel] = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
     covered[pixel] = True
-    gaps = ~covered.reshape(size, size)
-    rows, columns = np.asarray(distance_transform_edt(gaps, return_distances=False, return_indices=True))
-    return picture.reshape(size, size, 3)[rows, columns]
+    return spread(picture.reshape(size, size, 3), covered.reshape(size, size))
+
+
+def spread(
+    picture: UInt8[np.ndarray, "size size 3"], covered: Bool[np.ndarray, "size size"]
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The texels that are not covered take the nearest one's colour that is."""
+    from scipy.ndimage import distance_transform_edt  # here, as a run needs it only at its end
+
+    rows, columns = np.asarray(distance_transform_edt(~covered, return_distances=False, return_indices=True))
+    return picture[rows, columns]
+
+
+def shown_texels(mesh: Mesh, size: int) -> Bool[np.ndarray, "size size"]:
+    """The texels whose colours a face shows, also between two of them."""
+    from scipy.ndimage import binary_dilation
+
+    covered = np.zeros(size * size, bool)
+    covered[_texels(mesh, size, torch.device("cpu")).pixel.numpy()] = True
+    return binary_dilation(covered.reshape(size, size), np.ones((3, 3), bool))

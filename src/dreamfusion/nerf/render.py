@@ -1,6 +1,7 @@
 """Volume rendering: from a scene, cameras and lights to pictures."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -36,6 +37,15 @@ class Render(Picture):
     along: RaySamples
 
 
+@runtime_checkable
+class Drawn(Protocol):
+    """A scene that is no volume, such as a mesh, and draws its pictures itself."""
+
+    def draw(self, cameras: Cameras, light: Light, background: Float[Tensor, "b 3"] | None, normals: bool) -> Picture:
+        """Pictures of all views, differentiable, before plain colours or its own background, with normals or not."""
+        ...
+
+
 def render(
     scene: Scene,
     cameras: Cameras,
@@ -49,6 +59,8 @@ def render(
     generator: jitters the samples; without one they are evenly spaced. background: plain colours to put behind the
     views, in [0, 1], in place of the scene's own background.
     """
+    if isinstance(scene, Drawn):
+        return _drawn(scene, cameras, light, options, background)
     rays, view = _rays_and_views(cameras)
     bins = sample_rays(scene, rays, options.samples, generator)
     if options.views is not None:
@@ -87,6 +99,8 @@ def _view(
     scene: Scene, camera: Cameras, light: Light, options: RenderOptions, background: Float[Tensor, "1 3"] | None
 ) -> Picture:
     """One view, `options.chunk` rays at a time."""
+    if isinstance(scene, Drawn):
+        return _drawn(scene, camera, light, options, background)
     rays, view = _rays_and_views(camera)
     parts, numbers = [], []
     for start in range(0, len(rays), options.chunk):
@@ -95,6 +109,20 @@ def _view(
         parts.append(integrate(scene, bins, view[piece], light, options)[0])
         numbers.append(bins.number + start)
     return _picture(concatenated(parts), torch.cat(numbers), _behind(scene, rays, view, background), camera)
+
+
+def _drawn(
+    scene: Drawn, cameras: Cameras, light: Light, options: RenderOptions, background: Float[Tensor, "b 3"] | None
+) -> Render:
+    """Pictures without samples along rays."""
+    own = slice(None) if options.views is None else options.views
+    behind = None if background is None else background[own]
+    picture = scene.draw(cameras[own], light[own], behind, options.normals or light.lit)
+    nothing, none = picture.depth.new_zeros(0), cameras.pose.new_zeros(0, dtype=torch.long)
+    along = RaySamples(
+        picture.depth.numel(), nothing.view(0, 0), nothing.view(0, 1), none, nothing, nothing.view(0, 3), None
+    )
+    return Render(picture.rgb, picture.opacity, picture.depth, picture.normal, along)
 
 
 def _rays_and_views(cameras: Cameras) -> tuple[Rays, Int[Tensor, " n"]]:

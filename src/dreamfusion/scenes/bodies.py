@@ -15,8 +15,8 @@ from scipy.ndimage import binary_fill_holes
 
 from dreamfusion.errors import UserError
 from dreamfusion.mesh.extract import mesh_of
-from dreamfusion.mesh.rasterise import cover
 from dreamfusion.mesh.triangles import corners
+from dreamfusion.surface import cover
 
 TOUCH = 0.02
 """share of a thing's longest side up to which a gap is none"""

@@ -87,6 +87,7 @@ def _api() -> list[Route]:
         Route("/api/tasks/{id}/cancel", _cancel, methods=["POST"]),
         Route("/api/tasks/{id}/resume", _resume, methods=["POST"]),
         Route("/api/tasks/{id}/retry", _retry, methods=["POST"]),
+        Route("/api/tasks/{id}/refine", _refine, methods=["POST"]),
         Route("/api/tasks/{id}/exports", _export, methods=["POST"]),
         Route("/api/tasks/{id}/curve", _curve, methods=["GET"]),
         Route("/api/tasks/{id}/files/{name}", _file, methods=["GET"]),
@@ -257,6 +258,10 @@ async def _cancel(request: Request) -> Response:
 
 async def _resume(request: Request) -> Response:
     return JSONResponse(_studio(request).resume(request.state.owner, _own(request)).public(), 202)
+
+
+async def _refine(request: Request) -> Response:
+    return JSONResponse(_studio(request).refine(request.state.owner, _own(request)).public(), 202)
 
 
 async def _delete(request: Request) -> Response:

@@ -24,7 +24,7 @@ STOP_SECONDS = 60.0
 """that a worker has to save, before it is ended"""
 AGAIN_SECONDS = 2.0
 """before a task is tried again: whoever holds its folder may let go, and what killed its worker be over"""
-_SHOWN = ("doing", "step", "opacity", "losses", "rate", "health")
+_SHOWN = ("doing", "step", "steps", "opacity", "losses", "rate", "health")
 
 
 class Foreman:
@@ -143,9 +143,10 @@ class Foreman:
         """Have a task done and follow it."""
         path = self._catalogue.root / task.folder
         self.look()
-        async for message in lane.work({"do": "run", "folder": str(path), "config": scan.wanted(path)}):
+        job, config = "refine" if task.refining else "run", scan.wanted(path)
+        async for message in lane.work({"do": job, "folder": str(path), "config": config}):
             if "end" in message:
-                task = self._ended(task, message)
+                task = self._ended(_as_run(task, config), message)
             else:
                 task = replace(task, **{name: message[name] for name in _SHOWN if name in message})
                 task = replace(task, stage=PRODUCTS.get(task.doing, task.stage))
@@ -159,7 +160,7 @@ class Foreman:
         done = replace(task, finished=time.time(), doing="", error=error)
         match message["end"]:
             case "done":
-                return replace(done, state=State.SUCCEEDED, step=task.steps, error="")
+                return replace(done, state=State.SUCCEEDED, step=task.steps, error="", refining=False)
             case "failed":
                 return replace(done, state=State.FAILED)
             case _ if task.id in self._canceled:
@@ -172,3 +173,9 @@ class Foreman:
                 return replace(task, state=State.PENDING, queued=0.0, attempts=task.attempts + 1, doing="", error=error)
             case _:
                 return replace(task, state=State.PENDING, doing="waiting for another process", error="")
+
+
+def _as_run(task: Task, config: Mapping[str, Any]) -> Task:
+    """With the steps of the run, where those of its second stage were shown."""
+    steps = config.get("steps", task.steps)
+    return replace(task, steps=steps, step=steps) if task.refining else task

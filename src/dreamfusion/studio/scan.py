@@ -23,7 +23,7 @@ NOTE = ".task.json"
 DEPTH = 3
 """folders below the root in which runs are looked for"""
 _TAIL = 4096  # bytes from the end of metrics.jsonl that hold its last whole line
-_NOTED = ("owner", "made", "created", "queued", "started", "finished", "error", "attempts")
+_NOTED = ("owner", "made", "created", "queued", "started", "finished", "error", "attempts", "refining")
 
 MEDIA = ("preview.png", "turntable.mp4", "turntable.webp", "sheet.png")
 FILES = {

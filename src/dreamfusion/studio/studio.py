@@ -155,6 +155,16 @@ class Studio:
         _require_run(task)
         if task.state not in (State.CANCELED, State.FAILED):
             raise Refused(409, "this task needs no resuming: it is done, or on its way")
+        return self._queued(owner, task)
+
+    def refine(self, owner: str, task: Task) -> Task:
+        """Queue the second stage of a finished task. Raises Refused."""
+        _require_run(task)
+        if task.state is not State.SUCCEEDED:
+            raise Refused(409, "this task is not finished: only then its mesh can be refined")
+        return self._queued(owner, replace(task, refining=True))
+
+    def _queued(self, owner: str, task: Task) -> Task:
         self._require_room(owner)
         queued = replace(task, state=State.PENDING, queued=time.time(), attempts=0, error="", owner=task.owner or owner)
         self.catalogue.put(queued, noted=True)

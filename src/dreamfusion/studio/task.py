@@ -54,6 +54,8 @@ class Task:
     """when the studio made the folder; 0 for one that it found"""
     attempts: int = 0
     """workers that died at it"""
+    refining: bool = False
+    """whether its second stage is wanted, and not done yet"""
     error: str = ""
     doing: str = ""
     """what the worker is at, in a few words"""

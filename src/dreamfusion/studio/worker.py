@@ -1,6 +1,7 @@
 """A worker: `python -m dreamfusion.studio.worker`, which the server starts. One job at a time, in lines of JSON.
 
     in   {"do": "run", "folder": PATH, "device": "auto", "config": {...}}    a run, new or begun, to its last file
+         {"do": "refine", "folder": PATH, "device": "auto", "config": {...}} its second stage, likewise
          {"do": "export", "folder": PATH, "device": "auto", "format": "stl"} the run's mesh in another format
          {"do": "compose", "scene": {...}, "home": ROOT, "out": PATH}        several in one
          {"stop": true}                                                      save and end the job
@@ -33,6 +34,7 @@ from dreamfusion.health import in_words
 
 if TYPE_CHECKING:
     from dreamfusion.batch.work import KeptPrior
+    from dreamfusion.generate import Job
     from dreamfusion.loop import Metrics
 
 EVERY = 1.0
@@ -128,13 +130,35 @@ def _run(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> d
     path = Path(job["folder"])
     with owned(path):
         voice.say("loading")
-        from dreamfusion.batch.work import Watch, open_job, work_off
+        from dreamfusion.batch.work import open_job
 
         config = from_json(Config, job["config"])
         work = open_job(replace(config, device=_device(config, job)), path, _kept_prior())
-        voice.begin()
-        done = work_off(work, Watch(voice.say, partial(voice.step, work.run.config.steps), stopped))
+        done = _worked_off(work, voice, stopped)
     return {"end": "done" if done else "stopped"}
+
+
+def _refine(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    path = Path(job["folder"])
+    with owned(path):
+        voice.say("loading")
+        from dreamfusion import generate, refine
+
+        config = generate.config_of(path)
+        device = _device(config, job)
+        generate.prepare_process(config, device)
+        work = refine.open_stage(path, device, parts=_kept_prior(), say=voice.say)
+        done = _worked_off(work, voice, stopped)
+    return {"end": "done" if done else "stopped"}
+
+
+def _worked_off(work: "Job", voice: Voice, stopped: Callable[[], bool]) -> bool:
+    from dreamfusion.batch.work import Watch, work_off
+
+    steps = work.run.config.steps
+    voice.begin()
+    voice.send(step=work.run.step, steps=steps)
+    return work_off(work, Watch(voice.say, partial(voice.step, steps), stopped))
 
 
 @cache
@@ -146,13 +170,13 @@ def _kept_prior() -> "KeptPrior":
 
 
 def _export(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
-    from dreamfusion import generate
+    from dreamfusion import generate, refine
 
     config = generate.config_of(Path(job["folder"]))
     device = _device(config, job)
     generate.prepare_process(config, device)
     with owned(Path(job["folder"])):
-        folder, run = generate.open_run(Path(job["folder"]), device)
+        folder, run = refine.shown(Path(job["folder"]), device)
         path = folder.mesh.with_suffix(f".{job['format']}")
         generate.export_mesh(run, [path], generate.own_mesh_options(run.config), say=voice.say)
     return {"end": "done"}
@@ -178,6 +202,7 @@ def _device(config: Config, job: Mapping[str, Any]) -> str:
 
 JOBS: dict[str, Callable[[Mapping[str, Any], Voice, Callable[[], bool]], dict[str, object]]] = {
     "run": _run,
+    "refine": _refine,
     "export": _export,
     "compose": _compose,
 }

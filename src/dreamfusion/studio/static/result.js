@@ -83,6 +83,7 @@ function drawActions() {
   const buttons = [
     run && button("Again with another seed", anotherSeed, going ? "" : "primary"),
     run && own && ["CANCELED", "FAILED"].includes(task.state) && button("Resume", resume),
+    run && own && task.state === "SUCCEEDED" && button("Refine", refine),
     going && own && button("Cancel", () => cancel(task)),
     run && button("Change and make again", edit),
     task.files.includes("mesh.glb") && button("Compose with ...", compose),
@@ -99,6 +100,10 @@ async function anotherSeed() {
 
 async function resume() {
   remember(await api("POST", `tasks/${task.id}/resume`, {}));
+}
+
+async function refine() {
+  remember(await api("POST", `tasks/${task.id}/refine`, {}));
 }
 
 async function edit() {

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamfusion.cameras import Cameras
-from dreamfusion.mesh.triangles import Mesh
 
 _PIECE = 1 << 21  # candidates at a time: bounds the memory
 
@@ -54,14 +53,26 @@ def cover(corners: Float[Tensor, "f 3 2"], height: int, width: int) -> Fragments
     return _joined(parts)
 
 
-def first_hits(mesh: Mesh, cameras: Cameras) -> tuple[Fragments, Float[Tensor, " m"]]:
+def on_picture(vertices: Float[Tensor, "v 3"], cameras: Cameras) -> tuple[Float[Tensor, "b v 2"], Float[Tensor, "b v"]]:
+    """Where points are in the pictures, in pixels as `cover` has them, and their depths along the view axis."""
+    x, y, z = ((vertices - cameras.position[:, None]) @ cameras.pose[:, :3, :3]).unbind(-1)
+    scale = (0.5 * cameras.height / torch.tan(0.5 * cameras.fov_y))[:, None]
+    return torch.stack([0.5 * cameras.width + scale * x / -z, 0.5 * cameras.height - scale * y / -z], -1), -z
+
+
+def facing(corners: Float[Tensor, "*n 3 2"]) -> Bool[Tensor, "*n"]:
+    """Whether triangles on a picture show their outside: y grows down there."""
+    return _cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]) < 0
+
+
+@torch.no_grad()
+def first_hits(
+    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], cameras: Cameras
+) -> tuple[Fragments, Float[Tensor, " m"]]:
     """What the cameras see of a closed mesh that lies before them: one fragment for each pixel that shows it.
 
     Pixels are numbered view by view; they ascend. Also the distances from the camera, along the pixels' rays.
     """
-    device = cameras.pose.device
-    vertices = torch.from_numpy(mesh.vertices).to(device)
-    faces = torch.from_numpy(mesh.faces).to(device)
     parts, distances = [], []
     for view in range(len(cameras)):
         seen, distance = _nearest(vertices, faces, cameras[view : view + 1])
@@ -74,23 +85,20 @@ def _nearest(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], camera: Cameras
 ) -> tuple[Fragments, Float[Tensor, " m"]]:
     """The nearest fragments in one view, by pixel, and their distances."""
-    x, y, z = ((vertices - camera.position) @ camera.pose[0, :3, :3]).unbind(-1)
-    scale = 0.5 * camera.height / torch.tan(0.5 * camera.fov_y)
-    on_plane = torch.stack([0.5 * camera.width + scale * x / -z, 0.5 * camera.height - scale * y / -z], -1)
-    corners = on_plane[faces]
-    facing = (_cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) < 0).nonzero()[:, 0]  # y grows down
-    flat = cover(corners[facing], camera.height, camera.width)
+    (place,), (z,) = on_picture(vertices, camera)
+    corners = place[faces]
+    outside = facing(corners).nonzero()[:, 0]
+    flat = cover(corners[outside], camera.height, camera.width)
     # Weights in the picture count by nearness: 1 / depth is linear there, depth is not.
-    nearness = flat.weights / -z[faces[facing[flat.face]]]
+    nearness = flat.weights / z[faces[outside[flat.face]]]
     depth = 1 / nearness.sum(-1)
-    fragments = Fragments(flat.pixel, facing[flat.face], nearness * depth[:, None])
+    fragments = Fragments(flat.pixel, outside[flat.face], nearness * depth[:, None])
     order = depth.argsort(stable=True)
     order = order[fragments.pixel[order].argsort(stable=True)]
     pixel = fragments.pixel[order]
     front = order[torch.cat([pixel.new_ones(1, dtype=torch.bool), pixel[1:] != pixel[:-1]])[: len(pixel)]]
     seen = fragments[front]
-    place = seen.blend(vertices[faces])
-    return seen, (place - camera.position).norm(dim=-1)
+    return seen, (seen.blend(vertices[faces]) - camera.position).norm(dim=-1)
 
 
 def _pieces(total: Int[Tensor, " f"]) -> list[Int[Tensor, " n"]]:

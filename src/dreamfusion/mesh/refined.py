@@ -1,0 +1,58 @@
+"""Between meshes in files and scenes that are meshes: into one, and out of it again."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from dreamfusion.mesh.texture import shown_texels, spread
+from dreamfusion.mesh.triangles import Mesh, closed
+from dreamfusion.surface import MeshScene, Shape, colours_at
+
+
+@dataclass(frozen=True)
+class RefinedReport:
+    """What the mesh of a second stage is like."""
+
+    faces: int
+    vertices: int
+    """without the doubles that texture seams need in most formats"""
+    watertight: bool
+    """see `Report`"""
+
+    def __str__(self) -> str:
+        return f"{self.faces} triangles, " + ("closed and manifold" if self.watertight else "NOT manifold as .stl")
+
+    def record(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return asdict(self)
+
+
+def put_into(scene: MeshScene, mesh: Mesh) -> None:
+    """Let a scene of the mesh's sizes begin with a mesh that is baked."""
+    assert mesh.uv is not None
+    assert mesh.texture is not None
+    shape = Shape(*(torch.from_numpy(part) for part in (mesh.vertices, mesh.faces, mesh.uv)))
+    scene.take(shape, torch.from_numpy(mesh.texture) / 255)
+
+
+@torch.no_grad()
+def taken_from(scene: MeshScene) -> tuple[Mesh, RefinedReport]:
+    """The mesh as it is now; texels that no face shows are their nearest neighbours'."""
+    shape = scene.shape
+    texture = (scene.texture[0].movedim(0, -1) * 255).round().byte().cpu().numpy()
+    vertices, faces, uv = (part.cpu().numpy() for part in (shape.vertices, shape.faces, shape.uv))
+    mesh = Mesh(vertices, faces, uv=uv)
+    mesh = replace(mesh, texture=spread(texture, shown_texels(mesh, len(texture))), colours=_at_vertices(scene))
+    return mesh, RefinedReport(len(faces), len(vertices), closed(mesh))
+
+
+def _at_vertices(scene: MeshScene) -> Float[np.ndarray, "v 3"]:
+    """Mean of what the texture shows at the corners of the faces that meet there."""
+    corner = scene.faces.flatten()
+    colours = colours_at(scene.texture, scene.uv.flatten(0, 1))
+    total = torch.zeros_like(scene.start).index_add(0, corner, colours)
+    count = torch.zeros_like(scene.start[:, 0]).index_add(0, corner, torch.ones_like(colours[:, 0]))
+    return (total / count[:, None]).cpu().numpy()
