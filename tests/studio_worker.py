@@ -64,7 +64,7 @@ def refine(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bo
     """Steps of a second stage, and another mesh."""
     folder = RunFolder(Path(job["folder"]))
     with owned(folder.path):
-        voice.begin(0)
+        voice.begin()
         for step in range(1, 8):
             time.sleep(0.02)
             voice.send(step=step, steps=7, opacity=0.5, losses={}, rate=100.0)
