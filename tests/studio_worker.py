@@ -30,7 +30,7 @@ def run(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]
         if config["prompt"] == "a bomb":
             os._exit(1)
         done = len(folder.read_metrics())
-        voice.begin(done)
+        voice.begin()
         for step in range(done + 1, config["steps"] + 1):
             time.sleep(0.02 if config["prompt"] == "a snake" else 0.001)
             folder.log({"step": step, "losses": {"distillation": 1 / step}, "opacity": 0.5})
@@ -64,7 +64,7 @@ def refine(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bo
     """Steps of a second stage, and another mesh."""
     folder = RunFolder(Path(job["folder"]))
     with owned(folder.path):
-        voice.begin(0)
+        voice.begin()
         for step in range(1, 8):
             time.sleep(0.02)
             voice.send(step=step, steps=7, opacity=0.5, losses={}, rate=100.0)

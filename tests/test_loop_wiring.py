@@ -390,6 +390,7 @@ def test_metrics_say_which_step_was_done_and_when(tiny_config, disc_prior):
             "opacity": metrics.opacity,
             "occupied": metrics.occupied,
             "gradient_norm": metrics.gradient_norm,
+            "vitals": metrics.vitals,
         }
 
 

@@ -1,8 +1,8 @@
 """Checkpoints: everything of a run on disk, whole at every moment.
 
-A checkpoint folder holds `checkpoint.json` (configuration, step, and the name and SHA-256 of the tensor file) and that
-`tensors-*.safetensors` (scene, what the law of distillation and own regularisers hold, state of the optimiser and of
-the generator).
+A checkpoint folder holds `checkpoint.json` (configuration, step, healings, and the name and SHA-256 of the tensor file)
+and that `tensors-*.safetensors` (scene, what the law of distillation and own regularisers hold, state of the optimiser
+and of the generator).
 Tensors are written first, under a name of their own; the rename of `checkpoint.json` is the moment from which the new
 state counts; only then the old tensors go. Nothing is pickled.
 """
@@ -27,6 +27,7 @@ from dreamfusion.config import Config
 from dreamfusion.config.serialise import KIND, from_file, to_json
 from dreamfusion.errors import DiskFull, UserError
 from dreamfusion.files import DISK_FULL, denial, permitted, read_json
+from dreamfusion.healing import Healing, healing_from
 from dreamfusion.loop import Run, start
 from dreamfusion.own_parts import OwnParts, Unpack, names, stateful
 from dreamfusion.shampoo import Shampoo
@@ -34,7 +35,7 @@ from dreamfusion.version import VERSION
 
 FORMAT = 4
 HEAD = "checkpoint.json"
-OBEYED = ("steps", "prior", "device", "threads", "checkpoint_steps", "preview_seconds", "output")
+OBEYED = ("steps", "prior", "device", "threads", "checkpoint_steps", "preview_seconds", "heal", "output")
 """What may be edited in a run's `config.json` later, beside `memory.embeddings`: where, how long, and which files"""
 
 
@@ -50,6 +51,7 @@ def save(run: Run, folder: Path) -> None:
         digest = hashlib.sha256(content).hexdigest()
         name = f"tensors-{digest[:16]}.safetensors"
         head = {"format": FORMAT, "step": run.step, "tensors": name, "sha256": digest, "config": to_json(run.config)}
+        head |= {"healings": [healing.record() for healing in run.healings]} if run.healings else {}
         _write(folder / name, content)
         _write(folder / HEAD, (json.dumps(head, indent=2, ensure_ascii=False) + "\n").encode())
         for path in folder.iterdir():
@@ -57,17 +59,25 @@ def save(run: Run, folder: Path) -> None:
                 path.unlink()
 
 
-def load(folder: Path, device: torch.device, told: Config | None = None, **own: Unpack[OwnParts]) -> Run:
+def load(
+    folder: Path,
+    device: torch.device,
+    told: Config | None = None,
+    more: tuple[Healing, ...] = (),
+    **own: Unpack[OwnParts],
+) -> Run:
     """The run as it was saved, on any device, with what the configuration `told` may change (`agreed`).
 
-    `own` parts are those that `start` was given; their state is put into them. Raises UserError if the checkpoint is
-    missing, damaged or of another version, if `told` is another run's, or if `own` are not the parts it was made with.
+    `more` healings are added to those it had. `own` parts are those that `start` was given; their state is put into
+    them. Raises UserError if the checkpoint is missing, damaged or of another version, if `told` is another run's, or
+    if `own` are not the parts it was made with.
     """
     head, tensors = _read(folder)
     config = from_file(Config, head["config"], folder / HEAD)
     if added := [name for name in names(own) if name not in config.custom]:
         raise UserError(f"the run in {folder} was made without own {', '.join(added)}: start a new run with them")
-    run = start(config if told is None else agreed(told, config), device, **own)
+    healings = (*_healings(head, folder), *more)
+    run = start(config if told is None else agreed(told, config), device, healings=healings, **own)
     try:
         _restore(run, tensors)
     except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
@@ -77,6 +87,18 @@ def load(folder: Path, device: torch.device, told: Config | None = None, **own: 
         raise UserError(f"{folder / HEAD} is damaged (step {head['step']}): restore it, or start a new run")
     run.step = head["step"]
     return run
+
+
+def step_of(folder: Path) -> int:
+    """Steps done in the checkpoint of a folder. Raises UserError if there is none, or it is damaged."""
+    return _read_head(folder)["step"]
+
+
+def _healings(head: Mapping[str, Any], folder: Path) -> tuple[Healing, ...]:
+    try:
+        return tuple(map(healing_from, head.get("healings", ())))
+    except (AttributeError, KeyError, TypeError, UserError) as error:
+        raise UserError(f"{folder / HEAD} is damaged (its healings): restore it, or start a new run") from error
 
 
 def agreed(told: Config, saved: Config) -> Config:

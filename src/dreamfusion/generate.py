@@ -1,6 +1,7 @@
 """One run in its folder, from the first step to the last file. Doors drive it; it prints nothing."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
+from dreamfusion import build, candidates, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
 from dreamfusion.config import Config, MeshConfig, OutputConfig
 from dreamfusion.config.check import validate
@@ -19,7 +20,9 @@ from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.files import permitted, read_json, replacing, require_reachable, write_json
-from dreamfusion.loop import Metrics, Run, optimise, prompt_table, start
+from dreamfusion.healing import Healing, healing_of
+from dreamfusion.health import NOT_FINITE, Finding, Memory, found_in, in_words
+from dreamfusion.loop import Diverged, Metrics, Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.mesh.refined import RefinedReport, taken_from
 from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
@@ -88,6 +91,7 @@ def create_run(
     if prior is not None:
         config = provenance.with_own_prior(config, prior.name)
     run = start(config, device_of(config.device), group, **own)
+    _require_repeatable(run.config, group)
     prior, prompts = parts(run.config, run.device) if parts else open_parts(run.config, run.device, prior, say)
     run.config = provenance.with_captions(provenance.with_provenance(run.config), prompts)
     folder = RunFolder.create(path, to_json(run.config))
@@ -111,6 +115,7 @@ def resume_run(
     """
     folder, run = open_run(path, device, **own)
     require_divisible(run.config, run.distillation.law, group)
+    _require_repeatable(run.config, group)
     run.group = group
     if steps is not None:
         run.config = replace(run.config, steps=steps)
@@ -122,10 +127,21 @@ def resume_run(
     own_prior = None if isinstance(prior_now, str) else prior_now
     prior, prompts = parts(run.config, run.device) if parts else open_parts(run.config, run.device, own_prior)
     folder.rewind_metrics(run.step)
+    _note_healings(run, folder)  # which a kill may have prevented
     if steps is not None or isinstance(prior_now, str):
         checkpoint.save(run, folder.checkpoint)  # before the config, which counts for both: this may not fit on a disk
         write_json(folder.config, to_json(run.config))
     return Job(run, prior, prompts, folder)
+
+
+def _require_repeatable(config: Config, group: ProcessGroup) -> None:
+    """Raise UserError if a run is to begin again that cannot."""
+    if not config.heal and config.candidates == 1:
+        return
+    if group.size > 1:
+        raise UserError("--heal and --candidates take one process: leave them away, or torchrun")
+    if own := [name for name in config.custom if name != PRIOR]:
+        raise UserError(f"--heal and --candidates make parts anew, but the {own[0]} is an object of its caller's")
 
 
 def run_worker(run: Run) -> None:
@@ -159,17 +175,38 @@ def open_run(path: Path, device: str, **own: Unpack[OwnParts]) -> tuple[RunFolde
 def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
     """Do the steps that are left: log each, save checkpoints and previews on the way, and the state at the end.
 
-    Close the iterator to stop early; that saves too. An error does not: the last good checkpoint stays. Raises
-    Diverged.
+    A run that goes wrong is taken back and changed, as often as it may be. Close the iterator to stop early; that saves
+    too. An error does not: the last good checkpoint stays. Raises Diverged.
     """
-    run, every = job.run, job.run.config.checkpoint_steps
+    run, healing = job.run, None
+    try:
+        if run.step == 0 and not run.healings and run.config.candidates > 1:
+            yield from candidates.choose(run, job.prior, job.prompts, job.folder, say)
+            _save(run, job.folder)
+        while (healing := (yield from _until_ill(job, healing, say))) is not None:
+            say(f"going back: {healing}")
+            _go_back(run, job.folder, healing)
+    except GeneratorExit:
+        if _may_heal(run):
+            _set_aside(job.folder)
+        checkpoint.save(run, job.folder.checkpoint)
+        raise
+    _save(run, job.folder)
+
+
+def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Generator[Metrics, None, Healing | None]:
+    """Steps to the end, or to a finding about which something can be done, which is returned; `healed`: just before."""
+    run, folder, memory = job.run, job.folder, _memory(job.run, job.folder)
     next_preview = time.monotonic() + run.config.preview_seconds
     try:
         for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
             say("optimising")
-            job.folder.log(metrics.record())
-            if run.step % every == 0:
-                checkpoint.save(run, job.folder.checkpoint)
+            metrics = replace(metrics, findings=memory.judged(metrics.record(), run.progress), healing=healed)
+            folder.log(metrics.record())
+            if metrics.findings and _may_heal(run):
+                return _healing(run, folder, metrics.findings[0])
+            if run.step % run.config.checkpoint_steps == 0:
+                _save(run, folder)
             begun = time.monotonic()
             if run.config.preview_seconds > 0 and begun > next_preview:
                 say("preview")
@@ -177,10 +214,59 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
                 taken = time.monotonic() - begun
                 next_preview = begun + taken + max(run.config.preview_seconds, PATIENCE * taken)
             yield metrics
-    except GeneratorExit:
-        checkpoint.save(run, job.folder.checkpoint)
-        raise
-    checkpoint.save(run, job.folder.checkpoint)
+            healed = None
+    except Diverged:
+        if not _may_heal(run):
+            raise
+        return _healing(run, folder, NOT_FINITE)
+    return None
+
+
+def _memory(run: Run, folder: RunFolder) -> Memory:
+    """What findings are judged by; most of them say nothing of a run that goes on as a mesh."""
+    meshed = isinstance(run.config.scene.field, MeshConfig)
+    return Memory("" if meshed else run.config.preset, folder.read_metrics())
+
+
+def _may_heal(run: Run) -> bool:
+    return len(run.healings) < run.config.heal
+
+
+def _healing(run: Run, folder: RunFolder, finding: Finding) -> Healing:
+    """What to do about a finding."""
+    saved = checkpoint.step_of(folder.regular_checkpoint)
+    return healing_of(finding, run.step, saved, run.config, run.healings)
+
+
+def _save(run: Run, folder: RunFolder) -> None:
+    """A checkpoint at a step that does not depend on interruptions."""
+    shutil.rmtree(folder.set_aside, ignore_errors=True)
+    checkpoint.save(run, folder.checkpoint)
+
+
+def _set_aside(folder: RunFolder) -> None:
+    """Keep such a checkpoint beside that of an interruption: from there a run is healed as if there had been none."""
+    if not folder.set_aside.exists():
+        part = folder.path / ".part-set-aside"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(folder.checkpoint, part)
+        part.rename(folder.set_aside)
+
+
+def _go_back(run: Run, folder: RunFolder, healing: Healing) -> None:
+    """Begin again at the last checkpoint, or anew, with what the healing changes; all of it is written down."""
+    if healing.back_to:
+        run.become(checkpoint.load(folder.regular_checkpoint, run.device, run.config, (healing,)))
+    else:
+        run.become(start(run.config, run.device, healings=(*run.healings, healing)))
+    _save(run, folder)
+    folder.rewind_metrics(run.step)
+    _note_healings(run, folder)
+
+
+def _note_healings(run: Run, folder: RunFolder) -> None:
+    if run.healings:
+        write_json(folder.healing, {"healings": [healing.record() for healing in run.healings]})
 
 
 def finish(
@@ -235,7 +321,7 @@ def write_page(run: Run, folder: RunFolder) -> list[Path]:
     pictures = folder.turntable_webp.exists() and folder.sheet.exists()
     if not folder.mesh.exists() or not (pictures or folder.index.exists()):
         return []
-    facts = provenance.metadata(run.config, run.step) | _as_a_solid(folder)
+    facts = provenance.metadata(run.config, run.step) | _as_a_solid(folder) | _health(run, folder)
     viewer.write_page(folder, run.config.prompt, facts)
     return [folder.index]
 
@@ -250,6 +336,16 @@ def _as_a_solid(folder: RunFolder) -> dict[str, object]:
     stands = f"tips over at {found['tip_angle_deg']:.0f} degrees" if found["stands"] else "falls over"
     weight = f"{found['volume_cm3']:.1f} cm3, {found['weight_g']:.0f} g of {found['material']}"
     return {f"at {found['height_mm']:g} mm": f"{stands}; {weight}"}
+
+
+def _health(run: Run, folder: RunFolder) -> dict[str, object]:
+    """What was found, done and chosen, in words."""
+    last = folder.read_metrics()[-1:]
+    return {
+        "health": in_words(found_in(last[0])) or "nothing found" if last else "",
+        "healed": "; ".join(map(str, run.healings)),
+        "chosen": candidates.in_words(read_json(folder.candidates)) if folder.candidates.exists() else "",
+    }
 
 
 def write_video(run: Run, folder: RunFolder, output: OutputConfig, say: ProgressCallback = silent) -> list[Path]:

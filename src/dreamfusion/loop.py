@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from dreamfusion import build
+from dreamfusion import build, vitals
 from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config.check import validate
@@ -18,6 +18,8 @@ from dreamfusion.diffusion.priors import Prior, PromptEncoder, encoded, understo
 from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import UserError
+from dreamfusion.healing import Healing, acting
+from dreamfusion.health import Finding
 from dreamfusion.lights import Light
 from dreamfusion.nerf.render import Render, render
 from dreamfusion.nerf.scene import Scene
@@ -45,6 +47,17 @@ class Run:
     """steps done"""
     group: ProcessGroup = SINGLE_PROCESS
     """the processes that share the steps"""
+    healings: tuple[Healing, ...] = ()
+    """what `--heal` has changed of what `config` asks for"""
+
+    @property
+    def acting(self) -> Config:
+        """What it does: what it was told, changed by its healings."""
+        return acting(self.config, self.healings)
+
+    def become(self, other: "Run") -> None:
+        """Take all that another run has: its state, and what it was told."""
+        vars(self).update(vars(other))
 
     @property
     def progress(self) -> float:
@@ -72,22 +85,40 @@ class Metrics:
     """over all parameters of the scene"""
     seconds: dict[str, float]
     """wall time by stage: render, prior, backward, update (on a GPU, where work is queued, only the sum counts)"""
+    vitals: dict[str, float]
+    """what `health` judges the run by (`vitals`)"""
+    healed: int = 0
+    """times that the run was healed before"""
+    findings: tuple[Finding, ...] = ()
+    """what is wrong, if somebody looked"""
+    healing: Healing | None = None
+    """what is done about it"""
 
     def record(self) -> dict[str, object]:
         """What is logged: everything but the times, so that equal runs have equal logs."""
         numbers = {"opacity": self.opacity, "occupied": self.occupied, "gradient_norm": self.gradient_norm}
-        return {"step": self.step, "losses": self.losses, **numbers}
+        health: dict[str, object] = {"vitals": self.vitals}
+        health |= {"healed": self.healed} if self.healed else {}
+        health |= {"findings": {finding.name: finding.figure for finding in self.findings}} if self.findings else {}
+        return {"step": self.step, "losses": self.losses, **numbers, **health}
 
 
-def start(config: Config, device: torch.device, group: ProcessGroup = SINGLE_PROCESS, **own: Unpack[OwnParts]) -> Run:
+def start(
+    config: Config,
+    device: torch.device,
+    group: ProcessGroup = SINGLE_PROCESS,
+    healings: tuple[Healing, ...] = (),
+    **own: Unpack[OwnParts],
+) -> Run:
     """A run before its first step, with parts of the caller's `own` in place of configured ones (`OwnParts`).
 
-    `Run.config` names them. Raises UserError for a configuration or a part with which no run can be, or if a part
-    lacks that the configuration names.
+    `Run.config` names them; `healings` change what it asks for. Raises UserError for a configuration or a part with
+    which no run can be, or if a part lacks that the configuration names.
     """
     validate(config)
     require_sound(own)
-    config = replace(config, custom=with_names(config, own))
+    told = replace(config, custom=with_names(config, own))
+    config = acting(told, healings)
     recipe, distillation, law = build.recipe(config), build.distillation(config.distill), own.get("law")
     recipe = replace(recipe, regularisers={**recipe.regularisers, **(own.get("regularisers") or {})})
     distillation = distillation if law is None else replace(distillation, law=law)
@@ -101,7 +132,7 @@ def start(config: Config, device: torch.device, group: ProcessGroup = SINGLE_PRO
         scene.occupancy.update(scene.field, generator)
     optimiser = build.optimiser(config.optimise, scene)
     build.learn(optimiser, distillation.law)
-    run = Run(config, recipe, scene, distillation, optimiser, generator, group=group)
+    run = Run(told, recipe, scene, distillation, optimiser, generator, group=group, healings=healings)
     _require_trained(run)
     return run
 
@@ -160,12 +191,21 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
     watch.lap("backward")
 
     pull = gradient.flatten(1).norm(dim=1).mean()
-    watched = [picture.opacity.mean(), scene.occupancy.occupied_fraction(), pull, *terms.values()]
-    norm, opacity, occupied, *losses = _update(run, watched)
+    seen = vitals.measured(picture, light[options.views or slice(None)], scene.occupancy if _fresh(run) else None)
+    watched = [picture.opacity.mean(), scene.occupancy.occupied_fraction(), *seen.values(), pull, *terms.values()]
+    norm, opacity, occupied, *rest = _update(run, watched)
+    told = vitals.told(dict(zip(seen, rest, strict=False)))
+    losses = dict(zip(("distillation", *terms), rest[len(seen) :], strict=True))
+    per_number = math.sqrt(gradient[0].numel()) * max(run.acting.distill.guidance_scale, 1.0)
+    told["pull"] = losses["distillation"] / per_number
     watch.lap("update")
-    return Metrics(
-        run.step, dict(zip(("distillation", *terms), losses, strict=True)), opacity, occupied, norm, watch.seconds
-    )
+    return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds, told, len(run.healings))
+
+
+def _fresh(run: Run) -> bool:
+    """Whether the memory of empty space has news since the last step."""
+    every = run.config.scene.occupancy.every
+    return every > 0 and run.step % every == 0
 
 
 def _prepare(run: Run, prior: Prior) -> None:
@@ -243,8 +283,8 @@ def _update(run: Run, watched: Sequence[Tensor]) -> list[float]:
     Several processes first average gradients and numbers. Raises Diverged, before anything is updated.
     """
     rate, occupancy, law = (
-        run.config.optimise.lr_schedule(run.progress),
-        run.config.scene.occupancy,
+        run.acting.optimise.lr_schedule(run.progress),
+        run.acting.scene.occupancy,
         run.distillation.law,
     )
     run.group.all_reduce_mean([parameter.grad for parameter in run.scene.parameters() if parameter.grad is not None])

@@ -36,6 +36,8 @@ def stage_config(config: Config, told: RefineConfig, mesh: Mesh) -> Config:
     nothing = Constant(0.0)
     return replace(
         config,
+        heal=0,
+        candidates=1,
         steps=told.steps,
         size=told.size,
         views=told.views,
@@ -80,7 +82,7 @@ def first_mesh(run: Run, told: RefineConfig, say: ProgressCallback = silent) -> 
 
 def second_run(first: Run, told: RefineConfig, mesh: Mesh) -> Run:
     """The second stage of a run before its first step."""
-    config = stage_config(first.config, told, mesh)
+    config = stage_config(first.acting, told, mesh)
     run = start(config, first.device)
     assert isinstance(run.scene, MeshScene)
     put_into(run.scene, mesh)
@@ -119,7 +121,7 @@ def open_stage(
     """
     before = begun(path)
     if before is None or (told not in (None, before) and finished(path)):
-        return begin(path, device, told or told_by(generate.config_of(path)), prior_now, parts, say)
+        return begin(path, device, told, prior_now, parts, say)
     if told not in (None, before):
         raise UserError(
             f"{path} is being refined with other options: give the same, go on with `dreamfusion resume {path}`, or"
@@ -139,7 +141,7 @@ def shown(path: Path, device: str) -> tuple[RunFolder, Run]:
 def begin(
     path: Path,
     device: str,
-    told: RefineConfig,
+    told: RefineConfig | None = None,
     prior_now: str | None = None,
     parts: OpenParts | None = None,
     say: ProgressCallback = silent,
@@ -151,6 +153,7 @@ def begin(
         raise UserError(f"{path} has done {done}: finish it first, with `dreamfusion resume {path}`")
     if prior_now is not None:
         first.config = provenance.moved(first.config, prior_now)
+    told = told or told_by(first.acting)
     prior, prompts = (parts or generate.open_parts)(first.config, first.device)
     run = second_run(first, told, first_mesh(first, told, say))
     stage = folder_of(path)

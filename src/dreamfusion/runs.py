@@ -51,6 +51,16 @@ class RunFolder:
         return self.path / "checkpoint"
 
     @property
+    def set_aside(self) -> Path:
+        """The checkpoint before that of an interruption, while a run that may be healed goes on from there."""
+        return self.path / "set-aside"
+
+    @property
+    def regular_checkpoint(self) -> Path:
+        """Folder of the last checkpoint that no interruption made."""
+        return self.set_aside if self.set_aside.exists() else self.checkpoint
+
+    @property
     def media(self) -> Path:
         """Folder of pictures and videos."""
         return self.path / "media"
@@ -89,6 +99,16 @@ class RunFolder:
     def mesh_report(self) -> Path:
         """What that mesh is like, and how well it agrees with the renderings, JSON."""
         return self.path / "mesh.json"
+
+    @property
+    def healing(self) -> Path:
+        """What was done about a run that went wrong, JSON; only if something was."""
+        return self.path / "healing.json"
+
+    @property
+    def candidates(self) -> Path:
+        """Which draws a run was chosen from, and by what, JSON; only if it was."""
+        return self.path / "candidates.json"
 
     @property
     def index(self) -> Path:

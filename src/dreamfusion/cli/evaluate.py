@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from dreamfusion.claims import owned
 from dreamfusion.cli import arguments as a
 from dreamfusion.cli.interrupt import interruptible
-from dreamfusion.config import ConditionSet
+from dreamfusion.config import ConditionSet, Config
 from dreamfusion.config.bounds import Count, Seed
 from dreamfusion.errors import UserError
 from dreamfusion.files import listed
@@ -22,7 +22,7 @@ class Evaluate:
     """Make a suite of prompts and measure how well the results show what was asked for.
 
     Runs that are there already are not made again; an interrupted evaluation goes on with the same command. Nothing is
-    ever the best of several seeds.
+    the best of several, unless --candidates asks for it; the report then says so.
     """
 
     suite: Literal["all", "plain", "seen", "unseen"] = "all"
@@ -49,6 +49,8 @@ class Evaluate:
     """seed of every run"""
     steps: Count | None = None
     """optimisation steps of every run; the preset's if not given"""
+    candidates: Annotated[int, Interval(ge=1, le=100)] = Config.candidates
+    """draws that each run is chosen from (`generate --candidates`), by the prior and not by the scorer"""
     jobs: Annotated[int, Ge(0)] = 0
     """runs at a time; 0: one per core"""
     files: bool = True
@@ -90,7 +92,7 @@ def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
     if arguments.samples:
         _say("drawing and judging pictures of 60 captions")
         return session.judge_samples(arguments.out, arguments.prior, arguments.conditions, arguments.device)
-    changes = {name: getattr(arguments, name) for name in ("prior", "seed", "conditions", "device")}
+    changes = {name: getattr(arguments, name) for name in ("prior", "seed", "conditions", "candidates", "device")}
     changes |= {} if arguments.steps is None else {"steps": arguments.steps}
     opened = session.new_session(
         arguments.out, arguments.scorer, changes, arguments.jobs, arguments.files, arguments.truth

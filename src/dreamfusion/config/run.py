@@ -188,6 +188,10 @@ class Config:
     """steps between checkpoints"""
     preview_seconds: Amount = 5.0
     """seconds between preview pictures, more where they are slow to render; 0: none"""
+    heal: Annotated[int, Interval(ge=0, le=100)] = 0
+    """times that a run that goes wrong is taken back and changed (docs/health.md); 0: never, only told"""
+    candidates: Annotated[int, Interval(ge=1, le=100)] = 1
+    """draws that are begun with, of which the likeliest after a fifth of the steps goes on (docs/health.md)"""
     scene: SceneConfig = SceneConfig()
     camera: CameraConfig = CameraConfig()
     light: LightConfig = LightConfig()

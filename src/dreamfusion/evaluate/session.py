@@ -178,5 +178,8 @@ def facts_of(session: Session, folders: Sequence[Path]) -> dict[str, object]:
         name: list(dict.fromkeys(getattr(config, name) for config in configs))
         for name in ("prior", "prior_sha256", "version", "preset", "steps", "seed", "conditions")
     }
+    for name in ("candidates", "heal"):  # which are worth a word only where they are used
+        used = list(dict.fromkeys(getattr(config, name) for config in configs))
+        told |= {name: used} if used not in ([], [getattr(Config, name)]) else {}
     facts: dict[str, object] = {"scorer": session.scorer.name}
     return facts | {name: values[0] if len(values) == 1 else values for name, values in told.items()}

@@ -24,7 +24,7 @@ STOP_SECONDS = 60.0
 """that a worker has to save, before it is ended"""
 AGAIN_SECONDS = 2.0
 """before a task is tried again: whoever holds its folder may let go, and what killed its worker be over"""
-_SHOWN = ("doing", "step", "steps", "opacity", "losses", "rate")
+_SHOWN = ("doing", "step", "steps", "opacity", "losses", "rate", "health")
 
 
 class Foreman:

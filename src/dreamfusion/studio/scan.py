@@ -15,6 +15,7 @@ from typing import Any
 from dreamfusion import json_text
 from dreamfusion.claims import in_use
 from dreamfusion.files import write_json
+from dreamfusion.health import found_in, in_words
 from dreamfusion.runs import LOCK, RunFolder
 from dreamfusion.studio.task import State, Task
 
@@ -167,7 +168,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _last_line(metrics: Path) -> dict[str, Any]:
-    """`step`, `opacity` and `losses` of the last whole line."""
+    """`step`, `opacity` and `losses` of the last whole line, and its findings in words."""
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
@@ -176,4 +177,5 @@ def _last_line(metrics: Path) -> dict[str, Any]:
         return {}
     if not isinstance(record, dict) or not isinstance(record.get("step"), int):
         return {}
-    return {name: record[name] for name in ("step", "opacity", "losses") if name in record}
+    told = {name: record[name] for name in ("step", "opacity", "losses") if name in record}
+    return {**told, "health": in_words(found_in(record))}

@@ -65,6 +65,8 @@ class Task:
     """steps a second"""
     opacity: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
+    health: str = ""
+    """what is wrong with the run and would help, or what was done about it, in words"""
     files: tuple[str, ...] = ()
     """that can be asked for"""
     stamp: int = 0

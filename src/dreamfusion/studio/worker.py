@@ -5,7 +5,7 @@
          {"do": "export", "folder": PATH, "device": "auto", "format": "stl"} the run's mesh in another format
          {"do": "compose", "scene": {...}, "home": ROOT, "out": PATH}        several in one
          {"stop": true}                                                      save and end the job
-    out  {"doing": "mesh"}   {"step": 3, "opacity": 0.1, "losses": {...}, "rate": 9.1}
+    out  {"doing": "mesh"}   {"step": 3, "opacity": 0.1, "losses": {...}, "rate": 9.1, "health": "fog: ..."}
          {"end": "done" | "stopped" | "busy" | "failed", "error": "in words", "out": PATH}
 
 The folder's lock is taken for the time of a job, so whatever else writes into it is waited for ("busy"). When the input
@@ -30,6 +30,7 @@ from dreamfusion.claims import InUse, new_folder, owned
 from dreamfusion.config import Config
 from dreamfusion.config.serialise import from_json
 from dreamfusion.errors import UserError
+from dreamfusion.health import in_words
 
 if TYPE_CHECKING:
     from dreamfusion.batch.work import KeptPrior
@@ -74,11 +75,11 @@ class Voice:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._doing = ""
-        self.begin(0)
+        self.begin()
 
-    def begin(self, step: int) -> None:
-        """Steps are counted from here for the speed."""
-        self._first, self._began, self._spoke = step, time.monotonic(), 0.0
+    def begin(self) -> None:
+        """A run begins, or goes on: steps are counted from here for the speed."""
+        self._done, self._began, self._spoke, self._healed = 0, time.monotonic(), 0.0, ""
 
     def send(self, **message: object) -> None:
         """One line; nobody's where the server is no more, and then the input ends too."""
@@ -93,11 +94,14 @@ class Voice:
 
     def step(self, steps: int, metrics: "Metrics") -> None:
         """One of `steps` was done."""
-        now = time.monotonic()
+        now, self._done = time.monotonic(), self._done + 1
+        if metrics.healing is not None:
+            self._healed = f"healed: {metrics.healing}"
         if metrics.step == steps or now - self._spoke >= EVERY:
             self._spoke = now
-            rate = (metrics.step - self._first) / max(now - self._began, 1e-9)
-            self.send(step=metrics.step, opacity=metrics.opacity, losses=metrics.losses, rate=rate)
+            rate = self._done / max(now - self._began, 1e-9)
+            health = in_words(metrics.findings) or self._healed
+            self.send(step=metrics.step, opacity=metrics.opacity, losses=metrics.losses, rate=rate, health=health)
 
 
 def main() -> None:
@@ -152,7 +156,7 @@ def _worked_off(work: "Job", voice: Voice, stopped: Callable[[], bool]) -> bool:
     from dreamfusion.batch.work import Watch, work_off
 
     steps = work.run.config.steps
-    voice.begin(work.run.step)
+    voice.begin()
     voice.send(step=work.run.step, steps=steps)
     return work_off(work, Watch(voice.say, partial(voice.step, steps), stopped))
 

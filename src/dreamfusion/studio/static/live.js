@@ -14,13 +14,14 @@ export class LiveCard {
     this.pictures = ["Colour", "Geometry", "Normals"].map((name) => h("img", { alt: `${name} now`, class: name.toLowerCase(), hidden: true }));
     this.title = h("a", { class: "prompt", href: `#/task/${task.id}` });
     this.doing = h("p", { class: "doing" });
+    this.health = h("p", { class: "problem", hidden: true });
     this.bar = h("progress", { max: 100, "aria-label": "Progress" });
     this.numbers = h("dl", { class: "numbers" });
     this.stop = h("button", { type: "button", onclick: () => cancel(this.task) }, "Cancel");
     this.curve = new Curve(560);
     const pictures = h("div", { class: "pictures" }, this.pictures, h("div", { class: "nothing", "aria-hidden": "true" }));
     const head = h("div", { class: "head" }, h("div", {}, this.title, this.doing), this.stop);
-    this.element = h("article", { class: "card live" }, pictures, h("div", { class: "told" }, head, this.bar, this.numbers, this.curve.element));
+    this.element = h("article", { class: "card live" }, pictures, h("div", { class: "told" }, head, this.health, this.bar, this.numbers, this.curve.element));
     this.task = task;
     this.read();
   }
@@ -34,6 +35,8 @@ export class LiveCard {
     this.task = task;
     this.title.textContent = task.prompt;
     this.doing.textContent = `${task.doing || "starting"} · seed ${task.seed}`;
+    this.health.textContent = task.health;
+    this.health.hidden = !task.health;
     this.bar.value = task.progress;
     const left = task.seconds_left === null ? "–" : clock(task.seconds_left);
     const rows = { Step: `${task.step} / ${task.steps}`, "Steps a second": task.rate ? task.rate.toFixed(1) : "–", Left: left, Opacity: task.opacity.toFixed(2) };

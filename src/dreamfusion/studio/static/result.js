@@ -42,7 +42,7 @@ function draw(now) {
   } else {
     live = null;
     const picture = now.files.includes("preview.png") && !now.files.includes("mesh.glb");
-    $("result-live").replaceChildren(...(now.error ? [h("p", { class: "problem" }, now.error)] : []), ...(now.state === "PENDING" ? [h("p", { class: "card" }, "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
+    $("result-live").replaceChildren(...[now.error, now.health].filter(Boolean).map((text) => h("p", { class: "problem" }, text)), ...(now.state === "PENDING" ? [h("p", { class: "card" }, "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
   }
   if (before && before.state === now.state && String(before.files) === String(now.files) && (going || before.stamp === now.stamp)) return;
   drawActions();
