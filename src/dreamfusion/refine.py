@@ -38,6 +38,7 @@ def stage_config(config: Config, told: RefineConfig, mesh: Mesh) -> Config:
         config,
         steps=told.steps,
         size=told.size,
+        size_schedule=Constant(1.0),
         views=told.views,
         scene=replace(
             config.scene,
