@@ -103,6 +103,7 @@ def test_what_is_not_said_is_that_of_the_run_at_its_end():
         assert (told.t_max, told.guidance_scale) == (t_max, config.distill.guidance_scale)
     law = refine.stage_config(config, told, some_mesh(300)).distill
     assert law.t_max(0.0) == 0.5
+    assert refine.stage_config(config, told, some_mesh(300)).size_at(0.0) == told.size
     assert law.law == config.distill.law
 
 

@@ -40,6 +40,7 @@ def stage_config(config: Config, told: RefineConfig, mesh: Mesh) -> Config:
         candidates=1,
         steps=told.steps,
         size=told.size,
+        size_schedule=Constant(1.0),
         views=told.views,
         scene=replace(
             config.scene,

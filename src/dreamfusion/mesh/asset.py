@@ -19,6 +19,8 @@ from dreamfusion.nerf.render import RenderOptions
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.progress import ProgressCallback, silent
 
+_LARGEST_FIT = 256
+"""pixels per side of the pictures that a mesh is fitted to"""
 FACES_A_MINUTE = 60_000
 """which xatlas makes an atlas of, about (32,000 took 17 s and 68,000 took 45 s on a busy core)"""
 
@@ -168,7 +170,7 @@ def mesh_of(
     mesh = bake(paint(mesh, scene, like), scene, TextureOptions(options.texture.size), like)
     if options.fit and like is None:
         say("shape and texture as the renderings have them")
-        mesh = fitted(mesh, scene, look, 2 * options.picture_size)
+        mesh = fitted(mesh, scene, look, min(2 * options.picture_size, _LARGEST_FIT))
     return Made(_with_extras(mesh, scene, options.texture, like), plain, like, found, level, curve)
 
 
