@@ -359,7 +359,9 @@ def test_a_home_is_expanded_in_every_path(monkeypatch, tmp_path, command):
         if Path not in kinds or field.name == "config":
             continue
         needed = ["--assets", "a"] if "train" in command else []
-        first = {"resume": ["r"], "mesh": ["r"], "video": ["r"], "compose": ["s"], "batch": ["p"]}.get(command, [])
+        first = {"resume": ["r"], "mesh": ["r"], "video": ["r"], "compose": ["s"], "scene": ["s"], "batch": ["p"]}.get(
+            command, []
+        )
         if field.name in ("run", "scene", "prompts") and command != "evaluate":
             given = ["~/x"]
         else:
@@ -498,7 +500,7 @@ def test_every_stage_is_named_while_it_works(run, capsys, monkeypatch):
     assert call("mesh", str(run), "--faces", "200", "--texture-size", "64") == 0
     words = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
     assert words[:2] == ["renderings", "surface"]
-    assert words[3:] == ["texture", "comparison", "writing"]
+    assert words[3:] == ["texture", "shape", "comparison", "writing"]
     assert config.output.mesh_resolution == 16
 
 

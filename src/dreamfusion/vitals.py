@@ -53,7 +53,7 @@ def told(numbers: Mapping[str, float]) -> dict[str, float]:
 
 def _moments(occupancy: Occupancy) -> dict[str, Float[Tensor, ""]]:
     """Second central moments of the matter's place, in cells; a cell weighs its optical depth, but at most 1."""
-    cells = occupancy.config.cells
+    cells = occupancy.cells
     cube = (occupancy.density * (2 * occupancy.radius / cells)).clamp(max=1).view(cells, cells, cells)
     at = torch.arange(cells, device=cube.device, dtype=cube.dtype) - 0.5 * cells
     zy, zx, yx = (cube.sum(axis) for axis in (2, 1, 0))

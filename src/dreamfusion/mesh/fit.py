@@ -27,7 +27,8 @@ def fitted(mesh: Mesh, scene: Scene, look: RenderOptions, size: int) -> Mesh:
     light = albedo_only(len(cameras), cameras.pose.device)
     wanted = render_views(scene, cameras, light, look, background)
     learner = _learner(mesh, scene)
-    groups = [{"params": params, "lr": _RATES[name]} for name, params in learner.parameter_groups().items()]
+    own = learner.parameter_groups()
+    groups = [{"params": own[name], "lr": rate} for name, rate in _RATES.items()]
     optimiser = torch.optim.Adam(groups, betas=(0.8, 0.95))
     for view in [*range(len(cameras))] * _ROUNDS:
         one = slice(view, view + 1)
