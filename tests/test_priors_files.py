@@ -403,6 +403,13 @@ def test_a_scheduler_that_tells_no_noise_levels_is_refused(miniature_folders, tm
         open_prior(str(copy))
 
 
+def test_settings_that_are_a_text_are_no_name_of_a_model(folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_download.get_hf_file_metadata", lambda *_, **__: pytest.fail("asked"))
+    (folder / "scheduler" / "scheduler_config.json").write_text('"gpt2"')
+    with pytest.raises(UserError, match=r"scheduler_config\.json holds no JSON object"):
+        open_prior(str(folder))
+
+
 @pytest.mark.parametrize("axes", [None, "a", [True, 4, 8]], ids=str)
 def test_a_network_that_fails_at_work_is_refused_before_it_is_loaded(miniature_folders, tmp_path, axes, capsys):
     copy = Path(shutil.copytree(miniature_folders["FluxPipeline"], tmp_path / "copy"))

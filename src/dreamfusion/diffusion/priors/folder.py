@@ -121,7 +121,8 @@ def _check_readable(path: Path) -> None:
     with path.open("rb") as file:
         marked = file.read(3) == codecs.BOM_UTF8
     if path.suffix == ".json":
-        read_json(path)
+        if not isinstance(read_json(path), dict):  # a text would be taken for the name of a model, and the hub asked
+            raise UserError(f"{path} holds no JSON object: restore the file")
         if marked:
             raise UserError(f"{path} begins with a byte order mark, which its library does not read: save it without")
 
