@@ -27,9 +27,8 @@ class Breaks:
 
     def __init__(self, prior, *calls):
         self._prior, self._calls, self._count = prior, calls, 0
-
-    def __getattr__(self, name):
-        return getattr(self._prior, name)
+        shared = {name for name in dir(prior) if not name.startswith("_")} - {"predict_noise"}
+        vars(self).update({name: getattr(prior, name) for name in shared})  # not by __getattr__, which protocols ignore
 
     def predict_noise(self, noisy, t, text, known):
         self._count += 1
