@@ -516,10 +516,7 @@ def test_without_a_terminal_the_products_are_named_line_by_line(capsys):
         line.say("turntable")
         line.say("turntable")
         line.say("mesh")
-    assert capsys.readouterr().err.splitlines()[:2] == [
-        "turntable ...",
-        "mesh ...",
-    ]  # some releases end with an empty one
+    assert capsys.readouterr().err.rstrip("\n") == "turntable ...\nmesh ..."  # older releases add an empty line
     with ProgressLine(0, 3) as line:
         line.say("optimising")
     assert capsys.readouterr().err == ""
