@@ -32,17 +32,17 @@ class Look:
     textureless: float = 0.3
     flat: float = 0.25
     """that a picture with texture shows the albedo, without light"""
-    soft: float = 0.35
+    soft: float = 0.25
     """that the object's edges are blurred, it lets the background through, and the picture is noisy"""
     toned: float = 0.3
     """that the picture's contrast, brightness and saturation are off"""
-    zoom: tuple[float, float] = (0.85, 1.9)
+    zoom: tuple[float, float] = (0.85, 1.8)
     """size of the picture against the ball around the object, from ... to"""
-    shift: float = 1.0
+    shift: float = 0.8
     """of the room that there is around the object, the share in which it is moved"""
     roll_deg: float = 12.0
     """greatest"""
-    plain: float = 0.4
+    plain: float = 0.5
     """that the background is one colour; the others have noise, squares or waves"""
 
 

@@ -1,4 +1,4 @@
-"""Training of the embedded contrastive model: symmetric InfoNCE, AdamW, warm-up, then linear down to zero.
+"""Training of the embedded contrastive model: symmetric InfoNCE, AdamW, warm-up, constant, linear down to zero.
 
 Beside its own caption and those of the other pictures in the batch, each picture meets every noun by itself, and a
 caption of its own that is wrong in one word.
@@ -24,13 +24,15 @@ from training.state import State
 class TrainOptions:
     """Settings of the training."""
 
-    steps: int = 3_000
-    batch: int = 128
+    steps: int = 4_500
+    batch: int = 64
     """pictures per step"""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     """the greatest"""
-    warm_up: float = 0.05
-    """fraction of the steps"""
+    warm_up: int = 200
+    """steps"""
+    cool_down: float = 0.4
+    """last fraction of the steps, in which the learning rate falls"""
     weight_decay: float = 0.05
     views: Counts = Counts()
     save_every: int = 100
@@ -60,9 +62,9 @@ def new_training(words: Words, options: TrainOptions) -> Training:
 
 
 def learning_rate(step: int, options: TrainOptions) -> float:
-    """Linear warm-up, then linear down to zero at the last step."""
-    warm = max(1, round(options.warm_up * options.steps))
-    return options.learning_rate * rise_and_fall(step, options.steps, warm, options.steps - warm)
+    """Linear warm-up, constant, and linear down to zero at the last step."""
+    cool_down = round(options.cool_down * options.steps)
+    return options.learning_rate * rise_and_fall(step, options.steps, options.warm_up, cool_down)
 
 
 def loss_of(
