@@ -70,8 +70,7 @@ class Words:
         """The same for captions in numbers."""
         numbers = (captions.noun, captions.colour, captions.adjective, captions.side, captions.untextured - 1)
         parts = [
-            said[number.clamp(min=0)] * (number >= 0)[:, None]
-            for said, number in zip(self._said, numbers, strict=True)
+            said[number.clamp(min=0)] * (number >= 0)[:, None] for said, number in zip(self._said, numbers, strict=True)
         ]
         return torch.stack(parts).sum(0).clamp(max=1)
 

@@ -16,9 +16,7 @@ def info_nce(
     return -(torch.where(right, logs, 0.0).sum(1) / right.sum(1)).mean()
 
 
-def symmetric(
-    logits: Float[Tensor, "b n"], same: Bool[Tensor, "b n"], wrong: Bool[Tensor, "b n"]
-) -> Float[Tensor, ""]:
+def symmetric(logits: Float[Tensor, "b n"], same: Bool[Tensor, "b n"], wrong: Bool[Tensor, "b n"]) -> Float[Tensor, ""]:
     """The mean of both directions; the first b captions are those of the pictures, more of them only pictures meet.
 
     `same`: which captions read as the picture's own does; they are right. `wrong`: which are wrong about it. All others

@@ -74,8 +74,10 @@ def draw(
     image = layer[:, :3].add_(behind.mul_(1 - layer[:, 3:]))
     toned = chance[5] < look.toned
     image[toned] = _toned(image[toned], generator)
-    image[soft] += 0.05 * _each(torch.rand(int(soft.sum()), generator=generator)) * torch.randn(
-        int(soft.sum()), 3, SIZE, SIZE, generator=generator
+    image[soft] += (
+        0.05
+        * _each(torch.rand(int(soft.sum()), generator=generator))
+        * torch.randn(int(soft.sum()), 3, SIZE, SIZE, generator=generator)
     )
     side = torch.where(mirrored & (views.side != NONE), MIRRORED[views.side.clamp(min=0)], views.side)
     return image.clamp_(0, 1), Facts(views.noun, colour, adjective_of[views.mesh], side, textureless.long())

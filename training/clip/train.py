@@ -15,7 +15,7 @@ from dreamfusion.contrastive.network import ToyboxNet, new_network
 from training.clip.captions import Facts, Words, wrong
 from training.clip.loss import symmetric
 from training.clip.pictures import TRAINING, draw
-from training.clip.views import Counts, Views
+from training.clip.views import COUNTS, Counts, Views
 from training.loop import Plan, Watch, learn, rise_and_fall, update
 from training.state import State
 
@@ -27,14 +27,14 @@ class TrainOptions:
     steps: int = 4_500
     batch: int = 64
     """pictures per step"""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     """the greatest"""
-    warm_up: int = 200
+    warm_up: int = 100
     """steps"""
     cool_down: float = 0.4
     """last fraction of the steps, in which the learning rate falls"""
     weight_decay: float = 0.05
-    views: Counts = Counts()
+    views: Counts = COUNTS
     save_every: int = 100
     seed: int = 7
     """of views and pictures"""

@@ -43,6 +43,9 @@ class Counts:
     """for measuring: nothing learns from them"""
 
 
+COUNTS = Counts()
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """n views of some meshes."""

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 SIZE = 64
 """pixels per side of the pictures"""
-CHANNELS = (32, 96, 192)
+CHANNELS = (32, 64, 160)
 """of the maps of 16 x 16, 8 x 8 and 4 x 4"""
 HIDDEN, WIDTH = 384, 256
 """of the heads; numbers of an embedding"""
