@@ -47,22 +47,28 @@ class Look:
 
 
 TRAINING = Look()
-CLEAN = Look(soft=0.0, toned=0.0, zoom=(1.0, 1.4), shift=0.3, roll_deg=0.0, plain=1.0)
-"""what accuracy is measured on, with `textureless` 0 or 1"""
-CLUTTERED = Look(soft=0.0, toned=0.0, zoom=(1.0, 1.4), shift=0.3, roll_deg=0.0, plain=0.0)
 
 
 @torch.no_grad()
 def draw(
-    views: Views, adjective_of: Int[Tensor, " meshes"], look: Look, generator: Generator
+    views: Views,
+    adjective_of: Int[Tensor, " meshes"],
+    look: Look,
+    generator: Generator,
+    colour: Int[Tensor, " b"] | None = None,
 ) -> tuple[Float[Tensor, "b 3 h w"], Facts]:
-    """One picture in [0, 1] of each of the views, and what is known of it."""
+    """One picture in [0, 1] of each of the views, and what is known of it.
+
+    `colour`: what the main colours are to be, by number among the colour words, or `NONE`; by default it is drawn.
+    """
     count = len(views)
     chance = torch.rand(6, count, generator=generator)
     textureless = chance[0] < look.textureless
     flat, mirrored = (chance[1] < look.flat) & ~textureless, chance[2] < 0.5
-    painted = (chance[3] < look.painted) & ~textureless
-    colour = torch.where(painted, torch.randint(len(PALETTE), (count,), generator=generator), NONE)
+    if colour is None:
+        painted = chance[3] < look.painted
+        colour = torch.where(painted, torch.randint(len(PALETTE), (count,), generator=generator), NONE)
+    colour = torch.where(textureless, NONE, colour)
     buffers = views.buffers().float().mul_(1 / 255)
     surface = _coloured(buffers, colour, textureless, generator)
     surface *= _light(buffers[:, NORMAL], views.eye, flat, generator)
