@@ -73,7 +73,8 @@ def shipped(training: Training, unseen: Views, options: TrainOptions, assets: As
 def write(network: ToyboxNet, folder: Path) -> None:
     """The weights, in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.half().contiguous() for name, t in network.state_dict().items()}, folder / WEIGHTS)
+    state = {name: t.half() if t.is_floating_point() else t for name, t in network.state_dict().items()}
+    save_file({name: t.contiguous() for name, t in state.items()}, folder / WEIGHTS)
 
 
 def make_card(assets: Assets, words: Words, training: Mapping[str, Any]) -> dict[str, Any]:
