@@ -71,9 +71,9 @@ def shipped(training: Training, unseen: Views, options: TrainOptions, assets: As
 
 
 def write(network: ToyboxNet, folder: Path) -> None:
-    """The weights, in half precision."""
+    """The weights; matrices and kernels in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: t.half() if t.is_floating_point() else t for name, t in network.state_dict().items()}
+    state = {name: t.half() if t.ndim > 1 else t for name, t in network.state_dict().items()}
     save_file({name: t.contiguous() for name, t in state.items()}, folder / WEIGHTS)
 
 
