@@ -1,7 +1,7 @@
 """Training of the embedded contrastive model: symmetric InfoNCE, AdamW, warm-up, constant, linear down to zero.
 
-Pictures begin simple and get harder. Beside its own caption and those of the other pictures in the batch, each picture meets every noun by itself, and a
-caption of its own that is wrong in one word.
+Pictures begin simple and get harder. Beside its own caption and those of the other pictures in the batch, each picture
+meets every noun by itself, and a caption of its own that is wrong in one word.
 """
 
 from dataclasses import dataclass
