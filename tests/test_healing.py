@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamfusion import checkpoint, generate, health
+from dreamfusion import checkpoint, generate, health, stepping
 from dreamfusion.config.check import validate
 from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import to_json
@@ -43,7 +43,7 @@ def made(config, path, prior, until=None):
         else generate.create_run(config, path, prior=prior)
     )
     told = []
-    with closing(generate.train(job, lambda doing: None)) as steps:
+    with closing(stepping.train(job, lambda doing: None)) as steps:
         for metrics in steps:
             told.append(metrics)
             if len(told) == until:
