@@ -116,6 +116,7 @@ def resume_run(
         validate(run.config)
     if run.config.steps < run.step:
         raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
+    folder.read_metrics()  # what is wrong with them is said before a prior is opened, which may take minutes
     if isinstance(prior_now, str):
         run.config = provenance.moved(run.config, prior_now)
     own_prior = None if isinstance(prior_now, str) else prior_now
