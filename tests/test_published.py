@@ -169,8 +169,8 @@ def test_names_and_shapes_fill_files_of_the_published_size(name, file, published
 
 
 def test_weights_under_their_published_names_are_loaded(miniature_folders, tmp_path):
-    """Names that releases of the libraries have changed since: CLIP's first word (transformers 5.0 still has it) and the
-    index beside it, attention of the auto-encoder.
+    """Names that releases of the libraries have changed since: CLIP's first word, which transformers 5.0
+    still has, the index beside it, attention of the auto-encoder.
     """
     old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
 

@@ -150,7 +150,10 @@ def config_of(path: Path) -> Config:
     """What the run in a folder was told. Raises UserError."""
     folder = RunFolder.open(path)
     config = from_file(Config, folder.read_config(), folder.config)
-    validate(config)
+    try:
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{folder.config}: {error}") from error
     return config
 
 

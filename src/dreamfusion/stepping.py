@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dreamfusion import candidates, checkpoint, video
 from dreamfusion.config import MeshConfig
+from dreamfusion.files import explain_unwritable
 from dreamfusion.generate import Job
 from dreamfusion.healing import Healing, healing_of, write_healings
 from dreamfusion.health import NOT_FINITE, Finding, Memory
@@ -95,8 +96,11 @@ def _set_aside(folder: RunFolder) -> None:
     if not folder.set_aside.exists():
         part = folder.path / ".part-set-aside"
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(folder.checkpoint, part)
-        part.rename(folder.set_aside)
+        with explain_unwritable(folder.set_aside):
+            part.mkdir()
+            for file in folder.checkpoint.iterdir():
+                shutil.copyfile(file, part / file.name)
+            part.rename(folder.set_aside)
 
 
 def _go_back(run: Run, folder: RunFolder, healing: Healing) -> None:
