@@ -173,9 +173,10 @@ def test_a_disk_that_is_full_at_an_interruption_costs_the_steps_since_the_checkp
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(DiskFull, match="what was saved before is intact"):
+    with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
-        made(config, tmp_path / "parts", disc_prior, until=5)
+        with pytest.raises(DiskFull, match="what was saved before is intact"):
+            made(config, tmp_path / "parts", disc_prior, until=5)
     parts, _ = made(config, tmp_path / "parts", disc_prior)
     assert parts.folder.metrics.read_bytes() == whole.folder.metrics.read_bytes()
 
