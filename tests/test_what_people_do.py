@@ -519,4 +519,4 @@ def test_without_a_terminal_the_products_are_named_line_by_line(capsys):
     assert capsys.readouterr().err.rstrip("\n") == "turntable ...\nmesh ..."  # older releases add an empty line
     with ProgressLine(0, 3) as line:
         line.say("optimising")
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err.rstrip("\n") == ""
