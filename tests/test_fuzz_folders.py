@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dreamfusion.batch.folder import BatchFolder
 from dreamfusion.batch.manifest import Manifest
+from dreamfusion.batch.report import standing
 from dreamfusion.batch.resolve import Resolver
 from dreamfusion.batch.rows import read_rows
 from dreamfusion.batch.state import State, States
@@ -73,7 +74,8 @@ def test_records_of_candidates(run, run_folder, content):
 @given(record=mutated(LINE | {"findings": {"fog": 0.7, "empty": 0.0}}, JUNK))
 def test_what_runs_are_judged_by(run_folder, record):
     """A damaged line says nothing, and those around it are judged as if it were not there."""
-    sound = [LINE | {"step": step, "healed": 0} for step in range(1, 31)]
+    seldom = {name: value for name, value in VITALS.items() if name != "thickness"}
+    sound = [LINE | {"step": step, "vitals": VITALS if step < 20 else seldom} for step in range(1, 31)]
     lines = [json.dumps(each) for each in (*sound[:20], record, *sound[20:])]
     run_folder.metrics.write_text("".join(f"{line}\n" for line in lines))
     records = answer(run_folder.read_metrics)
@@ -154,9 +156,9 @@ def test_manifests(tmp_path, data):
         with Manifest(folder) as manifest:
             for number in range(len(manifest)):
                 assert manifest[number].folder.is_relative_to(tmp_path)
-                manifest.record(number)
 
     answer(read)
+    answer(lambda: list(standing(folder)))
 
 
 ROW = {"prompt": "a chair", "negative": "", "seed": 1, "seeds": [1, 2], "steps": 50, "distill": {"guidance_scale": 5}}

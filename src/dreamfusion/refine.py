@@ -161,12 +161,15 @@ def begin(
     prior, prompts = (parts or generate.open_parts)(first.config, first.device)
     run = second_run(first, told, first_mesh(first, told, say))
     stage, part = folder_of(path), RunFolder(path / ".part-refine")
-    with explain_unwritable(stage.path):
+    shutil.rmtree(part.path, ignore_errors=True)
+    try:
+        with explain_unwritable(stage.path):
+            checkpoint.save(run, RunFolder.create(part.path, to_json(run.config)).checkpoint)
+            if stage.path.exists():  # it goes once the new one is on the disk
+                shutil.rmtree(stage.path)
+            part.path.rename(stage.path)
+    finally:
         shutil.rmtree(part.path, ignore_errors=True)
-        checkpoint.save(run, RunFolder.create(part.path, to_json(run.config)).checkpoint)
-        if stage.path.exists():  # it goes once the new one is on the disk
-            shutil.rmtree(stage.path)
-        part.path.rename(stage.path)
     return Job(run, prior, prompts, stage, RunFolder(path))
 
 
