@@ -372,25 +372,6 @@ def test_the_page_shows_what_mesh_and_video_made_last(tiny_settings, tmp_path):
     assert not (out / "index.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("mesh.json", '{"solid": [1]}', "make it again with `dreamfusion mesh"),
-        ("mesh.json", '{"solid": {"stands": true}}', r"\(height_mm is missing or wrong\): make it again"),
-        ("mesh.json", "[]", "make it again with `dreamfusion mesh"),
-        ("candidates.json", '{"chosen": 1}', r"\(scorer is missing or wrong\): restore it, or delete it"),
-    ],
-)
-def test_a_damaged_report_is_told_before_pictures_are_made(tiny_settings, tmp_path, capsys, name, content, said):
-    out = tmp_path / "out"
-    assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
-    (out / name).write_text(content)
-    before = files(out)
-    assert call("video", str(out), "--frames", "2", "--size", "32") == 2
-    assert re.search(f"{name} is damaged.*{said}", capsys.readouterr().err)
-    assert files(out) == before
-
-
 def test_an_empty_scene_leaves_its_pictures(tiny_settings, tmp_path, capsys):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1", "--scene.density-bias", "-30") == 2
