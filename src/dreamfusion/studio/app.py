@@ -22,8 +22,10 @@ from dreamfusion.config.presets import PRESETS
 from dreamfusion.errors import UserError
 from dreamfusion.runs import RunFolder
 from dreamfusion.studio import scan
+from dreamfusion.studio.batches import STATUSES, run_place
 from dreamfusion.studio.events import number_of
-from dreamfusion.studio.index import SORTS
+from dreamfusion.studio.index import SORTS, terms_of
+from dreamfusion.studio.items import Row
 from dreamfusion.studio.priors import understanding
 from dreamfusion.studio.security import Door, Guard
 from dreamfusion.studio.settings import described
@@ -89,6 +91,7 @@ def _api() -> list[Route]:
         Route("/api/tasks/{id}/retry", _retry, methods=["POST"]),
         Route("/api/tasks/{id}/refine", _refine, methods=["POST"]),
         Route("/api/tasks/{id}/exports", _export, methods=["POST"]),
+        Route("/api/tasks/{id}/runs", _runs, methods=["GET"]),
         Route("/api/tasks/{id}/curve", _curve, methods=["GET"]),
         Route("/api/tasks/{id}/files/{name}", _file, methods=["GET"]),
     ]
@@ -238,6 +241,29 @@ async def _search(request: Request) -> Response:
     return JSONResponse({"tasks": tasks, "total": found.total, "page": page, "pages": pages})
 
 
+async def _runs(request: Request) -> Response:
+    task, items = _found(request), _studio(request).catalogue.index.items
+    if task.kind != "batch":
+        raise Refused(404, "this task is no batch")
+    status = request.query_params.get("status", "")
+    if status:
+        _choice(request, "status", dict.fromkeys(STATUSES), "")
+    page, size = _number(request, "page", 1, 1_000_000), _number(request, "size", PAGE_SIZE, LARGEST_PAGE)
+    terms = terms_of(request.query_params.get("query", "")[:300])
+    rows, total = items.search(task.folder, terms, [status] if status else STATUSES, (page - 1) * size, size)
+    runs = await run_in_threadpool(lambda: [_run(_studio(request).root, row) for row in rows])
+    return JSONResponse({"runs": runs, "total": total, "page": page, "pages": max(1, -(-total // size))})
+
+
+def _run(root: Path, row: Row) -> dict[str, Any]:
+    """A run of a batch for its page."""
+    item, state = row.item, row.item.state
+    files = scan.present(root / run_place(row.batch, item.name))
+    told = {name: getattr(item, name) for name in ("name", "line", "prompt", "seed", "status", "steps")}
+    told |= {name: getattr(state, name) for name in ("step", "error", "attempt", "failures", "host", "seconds", "beat")}
+    return {"id": row.id, **told, "picture": "preview.png" in files}
+
+
 async def _submit(request: Request) -> Response:
     task = _studio(request).submit(request.state.owner, await _object(request))
     return JSONResponse(task.public(), 201, headers={"location": f"/api/tasks/{task.id}"})
@@ -257,7 +283,9 @@ async def _cancel(request: Request) -> Response:
 
 
 async def _resume(request: Request) -> Response:
-    return JSONResponse(_studio(request).resume(request.state.owner, _own(request)).public(), 202)
+    wanted = await _object(request)
+    task = _studio(request).resume(request.state.owner, _own(request), wanted.get("set_aside") is True)
+    return JSONResponse(task.public(), 202)
 
 
 async def _refine(request: Request) -> Response:

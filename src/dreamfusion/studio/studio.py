@@ -94,9 +94,13 @@ class Studio:
 
     def task(self, identity: str) -> Task:
         """The task with this id. Raises Refused."""
-        if (task := self.catalogue.index.get(identity)) is None:
-            raise Refused(404, "there is no such task: it may have been deleted")
-        return task
+        if (task := self.catalogue.index.get(identity)) is not None:
+            return task
+        if (row := self.catalogue.index.items.get(identity)) is not None:
+            task = self.catalogue.item(row)
+            if (path := self.root / task.folder).resolve() == path:  # no link on the way
+                return task
+        raise Refused(404, "there is no such task: it may have been deleted")
 
     def submit(self, owner: str, wanted: Mapping[str, Any]) -> Task:
         """A new task at the end of the queue. Raises UserError for a bad configuration, Refused for a full queue."""
@@ -141,6 +145,7 @@ class Studio:
 
     def cancel(self, task: Task) -> Task:
         """End a task: a waiting one at once, a running one once its worker has saved. Raises Refused."""
+        _refuse_item(task)
         if task.state is State.PENDING:
             task = self.catalogue.put(replace(task, state=State.CANCELED, finished=time.time(), doing=""), noted=True)
             self.foreman.look()
@@ -150,15 +155,22 @@ class Studio:
         other = "another process works on it: stop it there" if task.state is State.IN_PROGRESS else "it has ended"
         raise Refused(409, f"this task cannot be canceled: {other}")
 
-    def resume(self, owner: str, task: Task) -> Task:
-        """Queue a task again that was canceled or failed, from its last checkpoint on. Raises Refused."""
-        _require_run(task)
+    def resume(self, owner: str, task: Task, set_aside: bool = False) -> Task:
+        """Queue a task again that was canceled or failed, from its last checkpoint on. Raises Refused.
+
+        `set_aside`: of a batch also the runs that it tries no more, once.
+        """
+        _refuse_item(task)
+        if task.kind == "scene":
+            _require_run(task)
         if task.state not in (State.CANCELED, State.FAILED):
             raise Refused(409, "this task needs no resuming: it is done, or on its way")
-        return self._queued(owner, task)
+        retries = self.catalogue.index.items.most_failures(task.folder) if set_aside else 0
+        return self._queued(owner, replace(task, retries=retries))
 
     def refine(self, owner: str, task: Task) -> Task:
         """Queue the second stage of a finished task. Raises Refused."""
+        _refuse_item(task)
         _require_run(task)
         if task.state is not State.SUCCEEDED:
             raise Refused(409, "this task is not finished: only then its mesh can be refined")
@@ -173,6 +185,9 @@ class Studio:
 
     async def delete(self, task: Task) -> None:
         """Remove a task and its folder. Raises Refused if it is in use, UserError if the system does not let it go."""
+        _refuse_item(task)
+        if task.kind == "batch":
+            raise Refused(409, "a batch is not deleted here: remove its folder")
         if task.state in ACTIVE:
             raise Refused(409, "this task has not ended: cancel it first")
         path, bin = self.root / task.folder, self.root / HOME / f"{_DELETED}{task.id}"
@@ -189,7 +204,7 @@ class Studio:
         if "mesh.glb" not in task.files:
             raise Refused(409, "this task has no mesh yet")
         await self.foreman.produce({"do": "export", "folder": str(self.root / task.folder), "format": suffix})
-        return self.catalogue.put(self.task(task.id))
+        return self.task(task.id) if task.batch else self.catalogue.put(self.task(task.id))
 
     async def compose(self, owner: str, title: str, assets: list[dict[str, Any]]) -> Task:
         """A scene of finished objects in a new folder. `assets` name each `file` as seen from the root. UserError."""
@@ -205,4 +220,10 @@ class Studio:
 
 def _require_run(task: Task) -> None:
     if task.kind != "run":
-        raise Refused(409, "this is a scene of several objects, and no run")
+        raise Refused(409, f"this is a {task.kind} of several objects, and no run")
+
+
+def _refuse_item(task: Task) -> None:
+    """What becomes of a run of a batch is written in the batch's states, by whoever drives it."""
+    if task.batch:
+        raise Refused(409, "this run belongs to a batch: go on with that one")

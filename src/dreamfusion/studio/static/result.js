@@ -20,7 +20,8 @@ export async function showResult(id) {
   for (const part of ["stage", "result-files"]) $(part).hidden = true;
   const [answer, newest] = await ask(`tasks/${encodeURIComponent(id)}`);
   const found = newest(answer) ?? answer;
-  store.tasks.set(found.id, found);
+  if (found.kind === "batch") return found.kind;
+  if (!found.batch) store.tasks.set(found.id, found);
   draw(found);
   readCurve();
 }
@@ -33,6 +34,8 @@ function draw(now) {
   const before = task;
   task = now;
   $("result-title").textContent = now.prompt;
+  $("result-up").href = now.batch ? `#/batch/${now.batch}` : "#/";
+  $("result-up").textContent = now.batch ? "← Batch" : "← Studio";
   $("result-state").textContent = STATES[now.state];
   $("result-state").className = `badge ${now.state.toLowerCase()}`;
   const going = now.state === "IN_PROGRESS";
@@ -42,7 +45,7 @@ function draw(now) {
   } else {
     live = null;
     const picture = now.files.includes("preview.png") && !now.files.includes("mesh.glb");
-    $("result-live").replaceChildren(...[now.error, now.health].filter(Boolean).map((text) => h("p", { class: "problem" }, text)), ...(now.state === "PENDING" ? [h("p", { class: "card" }, "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
+    $("result-live").replaceChildren(...[now.error, now.health].filter(Boolean).map((text) => h("p", { class: "problem" }, text)), ...(now.state === "PENDING" ? [h("p", { class: "card" }, now.batch ? "Nobody has begun it yet." : "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
   }
   if (before && before.state === now.state && String(before.files) === String(now.files) && (going || before.stamp === now.stamp)) return;
   drawActions();
@@ -78,7 +81,7 @@ async function stageMesh() {
 const button = (text, act, kind = "") => h("button", { type: "button", class: kind, onclick: () => Promise.resolve(act()).catch(wrong) }, text);
 
 function drawActions() {
-  const [own, run] = [mayChange(task), task.kind === "run"];
+  const [own, run] = [mayChange(task) && !task.batch, task.kind === "run"];
   const going = ["PENDING", "IN_PROGRESS"].includes(task.state);
   const buttons = [
     run && button("Again with another seed", anotherSeed, going ? "" : "primary"),
@@ -183,7 +186,10 @@ function drawMedia() {
 }
 
 export function startResult() {
-  changes.addEventListener("task", ({ detail }) => task?.id === detail.id && draw(detail));
+  changes.addEventListener("task", ({ detail }) => {
+    if (task?.id === detail.id) draw(detail);
+    else if (task?.batch === detail.id) api("GET", `tasks/${task.id}`).then((now) => task?.id === now.id && draw(now), wrong);
+  });
   changes.addEventListener("reload", () => task && api("GET", `tasks/${task.id}`).then(draw, wrong));
   changes.addEventListener("removed", ({ detail }) => {
     if (task?.id === detail) location.hash = "#/";
