@@ -26,6 +26,7 @@ class Catalogue:
     def __init__(self, root: Path, index: Index) -> None:
         self.root, self.index, self.hub = root, index, Hub(index)
         self._followed: dict[str, Followed] = {}
+        self._following = asyncio.Lock()
 
     def put(self, task: Task, noted: bool = False) -> Task:
         """Make a task known, as its folder is now; `noted`: also write it down there. Raises UserError."""
@@ -65,10 +66,14 @@ class Catalogue:
             del self._followed[folder]
             self.index.items.drop(folder)
         for folder in batches:
+            await self.follow(folder, running)
+
+    async def follow(self, folder: str, running: frozenset[str] = frozenset()) -> None:
+        """Bring what is known of a batch to what its directory says, but for its state if it waits or is in `running`."""
+        async with self._following:
             await self._follow(folder, running)
 
     async def _follow(self, folder: str, running: frozenset[str]) -> None:
-        """Bring what is known of a batch to what its directory says."""
         path, items = self.root / folder, self.index.items
         followed, changes = self._followed.get(folder), list[Change]()
         if followed is None or await asyncio.to_thread(followed.replaced):

@@ -161,6 +161,8 @@ class Foreman:
         job = {"do": kind, "folder": str(path), "config": config, "retries": task.retries, "share": len(self._lanes)}
         async for message in lane.work(job):
             if task.kind == "batch":  # its runs are counted in its directory
+                if "end" in message:
+                    await self._catalogue.follow(task.folder, self.running)
                 task = self._catalogue.index.get(task.id) or task
             if "end" in message:
                 task = self._ended(_as_run(task, config), message)
