@@ -99,7 +99,7 @@ def batch(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], boo
 
 def made(config: Config, path: Path, watch: Watch) -> bool:
     """A run of a batch."""
-    time.sleep(0.05)
+    time.sleep(0.3 if "slow" in config.prompt else 0.01)
     if "refused" in config.prompt:
         raise UserError("no")
     write_json(path / "config.json", {"prompt": config.prompt, "steps": config.steps})

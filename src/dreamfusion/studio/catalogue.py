@@ -43,8 +43,11 @@ class Catalogue:
         self.index.drop(identity)
         self.hub.tell("removed", json.dumps({"id": identity}))
 
-    async def rescan(self, running: frozenset[str] = frozenset()) -> None:
-        """Bring the index to what the folders say, but for tasks that wait or that workers of the studio are at."""
+    async def rescan(self, running: frozenset[str] = frozenset()) -> set[str]:
+        """Bring the index to what the folders say, but for tasks that wait or that workers of the studio are at.
+
+        Returns the folders of batches, each of which is then to be followed: the first look at a large one takes a while.
+        """
         known = self.index.known()
         kept = {folder for folder, (name, _, state) in known.items() if name in running or state is State.PENDING}
         gone, changed, batches = await asyncio.to_thread(_differences, self.root, known, kept)
@@ -65,22 +68,28 @@ class Catalogue:
         for folder in self._followed.keys() - batches:
             del self._followed[folder]
             self.index.items.drop(folder)
-        for folder in batches:
-            await self.follow(folder, running)
+        return batches
 
-    async def follow(self, folder: str, running: frozenset[str] = frozenset()) -> None:
-        """Bring what is known of a batch to what its directory says, but for its state if it waits or is in `running`."""
+    def is_new(self, batch: str) -> bool:
+        """Whether a batch was never looked at."""
+        return batch not in self._followed
+
+    async def follow(self, folder: str, running: frozenset[str]) -> Task | None:
+        """Bring what is known of a batch to what its directory says, but for its state if its id is in `running`.
+
+        Returns it if it is another one than before.
+        """
         async with self._following:
-            await self._follow(folder, running)
+            return await self._follow(folder, running)
 
-    async def _follow(self, folder: str, running: frozenset[str]) -> None:
+    async def _follow(self, folder: str, running: frozenset[str]) -> Task | None:
         path, items = self.root / folder, self.index.items
         followed, changes = self._followed.get(folder), list[Change]()
         if followed is None or await asyncio.to_thread(followed.replaced):
             followed = Followed(path)
             items.drop(folder)
             if not await self._read(folder, followed):
-                return
+                return None
             self._followed[folder] = followed
         else:
             changes = await asyncio.to_thread(followed.changes)
@@ -89,11 +98,13 @@ class Catalogue:
         at_work = await asyncio.to_thread(followed.at_work)
         before = self.index.get(scan.identity(folder, 0.0))
         task = await asyncio.to_thread(scan.read_batch, self.root, folder, items.summary(folder), at_work)
-        if before and (before.state is State.PENDING or before.id in running):
-            task = replace(task, state=before.state, doing=before.doing, health=before.health)
-        if task != before:
-            self.index.put([task])
-            self.hub.tell("task", json.dumps(task.public()))
+        if before and before.id in running:
+            task = replace(task, state=before.state, doing=before.doing)
+        if task == before:
+            return None
+        self.index.put([task])
+        self.hub.tell("task", json.dumps(task.public()))
+        return task
 
     async def _read(self, folder: str, followed: Followed) -> bool:
         """Take up all items of a batch; False if it holds none that can be read."""

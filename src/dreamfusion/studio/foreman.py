@@ -162,7 +162,7 @@ class Foreman:
         async for message in lane.work(job):
             if task.kind == "batch":  # its runs are counted in its directory
                 if "end" in message:
-                    await self._catalogue.follow(task.folder, self.running)
+                    await self._catalogue.follow(task.folder, self.running)  # not waiting for the next look
                 task = self._catalogue.index.get(task.id) or task
             if "end" in message:
                 task = self._ended(_as_run(task, config), message)

@@ -156,8 +156,9 @@ def read_batch(root: Path, place: str, summary: Summary, at_work: bool) -> Task:
 
 
 def _batch_state(counts: Mapping[str, int], at_work: bool, noted: object) -> State:
+    """Of one that no worker of this studio is at: what was begun when the studio ended waits to go on."""
     if noted in (State.PENDING.value, State.IN_PROGRESS.value):
-        return State(noted)
+        return State.PENDING
     if at_work:
         return State.IN_PROGRESS
     if not counts.keys() - {"done"}:

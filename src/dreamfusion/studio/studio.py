@@ -29,6 +29,8 @@ HOME = ".studio"
 _DELETED = "deleted-"
 SCAN_SECONDS = 5.0
 """between looks at the folders, more where there are many"""
+LOOKING = 0.05
+"""share of the time for those looks; first ones at batches come on top"""
 FORMATS = ("obj", "ply", "stl", "usdz")
 
 
@@ -87,10 +89,17 @@ class Studio:
         while True:
             began = time.monotonic()
             try:
-                await self.catalogue.rescan(self.foreman.running)
+                batches = await self.catalogue.rescan(self.foreman.running)
+                for folder in batches:
+                    first, before = self.catalogue.is_new(folder), time.monotonic()
+                    batch = await self.catalogue.follow(folder, self.foreman.running)
+                    if batch and batch.state is State.PENDING:
+                        self.foreman.look()
+                    if first:
+                        began += time.monotonic() - before
             except Exception:  # the next look may see more
                 traceback.print_exc()
-            await asyncio.sleep(max(SCAN_SECONDS, 20 * (time.monotonic() - began)))
+            await asyncio.sleep(max(SCAN_SECONDS, (time.monotonic() - began) / LOOKING))
 
     def task(self, identity: str) -> Task:
         """The task with this id. Raises Refused."""

@@ -9,18 +9,17 @@ let task = null;
 let status = ""; // of the runs that are shown; all of them if empty
 let page = 1;
 let reads = 0;
+let shown = ""; // the batch that was seen last: coming back to it shows the same page
 
 export async function showBatch(id) {
   const found = await api("GET", `tasks/${encodeURIComponent(id)}`);
   if (found.kind !== "batch") throw new Error("This is no batch.");
-  if (task?.id !== id && shown !== id) [status, page, $("batch-search").value] = ["", 1, ""];
+  if (shown !== id) [status, page, $("batch-search").value] = ["", 1, ""];
   shown = id;
   store.tasks.set(found.id, found);
   draw(found);
   await readRuns();
 }
-
-let shown = ""; // the batch that was seen last: coming back to it shows the same page
 
 export function leaveBatch() {
   task = null;
@@ -74,7 +73,8 @@ function drawActions() {
   ];
   $("batch-actions").replaceChildren(...buttons.filter(Boolean));
   const quoted = /^[\w./-]+$/.test(folder) ? folder : `'${folder.replaceAll("'", "'\\''")}'`;
-  $("batch-command").textContent = `dreamfusion batch ${quoted}${counts.aside ? " --retries N, with N from the number of their failures on, to try again those set aside" : ""}`;
+  $("batch-command").textContent = `dreamfusion batch ${quoted}`;
+  $("batch-aside").hidden = !counts.aside;
 }
 
 async function goOn(set_aside) {
