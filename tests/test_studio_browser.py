@@ -269,7 +269,10 @@ FAILED = Standing("failed", attempt=3, failures=3, error="<b>it</b> diverged")
 
 def test_a_batch_is_a_collection_of_its_own(browser, tmp_path, fake_worker):
     """Failures first, with what is wrong; pages, search and filters; a run and back; going on from here."""
-    runs = {f"a fox {number}": Standing("done", 1, step=5, seconds=9.0) for number in range(30)}
+    runs = {
+        f"a {'tall' if number < 11 else 'small'} fox {number}": Standing("done", 1, step=5, seconds=9.0)
+        for number in range(30)
+    }
     folder = batch_folder(tmp_path / "animals", {**runs, "a refused owl": FAILED, "a late cat": Standing()})
     for picture in folder.path.rglob("preview.png"):
         shutil.copy(fake_worker / "media" / "preview.png", picture)
@@ -283,10 +286,10 @@ def test_a_batch_is_a_collection_of_its_own(browser, tmp_path, fake_worker):
         expect(page.locator("#batch-where")).to_have_text("1 of 2")
         page.get_by_role("button", name="Next").click()
         expect(tiles.last).to_contain_text("a late cat")
-        page.get_by_label("Search the prompts").fill("fox 1")
+        page.get_by_label("Search the prompts").fill("fox tall")
         expect(tiles).to_have_count(11)
-        page.get_by_role("link", name="a fox 17, seed 18, done").click()
-        expect(page.get_by_role("heading", name="a fox 17")).to_be_focused()
+        page.get_by_role("link", name="a tall fox 7, seed 8, done").click()
+        expect(page.get_by_role("heading", name="a tall fox 7")).to_be_focused()
         expect(page.get_by_role("button", name="Delete")).to_have_count(0)
         page.get_by_role("link", name="Batch").click()
         expect(tiles).to_have_count(11)  # as it was left

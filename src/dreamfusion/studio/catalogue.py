@@ -93,8 +93,9 @@ class Catalogue:
             self._followed[folder] = followed
         else:
             changes = await asyncio.to_thread(followed.changes)
-        items.change(folder, changes)
-        items.change(folder, await asyncio.to_thread(followed.ended, items.running(folder)))
+        running_now = {each.name: each for each in [*items.running(folder), *changes]}.values()
+        ended = await asyncio.to_thread(followed.ended, [each for each in running_now if each.status == "running"])
+        items.change(folder, [*changes, *ended])
         at_work = await asyncio.to_thread(followed.at_work)
         before = self.index.get(scan.identity(folder, 0.0))
         task = await asyncio.to_thread(scan.read_batch, self.root, folder, items.summary(folder), at_work)

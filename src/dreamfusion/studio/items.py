@@ -97,7 +97,7 @@ class Items:
 
 
 def _row(batch: str, identity: str, item: Item) -> tuple[object, ...]:
-    words = f" {item.prompt} seed:{item.seed} line:{item.line} {item.name} ".lower()
+    words = f" {item.prompt} seed:{item.seed} line:{item.line} ".lower()
     wanted = json.dumps([item.name, item.number, item.line, item.prompt, item.negative, item.seed, item.steps])
     error, seconds = _lower(item.state.error), item.state.seconds
     rank = STATUSES.index(item.status)
