@@ -60,7 +60,9 @@ def main() -> None:
             result["gallery"] = measured_gallery(Path(folder) / "many", arguments.runs)
         if "batch" in arguments.only:
             result["batch"] = measured_batch(Path(folder) / "batch", arguments.runs)
-        result["machine"] = machine(torch.device("cpu"))
+            result["batch"]["machine"] = machine(torch.device("cpu"))
+        if arguments.only != ["batch"]:
+            result["machine"] = machine(torch.device("cpu"))
     arguments.out.write_text(as_json(result) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
 

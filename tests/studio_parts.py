@@ -154,7 +154,7 @@ def run_folder(path: Path, prompt: str = "a fox", steps: int = 3, done: int = 3,
 
 
 def batch_folder(path: Path, runs: Mapping[str, Standing], steps: int = 5) -> BatchFolder:
-    """A batch as `dreamfusion batch` leaves it: a run for each prompt, with its state; those that are done have files."""
+    """A batch as `dreamfusion batch` leaves it: a run for each prompt in its state; what is done has files."""
     folder, names = BatchFolder(path), [f"{number:032x}" for number in range(len(runs))]
     (path / "drivers" / "1-of-1").mkdir(parents=True)
     config = to_json(replace(preset("fast"), steps=steps))

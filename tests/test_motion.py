@@ -50,7 +50,7 @@ def test_a_motion_closes_without_a_seam(motion):
 
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3, 4])
 def test_a_spin_is_even_and_goes_as_the_turntable(quarter):
-    """The camera of a turntable goes from the front (+z) to +x; a thing that turns shows itself so the other way round."""
+    """The camera of a turntable goes from the front (+z) to +x: a thing in front of a still one turns the other way."""
     track = track_of(Spin(8.0), HERE)
     turn = Rotation.from_quat(at(track, 2.0 * quarter))
     angle = quarter * math.pi / 2
@@ -145,7 +145,10 @@ def test_what_moves_stands_at_rest_where_the_file_says(shelf):
 def test_everything_turns_on_a_turntable(shelf):
     scene = moved(shelf, {"file": "gem.glb"}, {"file": "poster.glb"}, motion={"kind": "spin", "period_s": 6})
     [root] = scene.roots
-    assert [scene.tree["nodes"][child]["name"] for child in scene.tree["nodes"][root]["children"]] == ["a gem", "poster"]
+    assert [scene.tree["nodes"][child]["name"] for child in scene.tree["nodes"][root]["children"]] == [
+        "a gem",
+        "poster",
+    ]
     [animation] = scene.tree["animations"]
     assert animation["channels"][0]["target"] == {"node": root, "path": "rotation"}
 
@@ -180,7 +183,9 @@ def test_what_is_no_motion_is_refused(motion, wrong):
 
 
 def test_an_animated_scene_cannot_be_composed_again(shelf):
-    path = compose.write(compose.read(scene_file(shelf, {"file": "gem.glb", "motion": {"kind": "spin"}})), shelf / "o")[0]
+    path = compose.write(compose.read(scene_file(shelf, {"file": "gem.glb", "motion": {"kind": "spin"}})), shelf / "o")[
+        0
+    ]
     with pytest.raises(UserError, match="animations"):
         compose.alone(path)
 

@@ -6,7 +6,6 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,7 +133,9 @@ def test_what_another_process_does_is_seen_and_told(tmp_path):
         with driving(folder, "2-of-8"):
             until(lambda: the_batch(client)["state"] == "IN_PROGRESS")
             with owned(folder.run(cat)):
-                states.write(cat, Standing("running", 1, host=platform.node(), process=os.getpid(), step=2, beat=time.time()))
+                states.write(
+                    cat, Standing("running", 1, host=platform.node(), process=os.getpid(), step=2, beat=time.time())
+                )
                 until(lambda: the_batch(client)["counts"].get("running") == 1)
                 assert the_batch(client)["seconds_left"] == 3 * 60.0  # hen, cat and dog, a minute each
                 [run] = runs_of(client, "?status=running")
@@ -209,7 +210,10 @@ def test_going_on_makes_what_is_left(tmp_path):
         task = client.until(identity, "FAILED")
         assert task["counts"] == {"aside": 1, "failed": 1, "done": 4}
         assert task["error"] == "2 failed"
-        assert {run["prompt"]: run["failures"] for run in runs_of(client)[:2]} == {"a refused owl": 3, "a refused hen": 2}
+        assert {run["prompt"]: run["failures"] for run in runs_of(client)[:2]} == {
+            "a refused owl": 3,
+            "a refused hen": 2,
+        }
 
 
 def test_what_is_set_aside_is_tried_once_more_when_asked(tmp_path):
@@ -218,7 +222,10 @@ def test_what_is_set_aside_is_tried_once_more_when_asked(tmp_path):
         identity = the_batch(client)["id"]
         client.post(f"/api/tasks/{identity}/resume", {"set_aside": True})
         client.until(identity, "FAILED")
-        assert {run["prompt"]: run["failures"] for run in runs_of(client)[:2]} == {"a refused owl": 4, "a refused hen": 2}
+        assert {run["prompt"]: run["failures"] for run in runs_of(client)[:2]} == {
+            "a refused owl": 4,
+            "a refused hen": 2,
+        }
 
 
 def test_it_waits_for_whoever_works_on_it(tmp_path):

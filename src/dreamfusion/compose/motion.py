@@ -16,7 +16,7 @@ from dreamfusion.config.serialise import from_json
 from dreamfusion.errors import UserError
 
 KEYS = 32
-"""parts of a period between keys: a sine between them is off by at most 1 - cos(pi / 32), half a percent of its height"""
+"""parts of a period between keys: a sine between them is off by at most 1 - cos(pi / 32), half a percent of its rise"""
 _FLOAT = 5126  # glTF's number for 32 bits
 
 

@@ -90,7 +90,9 @@ class Followed:
         with Manifest(self._folder) as manifest:
             for first in range(0, len(manifest), CHUNK):
                 wanted = (manifest[number] for number in range(first, min(first + CHUNK, len(manifest))))
-                yield [self._item(number, item) for number, item in enumerate(wanted, first) if _NAME.fullmatch(item.name)]
+                yield [
+                    self._item(number, item) for number, item in enumerate(wanted, first) if _NAME.fullmatch(item.name)
+                ]
 
     def _item(self, number: int, item: Wanted) -> Item:
         state, config = self._states.read(item.name), item.config

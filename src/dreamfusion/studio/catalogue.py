@@ -46,7 +46,7 @@ class Catalogue:
     async def rescan(self, running: frozenset[str] = frozenset()) -> set[str]:
         """Bring the index to what the folders say, but for tasks that wait or that workers of the studio are at.
 
-        Returns the folders of batches, each of which is then to be followed: the first look at a large one takes a while.
+        Returns the folders of batches, which are then to be followed: the first look at a large one takes a while.
         """
         known = self.index.known()
         kept = {folder for folder, (name, _, state) in known.items() if name in running or state is State.PENDING}
@@ -112,7 +112,9 @@ class Catalogue:
         chunks = followed.items()
         try:
             while some := await asyncio.to_thread(next, chunks, None):
-                self.index.items.put(folder, [(scan.identity(run_place(folder, item.name), 0.0), item) for item in some])
+                self.index.items.put(
+                    folder, [(scan.identity(run_place(folder, item.name), 0.0), item) for item in some]
+                )
         except (UserError, OSError):
             self.index.items.drop(folder)
             return False
@@ -120,7 +122,9 @@ class Catalogue:
 
     def item(self, row: Row) -> Task:
         """A run of a batch as a task, which is not among the others."""
-        return scan.read_item(self.root, row.id, scan.identity(row.batch, 0.0), run_place(row.batch, row.item.name), row.item)
+        return scan.read_item(
+            self.root, row.id, scan.identity(row.batch, 0.0), run_place(row.batch, row.item.name), row.item
+        )
 
 
 def _differences(root: Path, known: Known, kept: set[str]) -> tuple[set[str], dict[str, Task], set[str]]:

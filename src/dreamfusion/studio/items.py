@@ -47,7 +47,14 @@ class Items:
     def change(self, batch: str, changes: Iterable[Change]) -> None:
         """Items stand otherwise; those that are not known are left out."""
         rows = [
-            (STATUSES.index(each.status), _lower(each.state.error), each.state.seconds, _json(each.state), batch, each.name)
+            (
+                STATUSES.index(each.status),
+                _lower(each.state.error),
+                each.state.seconds,
+                _json(each.state),
+                batch,
+                each.name,
+            )
             for each in changes
         ]
         query = "UPDATE items SET rank = ?, error = ?, seconds = ?, state = ? WHERE batch = ? AND name = ?"
@@ -89,7 +96,10 @@ class Items:
     ) -> tuple[list[Row], int]:
         """Items that hold every term (for LIKE), in the order of STATUSES and of the list: a page, and how many."""
         ranks = [STATUSES.index(status) for status in statuses]
-        where = f"batch = ? AND rank IN ({','.join('?' * len(ranks))})" + " AND (words || error) LIKE ? ESCAPE '\\'" * len(terms)
+        where = (
+            f"batch = ? AND rank IN ({','.join('?' * len(ranks))})"
+            + " AND (words || error) LIKE ? ESCAPE '\\'" * len(terms)
+        )
         given = [batch, *ranks, *terms]
         (total,) = self._base.execute(f"SELECT count(*) FROM items WHERE {where}", given).fetchone()
         query = f"SELECT {_COLUMNS} FROM items WHERE {where} ORDER BY rank, number LIMIT ? OFFSET ?"

@@ -1,8 +1,9 @@
 """What the run folders under a root say: each as a `Task`, whoever made it. No torch, and no file is changed.
 
-A folder with `config.json` is a run, one with `scene.glb` a scene (`dreamfusion compose`), one with `manifest.jsonl` and
-`drivers/` a batch (`dreamfusion batch`), whose runs are no tasks of their own. `.task.json` is the studio's
-own note in the folders that it made: who asked, when, how it went, and of a run that waits, its configuration.
+A folder with `config.json` is a run, one with `scene.glb` a scene (`dreamfusion compose`), and one with
+`manifest.jsonl` and `drivers/` a batch (`dreamfusion batch`), whose runs are no tasks of their own. `.task.json` is the
+studio's own note in the folders that it made, or goes on with: who asked, when, how it went, and of a run that waits,
+its configuration.
 """
 
 import hashlib

@@ -110,7 +110,7 @@ function tile(run) {
     run.status === "running" && h("progress", { max: run.steps, value: run.step, "aria-hidden": "true" }),
   );
   const took = run.seconds ? ` · ${clock(run.seconds)}` : "";
-  const again = run.failures ? ` · failed ${run.failures}×` : "";
+  const again = run.failures ? ` · failed ${run.failures} times` : "";
   const note = run.error && h("p", { class: "why" }, run.error);
   return h("li", { class: "tile", "data-id": run.id }, link, h("p", { class: "name" }, run.prompt), h("p", { class: "meta" }, `seed ${run.seed} · line ${run.line}${took}${again}`), note);
 }
