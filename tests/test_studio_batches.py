@@ -1,5 +1,6 @@
 """Batches in the studio: a collection each, followed in its directory, whoever works on it."""
 
+import io
 import json
 import os
 import platform
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from batch_runs import Counted, done_steps
 from dreamfusion.batch.drive import driving
 from dreamfusion.batch.state import State as Standing
 from dreamfusion.batch.state import States
 from dreamfusion.claims import owned
-from dreamfusion.studio import foreman, studio
+from dreamfusion.studio import foreman, studio, worker
 from dreamfusion.studio.batches import CHUNK, Followed
 from dreamfusion.studio.order import in_order, places
 from dreamfusion.studio.task import State, Task
@@ -359,3 +361,62 @@ def test_what_is_told_of_a_batch_is_told_once(tmp_path, monkeypatch):
         before = client.get("/api/health").json["last_event"]
         time.sleep(0.5)
         assert client.get("/api/health").json["last_event"] == before
+
+
+# The worker that goes on with a batch
+
+
+def test_the_worker_makes_a_batch_in_processes_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("dreamfusion.batch.worker.MakeRuns", lambda: Counted(tmp_path / "log"))
+    runs = {"a fox": Standing(), "a refused owl": Standing(), "a cat": MADE, "a lost dog": RUNS["a refused owl"]}
+    folder = batch_folder(tmp_path / "animals", runs, steps=8)
+    job = {"folder": str(folder.path), "device": "cpu", "share": 2, "retries": 0}
+    said = worker._batch(job, worker.Voice(io.BytesIO()), lambda: False)
+    assert said == {"end": "failed", "error": "2 of 4 failed"}
+    found = [States(folder).read(f"{number:032x}") for number in range(4)]
+    assert [(state.status, state.failures) for state in found] == [
+        ("done", 0),
+        ("failed", 1),  # refused, which the same command does not try again
+        ("done", 0),
+        ("failed", 3),  # set aside
+    ]
+    assert {name: len(steps) for name, steps in done_steps(tmp_path / "log").items()} == {
+        f"{0:032x}": 8,
+        f"{1:032x}": 5,
+    }
+    assert folder.summary.is_file()
+    with driving(folder, "1-of-1"):
+        assert worker._ended({**job, "do": "batch"}, worker.Voice(io.BytesIO()), Orders())["end"] == "busy"
+
+
+class Orders:
+    """To go on."""
+
+    def stopped(self) -> bool:
+        return False
+
+
+def test_the_worker_is_asked_to_stop(tmp_path, monkeypatch):
+    monkeypatch.setattr("dreamfusion.batch.worker.MakeRuns", lambda: Counted(tmp_path / "log", seconds=0.01))
+    folder = batch_folder(tmp_path / "animals", {"a fox": Standing()}, steps=100_000)
+    job = {"folder": str(folder.path), "device": "cpu", "share": 2, "retries": 0}
+    fox = f"{0:032x}"
+    said = worker._batch(job, worker.Voice(io.BytesIO()), lambda: States(folder).read(fox).status == "running")
+    assert said == {"end": "stopped"}
+    assert States(folder).read(fox).status == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("device", "share", "gpus", "found"),
+    [
+        ("auto", 1, [], (4, [""])),
+        ("cpu", 2, [], (2, ["-1"])),
+        ("cpu", 8, [], (1, ["-1"])),
+        ("auto", 1, ["0", "1"], (2, ["0", "1"])),
+        ("cuda:1", 2, ["5", "7"], (1, ["7"])),
+    ],
+)
+def test_a_batch_takes_its_worker_s_share_of_the_machine(monkeypatch, device, share, gpus, found):
+    monkeypatch.setattr("dreamfusion.batch.local.visible_gpus", lambda device: gpus)
+    monkeypatch.setattr("dreamfusion.runtime.available_cores", lambda: 4)
+    assert worker._places(device, share) == found

@@ -274,8 +274,8 @@ def test_a_batch_is_a_collection_of_its_own(browser, tmp_path, fake_worker):
         for number in range(30)
     }
     folder = batch_folder(tmp_path / "animals", {**runs, "a refused owl": FAILED, "a late cat": Standing()})
-    for picture in folder.path.rglob("preview.png"):
-        shutil.copy(fake_worker / "media" / "preview.png", picture)
+    for run in folder.path.glob("runs/*/*"):
+        shutil.copytree(fake_worker, run, dirs_exist_ok=True)
     with studio_at(tmp_path) as client, visit(browser, client) as page:
         page.get_by_role("link", name="animals, 32 runs, 1 failed, stopped").click()
         expect(page.get_by_role("heading", name="animals")).to_be_focused()
