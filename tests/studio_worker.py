@@ -97,6 +97,27 @@ def batch(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], boo
     return {"end": "failed", "error": f"{failed} failed"} if failed else {"end": "done"}
 
 
+def plan(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """Understands everything but snow."""
+    if "snow" in job["config"]["sentence"]:
+        raise UserError("lost at 'snow'")
+    return {"end": "done"}
+
+
+def scene(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """Three things, one after the other, then the first product as the scene."""
+    out = Path(job["folder"])
+    with owned(out):
+        for number in range(3):
+            voice.say(f"{number}/3")
+            time.sleep(0.3 if "slow" in job["config"]["sentence"] else 0.01)
+            if stopped():
+                return {"end": "stopped"}
+        shutil.copy(PRODUCTS / "mesh.glb", out / "scene.glb")
+        write_json(out / "scene.json", {"title": job["config"]["sentence"], "assets": []})
+    return {"end": "done"}
+
+
 def made(config: Config, path: Path, watch: Watch) -> bool:
     """A run of a batch."""
     time.sleep(0.3 if "slow" in config.prompt else 0.01)
@@ -109,5 +130,5 @@ def made(config: Config, path: Path, watch: Watch) -> bool:
 
 
 if __name__ == "__main__":
-    worker.JOBS.update(run=run, refine=refine, export=export, compose=compose, batch=batch)
+    worker.JOBS.update(run=run, refine=refine, export=export, compose=compose, batch=batch, plan=plan, scene=scene)
     worker.main()

@@ -169,7 +169,7 @@ def test_a_look_reads_what_was_written_and_no_more(tmp_path):
     assert [(each.name, each.status) for each in followed.changes() if each.state.error] == [(f"{7:032x}", "failed")]
     followed.changes()
     for name in map("{:032x}".format, range(40)):  # an hour ago
-        os.utime(folder.state(name), (time.time() - 3600,) * 2)
+        os.utime(folder.state(name), (time.time() - 3600, time.time() - 3600))
     states.write(f"{8:032x}", Standing())
     assert [each.name for each in followed.changes()] == [f"{8:032x}"]
 
@@ -371,7 +371,8 @@ def test_the_worker_makes_a_batch_in_processes_of_its_own(tmp_path, monkeypatch)
     runs = {"a fox": Standing(), "a refused owl": Standing(), "a cat": MADE, "a lost dog": RUNS["a refused owl"]}
     folder = batch_folder(tmp_path / "animals", runs, steps=8)
     job = {"folder": str(folder.path), "device": "cpu", "share": 2, "retries": 0}
-    said = worker._batch(job, worker.Voice(io.BytesIO()), lambda: False)
+    voice = worker.Voice((tmp_path / "said").open("wb", buffering=0))
+    said = worker._batch(job, voice, lambda: False)
     assert said == {"end": "failed", "error": "2 of 4 failed"}
     found = [States(folder).read(f"{number:032x}") for number in range(4)]
     assert [(state.status, state.failures) for state in found] == [
@@ -386,14 +387,7 @@ def test_the_worker_makes_a_batch_in_processes_of_its_own(tmp_path, monkeypatch)
     }
     assert folder.summary.is_file()
     with driving(folder, "1-of-1"):
-        assert worker._ended({**job, "do": "batch"}, worker.Voice(io.BytesIO()), Orders())["end"] == "busy"
-
-
-class Orders:
-    """To go on."""
-
-    def stopped(self) -> bool:
-        return False
+        assert worker._ended({**job, "do": "batch"}, voice, worker.Orders(io.StringIO()))["end"] == "busy"
 
 
 def test_the_worker_is_asked_to_stop(tmp_path, monkeypatch):
@@ -401,7 +395,8 @@ def test_the_worker_is_asked_to_stop(tmp_path, monkeypatch):
     folder = batch_folder(tmp_path / "animals", {"a fox": Standing()}, steps=100_000)
     job = {"folder": str(folder.path), "device": "cpu", "share": 2, "retries": 0}
     fox = f"{0:032x}"
-    said = worker._batch(job, worker.Voice(io.BytesIO()), lambda: States(folder).read(fox).status == "running")
+    voice = worker.Voice((tmp_path / "said").open("wb", buffering=0))
+    said = worker._batch(job, voice, lambda: States(folder).read(fox).status == "running")
     assert said == {"end": "stopped"}
     assert States(folder).read(fox).status == "stopped"
 

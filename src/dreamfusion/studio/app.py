@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from dreamfusion import json_text
 from dreamfusion.config.presets import PRESETS
+from dreamfusion.config.serialise import LARGEST
 from dreamfusion.errors import UserError
 from dreamfusion.runs import RunFolder
 from dreamfusion.studio import scan
@@ -26,7 +27,7 @@ from dreamfusion.studio.batches import STATUSES, run_place
 from dreamfusion.studio.events import number_of
 from dreamfusion.studio.index import SORTS, terms_of
 from dreamfusion.studio.items import Row
-from dreamfusion.studio.priors import understanding
+from dreamfusion.studio.priors import EMBEDDED, understanding
 from dreamfusion.studio.security import Door, Guard
 from dreamfusion.studio.settings import described
 from dreamfusion.studio.studio import FORMATS, Refused, Studio
@@ -84,6 +85,7 @@ def _api() -> list[Route]:
         Route("/api/tasks", _search, methods=["GET"]),
         Route("/api/tasks", _submit, methods=["POST"]),
         Route("/api/scenes", _compose, methods=["POST"]),
+        Route("/api/sentences", _sentence, methods=["POST"]),
         Route("/api/tasks/{id}", _task, methods=["GET"]),
         Route("/api/tasks/{id}", _delete, methods=["DELETE"]),
         Route("/api/tasks/{id}/cancel", _cancel, methods=["POST"]),
@@ -315,6 +317,20 @@ async def _compose(request: Request) -> Response:
         raise UserError("assets must be a list of 1 to 50 objects")
     placed = [_asset(studio, asset) for asset in assets]
     task = await studio.compose(request.state.owner, title, placed)
+    return JSONResponse(task.public(), 201, headers={"location": f"/api/tasks/{task.id}"})
+
+
+async def _sentence(request: Request) -> Response:
+    wanted = await _object(request)
+    unknown = sorted(set(wanted) - {"sentence", "seed", "prior"})
+    if unknown:
+        raise UserError(f"unknown setting {unknown[0]}: remove it, or check its spelling")
+    sentence, seed, prior = wanted.get("sentence"), wanted.get("seed", 0), wanted.get("prior", EMBEDDED)
+    if not isinstance(sentence, str) or not any(map(str.isalnum, sentence)) or len(sentence) > 300:
+        raise UserError("sentence must be a text of at most 300 characters")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST:
+        raise UserError(f"seed must be a number from 0 to {LARGEST}, not {seed!r}")
+    task = await _studio(request).sentence(request.state.owner, sentence, seed, str(prior))
     return JSONResponse(task.public(), 201, headers={"location": f"/api/tasks/{task.id}"})
 
 

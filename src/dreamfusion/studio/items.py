@@ -15,6 +15,7 @@ CREATE TABLE items (
 );
 CREATE INDEX items_order ON items (batch, rank, number);
 """
+_WANTED = ("name", "number", "line", "prompt", "negative", "seed", "steps")
 COVER = 4
 """runs whose pictures stand for their batch"""
 _DONE, _RUNNING = STATUSES.index("done"), STATUSES.index("running")
@@ -108,7 +109,7 @@ class Items:
 
 def _row(batch: str, identity: str, item: Item) -> tuple[object, ...]:
     words = f" {item.prompt} seed:{item.seed} line:{item.line} ".lower()
-    wanted = json.dumps([item.name, item.number, item.line, item.prompt, item.negative, item.seed, item.steps])
+    wanted = json.dumps({name: getattr(item, name) for name in _WANTED})
     error, seconds = _lower(item.state.error), item.state.seconds
     rank = STATUSES.index(item.status)
     return batch, item.name, identity, rank, item.number, words, error, seconds, wanted, _json(item.state)
@@ -116,7 +117,8 @@ def _row(batch: str, identity: str, item: Item) -> tuple[object, ...]:
 
 def _read(row: tuple[str, str, int, str, str]) -> Row:
     batch, identity, rank, wanted, state = row
-    return Row(batch, identity, Item(*json.loads(wanted), STATUSES[rank], Standing(**json.loads(state))))
+    item = Item(**json.loads(wanted), status=STATUSES[rank], state=Standing(**json.loads(state)))
+    return Row(batch, identity, item)
 
 
 def _json(state: Standing) -> str:

@@ -37,7 +37,7 @@ def places(order: Sequence[Task], running: Sequence[Task], rate: float, lanes: i
     free += [0.0] * (lanes - len(free))
     found = list[dict[str, object]]()
     for place, task in enumerate(order, 1):
-        if task.kind == "batch":
+        if task.kind != "run":
             found.append({"id": task.id, "place": place, "seconds": None})
             continue
         lane = min(range(lanes), key=free.__getitem__)

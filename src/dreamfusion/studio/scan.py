@@ -91,8 +91,8 @@ def read(root: Path, place: str) -> Task | None:
         )
         values = _told(note, task)
         config = wanted(path)
-        if not config:
-            return _scene(path, task, values)
+        if not config or "sentence" in config:
+            return _scene(path, task, values, config, note.get("state"))
         return _run(path, task, values, config, note.get("state"))
     except OSError:
         return None
@@ -186,12 +186,17 @@ def read_item(root: Path, name: str, batch: str, place: str, item: Item) -> Task
     return replace(task, started=over - state.seconds if over and state.seconds else state.began, finished=over)
 
 
-def _scene(path: Path, task: Task, values: Mapping[str, Any]) -> Task | None:
-    if "scene.glb" not in task.files:
+def _scene(path: Path, task: Task, values: Mapping[str, Any], config: Mapping[str, Any], noted: object) -> Task | None:
+    """A scene that is there, or that is being made of a sentence."""
+    made = "scene.glb" in task.files
+    if not made and not config:
         return None
-    title = str(_object(path / "scene.json").get("title", path.name))
-    done = replace(task, kind="scene", state=State.SUCCEEDED, prompt=title, finished=task.created)
-    return replace(done, **values)
+    title = str(_object(path / "scene.json").get("title", config.get("sentence", path.name)))
+    scene = replace(replace(task, kind="scene", prompt=title, finished=task.created), **values)
+    if noted in (State.PENDING.value, State.IN_PROGRESS.value):
+        return replace(scene, state=State(noted))
+    left = State.FAILED if noted == State.FAILED.value else State.CANCELED
+    return replace(scene, state=State.SUCCEEDED if made else left)
 
 
 def _run(path: Path, task: Task, values: Mapping[str, Any], config: Mapping[str, Any], noted: object) -> Task:

@@ -138,6 +138,24 @@ class Studio:
         self.foreman.look()
         return task
 
+    async def sentence(self, owner: str, sentence: str, seed: int, prior: str) -> Task:
+        """A scene of a sentence (`dreamfusion scene`) at the end of the queue.
+
+        Raises UserError for one that is not understood, Refused for a full queue.
+        """
+        if prior not in self.offered:
+            raise UserError(f"prior must be one of {', '.join(self.offered)}, not {prior!r}")
+        self._require_room(owner)
+        config = {"sentence": sentence, "seed": seed, "prior": prior}
+        await self.foreman.produce({"do": "plan", "config": config})
+        now, place = time.time(), self._new_folder(folder_name(sentence, seed))
+        own = {"kind": "scene", "prompt": sentence, "seed": seed, "prior": prior, "owner": owner}
+        task = Task(scan.identity(place, now), place, made=now, created=now, queued=now, **own)
+        scan.note(self.root, task, config)
+        self.catalogue.put(task)
+        self.foreman.look()
+        return task
+
     def _require_room(self, owner: str) -> None:
         waiting = self.catalogue.index.of_states(State.PENDING)
         own = sum(task.owner == owner for task in waiting)
@@ -170,8 +188,6 @@ class Studio:
         `set_aside`: of a batch also the runs that it tries no more, once.
         """
         _refuse_item(task)
-        if task.kind == "scene":
-            _require_run(task)
         if task.state not in (State.CANCELED, State.FAILED):
             raise Refused(409, "this task needs no resuming: it is done, or on its way")
         retries = self.catalogue.index.items.most_failures(task.folder) if set_aside else 0

@@ -4,6 +4,8 @@
          {"do": "refine", "folder": PATH, "device": "auto", "config": {...}} its second stage, likewise
          {"do": "export", "folder": PATH, "device": "auto", "format": "stl"} the run's mesh in another format
          {"do": "batch", "folder": PATH, "device": "auto", "share": 1, "retries": 2}   what is left of a batch
+         {"do": "plan", "config": {"sentence": ..., "seed": 0, "prior": NAME}}          whether a sentence is understood
+         {"do": "scene", "folder": PATH, "device": "auto", "share": 1, "config": {...}} its things, and their scene
          {"do": "compose", "scene": {...}, "home": ROOT, "out": PATH}        several in one
          {"stop": true}                                                      save and end the job
     out  {"doing": "mesh"}   {"step": 3, "opacity": 0.1, "losses": {...}, "rate": 9.1, "health": "fog: ..."}
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from dreamfusion.batch.work import KeptPrior
     from dreamfusion.generate import Job
     from dreamfusion.loop import Metrics
+    from dreamfusion.scenes.make import Plan
 
 NO_GPU = "-1"
 """CUDA_VISIBLE_DEVICES for the CPU alone"""
@@ -181,6 +184,33 @@ def _batch(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) ->
     return {"end": "failed", "error": f"{tally.failed} of {tally.total} failed"} if tally.failed else {"end": "done"}
 
 
+def _plan(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    _planned(job, Path("runs"))
+    return {"end": "done"}
+
+
+def _scene(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """What `dreamfusion scene SENTENCE` does, with this worker's share of the machine."""
+    path = Path(job["folder"])
+    with owned(path):
+        voice.say("loading")
+        from dreamfusion.scenes.make import make_scene
+
+        made = make_scene(
+            _planned(job, path / "runs"), path, _places(job["device"], job["share"])[0], voice.say, stopped
+        )
+    return {"end": "stopped" if made is None else "done"}
+
+
+def _planned(job: Mapping[str, Any], runs: Path) -> "Plan":
+    """Raises UserError for a sentence that is not understood."""
+    from dreamfusion.scenes.make import plan
+
+    config = job["config"]
+    settings = {name: str(config[name]) for name in ("seed", "prior")} | {"device": job["device"]}
+    return plan(config["sentence"], settings, {}, runs, 1)
+
+
 def _places(device: str, share: int) -> tuple[int, list[str]]:
     """Runs at a time for one of `share` workers of the studio, and CUDA_VISIBLE_DEVICES for them (`LocalWorkers`)."""
     from dreamfusion.batch.local import visible_gpus
@@ -247,6 +277,8 @@ JOBS: dict[str, Callable[[Mapping[str, Any], Voice, Callable[[], bool]], dict[st
     "refine": _refine,
     "export": _export,
     "batch": _batch,
+    "plan": _plan,
+    "scene": _scene,
     "compose": _compose,
 }
 

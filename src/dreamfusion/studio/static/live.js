@@ -64,27 +64,27 @@ export class LiveCard {
   }
 }
 
-// A batch in progress, whoever works on it.
-class BatchCard {
+// A batch in progress, whoever works on it, or a scene whose things are being made.
+class ManyCard {
   constructor(task) {
-    this.title = h("a", { class: "prompt", href: `#/batch/${task.id}` });
+    this.title = h("a", { class: "prompt", href: `#/${task.kind === "batch" ? "batch" : "task"}/${task.id}` });
     this.doing = h("p", { class: "doing" });
-    this.bar = h("progress", { max: 100, "aria-label": "Progress" });
+    this.bar = h("progress", { max: 100, "aria-label": "Progress", hidden: task.kind === "scene" });
     this.numbers = h("dl", { class: "numbers" });
     this.element = h("article", { class: "card told" }, h("div", {}, this.title, this.doing), this.bar, this.numbers);
   }
 
   update(task) {
     this.title.textContent = task.prompt;
-    this.doing.textContent = task.doing || "a batch of another process";
+    this.doing.textContent = task.doing || (task.kind === "batch" ? "a batch of another process" : "starting");
     this.bar.value = task.progress;
     const left = task.seconds_left === null ? "–" : clock(task.seconds_left);
     const counts = Object.entries(task.counts).map(([status, count]) => [STATUS_NAMES[status], count.toLocaleString("en")]);
-    this.numbers.replaceChildren(...[...counts, ["Left", left]].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    if (task.kind === "batch") this.numbers.replaceChildren(...[...counts, ["Left", left]].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 }
 
-const cardOf = (task) => (task.kind === "batch" ? new BatchCard(task) : new LiveCard(task));
+export const cardOf = (task) => (task.kind === "run" ? new LiveCard(task) : new ManyCard(task));
 
 // A task that waits.
 class WaitingLine {
@@ -98,7 +98,7 @@ class WaitingLine {
   update(task) {
     const { place, seconds } = store.queue.find(({ id }) => id === task.id);
     this.place.textContent = place;
-    const what = task.kind === "batch" ? `${task.steps.toLocaleString("en")} prompts` : `seed ${task.seed}`;
+    const what = task.kind === "batch" ? `${task.steps.toLocaleString("en")} runs` : `${task.kind === "scene" ? "scene, " : ""}seed ${task.seed}`;
     this.when.textContent = `${what}${seconds === null ? "" : ` · done in about ${clock(seconds)}`}`;
   }
 }

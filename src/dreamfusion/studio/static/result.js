@@ -4,7 +4,7 @@ import { $, clock, h, moment, toast, wrong } from "./dom.js";
 import { api, ask, changes, fileOf, forget, remember, store } from "./api.js";
 import { Curve } from "./curve.js";
 import { chosen, STATES } from "./gallery.js";
-import { cancel, LiveCard, mayChange } from "./live.js";
+import { cancel, cardOf, mayChange } from "./live.js";
 import { takeOver } from "./composer.js";
 import { openStage } from "./viewer.js";
 
@@ -40,7 +40,7 @@ function draw(now) {
   $("result-state").className = `badge ${now.state.toLowerCase()}`;
   const going = now.state === "IN_PROGRESS";
   if (going) {
-    if (!live) $("result-live").replaceChildren((live = new LiveCard(now)).element);
+    if (!live) $("result-live").replaceChildren((live = cardOf(now)).element);
     live.update(now);
   } else {
     live = null;
@@ -85,7 +85,7 @@ function drawActions() {
   const going = ["PENDING", "IN_PROGRESS"].includes(task.state);
   const buttons = [
     run && button("Again with another seed", anotherSeed, going ? "" : "primary"),
-    run && own && ["CANCELED", "FAILED"].includes(task.state) && button("Resume", resume),
+    own && ["CANCELED", "FAILED"].includes(task.state) && button("Resume", resume),
     run && own && task.state === "SUCCEEDED" && button("Refine", refine),
     going && own && button("Cancel", () => cancel(task)),
     run && button("Change and make again", edit),
