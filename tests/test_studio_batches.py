@@ -1,12 +1,12 @@
 """Batches in the studio: a collection each, followed in its directory, whoever works on it."""
 
-import io
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from batch_runs import Counted, done_steps
 from dreamfusion.batch.drive import driving
 from dreamfusion.batch.state import State as Standing
 from dreamfusion.batch.state import States
-from dreamfusion.claims import owned
+from dreamfusion.claims import InUse, owned
 from dreamfusion.studio import foreman, studio, worker
 from dreamfusion.studio.batches import CHUNK, Followed
 from dreamfusion.studio.order import in_order, places
@@ -366,12 +366,18 @@ def test_what_is_told_of_a_batch_is_told_once(tmp_path, monkeypatch):
 # The worker that goes on with a batch
 
 
-def test_the_worker_makes_a_batch_in_processes_of_its_own(tmp_path, monkeypatch):
+@pytest.fixture
+def voice(tmp_path: Path) -> Iterator[worker.Voice]:
+    """A worker's, into a file."""
+    with (tmp_path / "said").open("wb", buffering=0) as out:
+        yield worker.Voice(out)
+
+
+def test_the_worker_makes_a_batch_in_processes_of_its_own(tmp_path, monkeypatch, voice):
     monkeypatch.setattr("dreamfusion.batch.worker.MakeRuns", lambda: Counted(tmp_path / "log"))
     runs = {"a fox": Standing(), "a refused owl": Standing(), "a cat": MADE, "a lost dog": RUNS["a refused owl"]}
     folder = batch_folder(tmp_path / "animals", runs, steps=8)
     job = {"folder": str(folder.path), "device": "cpu", "share": 2, "retries": 0}
-    voice = worker.Voice((tmp_path / "said").open("wb", buffering=0))
     said = worker._batch(job, voice, lambda: False)
     assert said == {"end": "failed", "error": "2 of 4 failed"}
     found = [States(folder).read(f"{number:032x}") for number in range(4)]
@@ -386,16 +392,15 @@ def test_the_worker_makes_a_batch_in_processes_of_its_own(tmp_path, monkeypatch)
         f"{1:032x}": 5,
     }
     assert folder.summary.is_file()
-    with driving(folder, "1-of-1"):
-        assert worker._ended({**job, "do": "batch"}, voice, worker.Orders(io.StringIO()))["end"] == "busy"
+    with driving(folder, "1-of-1"), pytest.raises(InUse):
+        worker._batch(job, voice, lambda: False)
 
 
-def test_the_worker_is_asked_to_stop(tmp_path, monkeypatch):
+def test_the_worker_is_asked_to_stop(tmp_path, monkeypatch, voice):
     monkeypatch.setattr("dreamfusion.batch.worker.MakeRuns", lambda: Counted(tmp_path / "log", seconds=0.01))
     folder = batch_folder(tmp_path / "animals", {"a fox": Standing()}, steps=100_000)
     job = {"folder": str(folder.path), "device": "cpu", "share": 2, "retries": 0}
     fox = f"{0:032x}"
-    voice = worker.Voice((tmp_path / "said").open("wb", buffering=0))
     said = worker._batch(job, voice, lambda: States(folder).read(fox).status == "running")
     assert said == {"end": "stopped"}
     assert States(folder).read(fox).status == "stopped"

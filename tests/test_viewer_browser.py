@@ -144,7 +144,7 @@ def test_motion_is_played_and_stopped(browser, tmp_path):
     """It begins by itself, but not where the system asks for less motion, and the ball stays within the stage."""
     page = page_of(moving(tmp_path))
     with visit(browser, page, tmp_path) as seen:
-        play = seen.tab.get_by_role("button", name="Move")
+        play = seen.tab.get_by_role("button", name="Move", exact=True)
         still = ball_at(seen.picture())
         assert play.get_attribute("aria-pressed") == "false"
         assert ball_at(seen.picture()) == still
@@ -156,10 +156,10 @@ def test_motion_is_played_and_stopped(browser, tmp_path):
         assert ball_at(seen.picture()) == ball_at(seen.picture())
         assert seen.troubles == []
     with visit(browser, page, tmp_path, reduced_motion="no-preference") as seen:
-        assert seen.tab.get_by_role("button", name="Move").get_attribute("aria-pressed") == "true"
+        assert seen.tab.get_by_role("button", name="Move", exact=True).get_attribute("aria-pressed") == "true"
         assert seen.tab.get_by_role("button", name="Rotate").get_attribute("aria-pressed") == "false"
     with visit(browser, page_of(ball()), tmp_path) as seen:
-        assert seen.tab.get_by_role("button", name="Move").count() == 0
+        assert seen.tab.get_by_role("button", name="Move", exact=True).count() == 0
 
 
 def page_of(mesh: bytes, **more: Any) -> Page:

@@ -196,9 +196,8 @@ def _scene(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) ->
         voice.say("loading")
         from dreamfusion.scenes.make import make_scene
 
-        made = make_scene(
-            _planned(job, path / "runs"), path, _places(job["device"], job["share"])[0], voice.say, stopped
-        )
+        count, _ = _places(job["device"], job["share"])
+        made = make_scene(_planned(job, path / "runs"), path, count, voice.say, stopped)
     return {"end": "stopped" if made is None else "done"}
 
 
