@@ -252,7 +252,7 @@ async def _runs(request: Request) -> Response:
         _choice(request, "status", dict.fromkeys(STATUSES), "")
     page, size = _number(request, "page", 1, 1_000_000), _number(request, "size", PAGE_SIZE, LARGEST_PAGE)
     terms = terms_of(request.query_params.get("query", "")[:300])
-    rows, total = items.search(task.folder, terms, [status] if status else STATUSES, (page - 1) * size, size)
+    rows, total = items.search(task.folder, terms, status, (page - 1) * size, size)
     runs = await run_in_threadpool(lambda: [_run(_studio(request).root, row) for row in rows])
     return JSONResponse({"runs": runs, "total": total, "page": page, "pages": max(1, -(-total // size))})
 
@@ -260,10 +260,9 @@ async def _runs(request: Request) -> Response:
 def _run(root: Path, row: Row) -> dict[str, Any]:
     """A run of a batch for its page."""
     item, state = row.item, row.item.state
-    files = scan.present(root / run_place(row.batch, item.name))
     told = {name: getattr(item, name) for name in ("name", "line", "prompt", "seed", "status", "steps")}
     told |= {name: getattr(state, name) for name in ("step", "error", "attempt", "failures", "host", "seconds", "beat")}
-    return {"id": row.id, **told, "picture": "preview.png" in files}
+    return {"id": row.id, **told, "picture": scan.has(root / run_place(row.batch, item.name), "preview.png")}
 
 
 async def _submit(request: Request) -> Response:

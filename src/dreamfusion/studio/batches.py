@@ -27,7 +27,9 @@ RULES = Rules()
 CHUNK = 2000
 """items that are handed on at once"""
 _NEWEST = 60 * 10**9
-"""nanoseconds before the last change of a folder within which files are read again"""
+"""nanoseconds before the last change of a folder within which files are read again: from their writing to their place"""
+_INSTANT = 2 * 10**9
+"""nanoseconds that the clocks of all disks tell apart"""
 _NAME = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -126,7 +128,8 @@ class Followed:
             if written == before and settled:
                 continue
             self._written[name] = (written, written == before)  # a second write in the same instant shows next time
-            found += [self._change(item) for item in self._newest(name, before - _NEWEST)]
+            since = before - (_INSTANT if written == before else _NEWEST)
+            found += [self._change(item) for item in self._newest(name, since)]
         return found
 
     def ended(self, running: Iterable[Change]) -> list[Change]:

@@ -92,16 +92,13 @@ class Items:
         row = self._base.execute(f"SELECT {_COLUMNS} FROM items WHERE id = ?", (identity,)).fetchone()
         return _read(row) if row else None
 
-    def search(
-        self, batch: str, terms: Sequence[str], statuses: Iterable[str], first: int, count: int
-    ) -> tuple[list[Row], int]:
-        """Items that hold every term (for LIKE), in the order of STATUSES and of the list: a page, and how many."""
-        ranks = [STATUSES.index(status) for status in statuses]
-        where = (
-            f"batch = ? AND rank IN ({','.join('?' * len(ranks))})"
-            + " AND (words || error) LIKE ? ESCAPE '\\'" * len(terms)
-        )
-        given = [batch, *ranks, *terms]
+    def search(self, batch: str, terms: Sequence[str], status: str, first: int, count: int) -> tuple[list[Row], int]:
+        """Items that hold every term (for LIKE), all of them or those of one status: a page, and how many.
+
+        They come in the order of STATUSES and of the list.
+        """
+        where = "batch = ?" + " AND rank = ?" * bool(status) + " AND (words || error) LIKE ? ESCAPE '\\'" * len(terms)
+        given = [batch, *([STATUSES.index(status)] if status else []), *terms]
         (total,) = self._base.execute(f"SELECT count(*) FROM items WHERE {where}", given).fetchone()
         query = f"SELECT {_COLUMNS} FROM items WHERE {where} ORDER BY rank, number LIMIT ? OFFSET ?"
         return [_read(row) for row in self._base.execute(query, [*given, count, first])], total

@@ -130,7 +130,12 @@ def wanted(folder: Path) -> dict[str, Any]:
 
 def present(folder: Path) -> tuple[str, ...]:
     """Which of `FILES` are there, as files and not as links to some."""
-    return tuple(name for name, place in FILES.items() if _is_file(folder / place))
+    return tuple(name for name in FILES if has(folder, name))
+
+
+def has(folder: Path, name: str) -> bool:
+    """Whether this one of `FILES` is."""
+    return _is_file(folder / FILES[name])
 
 
 def _is_file(path: Path) -> bool:
@@ -148,7 +153,7 @@ def read_batch(root: Path, place: str, summary: Summary, at_work: bool) -> Task:
     task = Task(identity(place, 0.0), place, kind="batch", prompt=path.name, steps=steps, step=done, counts=counts)
     rate = running / summary.seconds if summary.seconds else 0.0
     state = _batch_state(counts, at_work or running > 0, note.get("state"))
-    shown = tuple(each for each, name in summary.cover if _is_file(RunFolder(root / run_place(place, name)).preview))
+    shown = tuple(each for each, name in summary.cover if has(root / run_place(place, name), "preview.png"))
     told = {**_told(note, task), "created": _changed(f"{path}/manifest.jsonl") / 1e9}
     if state is not State.FAILED:
         told["error"] = ""  # of an earlier attempt

@@ -31,6 +31,8 @@ SCAN_SECONDS = 5.0
 """between looks at the folders, more where there are many"""
 LOOKING = 0.05
 """share of the time for those looks; first ones at batches come on top"""
+LONGEST_SECONDS = 60.0
+"""between looks that take long"""
 FORMATS = ("obj", "ply", "stl", "usdz")
 
 
@@ -99,7 +101,8 @@ class Studio:
                         began += time.monotonic() - before
             except Exception:  # the next look may see more
                 traceback.print_exc()
-            await asyncio.sleep(max(SCAN_SECONDS, (time.monotonic() - began) / LOOKING))
+            pause = min(LONGEST_SECONDS, (time.monotonic() - began) / LOOKING)
+            await asyncio.sleep(max(SCAN_SECONDS, pause))
 
     def task(self, identity: str) -> Task:
         """The task with this id. Raises Refused."""
