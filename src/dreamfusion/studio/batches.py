@@ -27,7 +27,7 @@ RULES = Rules()
 CHUNK = 2000
 """items that are handed on at once"""
 _NEWEST = 60 * 10**9
-"""nanoseconds before the last change of a folder within which files are read again: from their writing to their place"""
+"""nanoseconds before the last change of a folder within which its files are read again"""
 _INSTANT = 2 * 10**9
 """nanoseconds that the clocks of all disks tell apart"""
 _NAME = re.compile(r"[0-9a-f]{8,64}")
