@@ -18,7 +18,8 @@ from dreamfusion.batch import local
 from dreamfusion.batch import worker as worker_module
 from dreamfusion.batch.drive import Drive, Ending, Rules, Tally, driving
 from dreamfusion.batch.folder import BatchFolder, Item
-from dreamfusion.batch.manifest import Count, Manifest, manifest_lines, write_manifest
+from dreamfusion.batch.manifest import Manifest
+from dreamfusion.batch.new_manifest import Count, manifest_lines, write_manifest
 from dreamfusion.batch.report import standing, write_report
 from dreamfusion.batch.resolve import Resolver, digest_of, name_of
 from dreamfusion.batch.rows import read_rows

@@ -134,18 +134,18 @@ def _made(arguments: Batch, folder: "BatchFolder", shard: tuple[int, int], stopp
 
 
 def _write_manifest(arguments: Batch, folder: "BatchFolder", part: Path) -> None:
-    from dreamfusion.batch import manifest
+    from dreamfusion.batch import new_manifest
     from dreamfusion.batch.resolve import Resolver
     from dreamfusion.batch.rows import read_rows
     from dreamfusion.runtime import available_cores
 
     defaults = dict(setting(text) for text in arguments.set)
     each = max(1, available_cores() // arguments.jobs) if arguments.jobs and arguments.executor == "local" else 1
-    count = manifest.Count()
+    count = new_manifest.Count()
 
     def lines() -> Iterator[dict[str, object]]:
         rows = read_rows(arguments.prompts)
-        yield from manifest.manifest_lines(rows, Resolver(defaults, each), count, _bad)
+        yield from new_manifest.manifest_lines(rows, Resolver(defaults, each), count, _bad)
         if count.bad and not arguments.skip_bad:
             raise UserError(
                 f"{_rows(count.bad)} cannot be made, see above: mend them, or leave them out with --skip-bad"
@@ -153,7 +153,7 @@ def _write_manifest(arguments: Batch, folder: "BatchFolder", part: Path) -> None
         if not count.items:
             raise UserError(f"{arguments.prompts} holds no prompt that can be made")
 
-    manifest.write_manifest(lines(), folder, part)
+    new_manifest.write_manifest(lines(), folder, part)
     if count.bad or count.repeated:
         _say(f"{_rows(count.bad)} left out, {_rows(count.repeated)} repeated and made once")
 

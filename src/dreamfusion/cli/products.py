@@ -92,9 +92,15 @@ def video(name: str, given: list[str]) -> int:
 def compose(name: str, given: list[str]) -> int:
     """Make one scene of several objects."""
     arguments = a.read(a.Compose, name, given)
-    from dreamfusion.compose import read, write
+    from dreamfusion.compose import alone, read, write
+    from dreamfusion.compose.motion import Spin
 
-    composition, wanted = read(arguments.scene), arguments.out or Path("runs") / arguments.scene.stem
+    single = arguments.scene.is_dir() or arguments.scene.suffix.lower() == ".glb"
+    composition = alone(arguments.scene) if single else read(arguments.scene)
+    if arguments.turntable is not None:
+        composition = replace(composition, motion=Spin(arguments.turntable))
+    name = arguments.scene.resolve().stem
+    wanted = arguments.out or Path("runs") / (f"{name}-scene" if single else name)
     with new_folder(wanted, or_next=arguments.out is None) as out:
         files = write(composition, out, _say)
     print(listed(files))
