@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import stat
@@ -510,23 +509,6 @@ def test_many_triangles_are_warned_of():
 
     assert _patience(20_000) == ""
     assert _patience(240_000) == ": some 4 minutes"
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("mesh.json", '{"solid": [1]}', "make it again with `dreamfusion mesh"),
-        ("mesh.json", '{"solid": {"stands": true}}', r"\(height_mm is missing or wrong\): make it again"),
-        ("mesh.json", "[]", "make it again with `dreamfusion mesh"),
-        ("candidates.json", '{"chosen": 1}', r"\(scorer is missing or wrong\): restore it, or delete it"),
-    ],
-)
-def test_a_damaged_report_is_told_before_pictures_are_made(run, capsys, name, content, said):
-    (run / name).write_text(content)
-    before = files(run)
-    assert call("video", str(run), "--frames", "2", "--size", "32") == 2
-    assert re.search(f"{name} is damaged.*{said}", capsys.readouterr().err)
-    assert files(run) == before
 
 
 def test_without_a_terminal_the_products_are_named_line_by_line(capsys):
