@@ -81,4 +81,4 @@ def new_network(words: int, seed: int) -> ToyboxNet:
     """An untrained network; torch's global generator is as it was afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ToyboxNet(words).to(memory_format=torch.channels_last)
+        return ToyboxNet(words).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in stubs
