@@ -73,7 +73,7 @@ def refine(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bo
     with owned(folder.path):
         voice.begin()
         for step in range(1, 8):
-            time.sleep(0.02)
+            time.sleep(0.1)  # time enough to be stopped by a busy machine
             voice.send(step=step, steps=7, opacity=0.5, losses={}, rate=100.0)
             if stopped():
                 return {"end": "stopped"}

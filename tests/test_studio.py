@@ -78,6 +78,7 @@ def test_answers_are_as_described(tmp_path):
             ("get", "/api/queue", None),
             ("get", "/api/tasks?query=chair&state=SUCCEEDED", None),
             ("get", "/api/tasks?page=0", None),
+            ("get", f"/api/tasks?page=0000000001{'9' * 5000}", None),
             ("post", "/api/tasks", {"prompt": "a fox", "steps": 1}),
             ("post", "/api/tasks", {"prompt": ""}),
             ("get", one, None),

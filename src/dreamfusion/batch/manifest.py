@@ -6,6 +6,7 @@ that refer to them; item lines hold `id`, the `line` of the list they come from,
 (`new_manifest` writes them).
 """
 
+import re
 from array import array
 from dataclasses import replace
 from functools import lru_cache
@@ -19,6 +20,8 @@ from dreamfusion.errors import UserError
 from dreamfusion.files import permitted
 
 _SETTINGS = b'{"settings": '
+_ITEM = {"id": "", "line": 0, "prompt": "", "negative": "", "seed": 0, "settings": ""}
+_NAME = re.compile("[0-9a-z]+")
 
 
 class Manifest:
@@ -49,7 +52,7 @@ class Manifest:
         place = 0
         for line in self._file:
             if line.startswith(_SETTINGS):
-                self._where[self._parsed(line)["settings"]] = place
+                self._where[str(self._parsed(line)["settings"])] = place
             else:
                 self._items.append(place)
             place += len(line)
@@ -63,23 +66,31 @@ class Manifest:
         """Raises UserError for a damaged line."""
         values = self.record(number)
         try:
-            own = {name: values[name] for name in ("prompt", "negative", "seed")}
-            captions = tuple((typed, caption) for typed, caption in values["understood"])
-            config = replace(self._settings(values["settings"]), **own, understood=captions)
+            own = {name: values[name] for name in OWN}
+            said = from_file(Config, own, self._path)
+            config = replace(self._settings(values["settings"]), **{name: getattr(said, name) for name in OWN})
             return Item(values["id"], config, self._folder.run(values["id"]), values["line"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged() from error
 
     def record(self, number: int) -> dict[str, Any]:
-        """An item's line as it is. Raises UserError if it is no JSON object."""
-        return self._parsed(self._line(self._items[number]))
+        """An item's line as it is. Raises UserError if it lacks something."""
+        values = self._parsed(self._line(self._items[number]))
+        if not all(json_text.alike(values.get(name), usual) for name, usual in _ITEM.items()):
+            raise self._damaged()
+        if not _NAME.fullmatch(values["id"]):  # names a folder
+            raise self._damaged()
+        return values
 
     def _line(self, place: int) -> bytes:
         self._file.seek(place)
         return self._file.readline()
 
     def _read_settings(self, name: str) -> Config:
-        return from_file(Config, self._parsed(self._line(self._where[name]))["config"], self._path)
+        config = self._parsed(self._line(self._where[name]))["config"]
+        if not isinstance(config, dict):
+            raise self._damaged()
+        return from_file(Config, config, self._path)
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:

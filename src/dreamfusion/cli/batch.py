@@ -1,5 +1,6 @@
 """The command `batch`, with its arguments. What is slow to load it imports."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -110,7 +111,7 @@ def _directory(arguments: Batch) -> Path:
 def _shard(text: str) -> tuple[int, int]:
     """Number and count of the shards; 1 of 1 if none is asked for. Raises UserError."""
     first, _, last = (text or "1/1").partition("/")
-    if first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last):
+    if all(re.fullmatch("[0-9]{1,9}", number) for number in (first, last)) and 1 <= int(first) <= int(last):
         return int(first), int(last)
     raise UserError(f"--shard must be I/N with I from 1 to N, such as 3/8, not {text!r}")
 

@@ -78,10 +78,12 @@ def video(name: str, given: list[str]) -> int:
     """Make a run's pictures again."""
     arguments = a.read(a.MakeVideo, name, given)
     from dreamfusion import generate
+    from dreamfusion.facts import facts_of
 
     folder, run = generate.open_run(arguments.run, prepare_process_as(arguments.run, arguments.device))
     output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
     with owned(folder.path):
+        facts_of(run, folder)  # what the page would refuse, before the pictures take their time
         files = [*generate.write_video(run, folder, output, _say), *generate.write_page(run, folder)]
     print(listed(files))
     return 0

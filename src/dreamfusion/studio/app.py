@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import zipfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -153,7 +154,7 @@ async def _object(request: Request) -> dict[str, Any]:
 
 def _number(request: Request, name: str, default: int, largest: int) -> int:
     text = request.query_params.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= largest:
+    if not re.fullmatch("[0-9]{1,18}", text) or not 1 <= int(text) <= largest:
         raise UserError(f"{name} must be a number from 1 to {largest}, not {text!r}")
     return int(text)
 

@@ -100,7 +100,7 @@ def read(root: Path, place: str) -> Task | None:
 
 def _told(note: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """What a note says of a task, as far as it is of the right type."""
-    return {name: note[name] for name in _NOTED if isinstance(note.get(name), type(getattr(task, name)))}
+    return {name: note[name] for name in _NOTED if json_text.alike(note.get(name), getattr(task, name))}
 
 
 def identity(place: str, made: object) -> str:
@@ -119,7 +119,7 @@ def note(root: Path, task: Task, config: Mapping[str, Any] | None = None) -> Non
 def noted(folder: Path) -> State | None:
     """The state that the studio wrote down last; None in a folder that is not its own."""
     state = _object(folder / NOTE).get("state")
-    return State(state) if state in State.__members__ else None
+    return State(state) if isinstance(state, str) and state in State.__members__ else None
 
 
 def wanted(folder: Path) -> dict[str, Any]:
@@ -208,9 +208,9 @@ def _run(path: Path, task: Task, values: Mapping[str, Any], config: Mapping[str,
     told = {
         name: config[name]
         for name in ("prompt", "negative", "seed", "preset", "prior", "steps")
-        if isinstance(config.get(name), type(getattr(task, name)))
+        if json_text.alike(config.get(name), getattr(task, name))
     }
-    task = replace(task, **told, **values, **_last_line(path / "metrics.jsonl"))
+    task = replace(task, **told, **values, **_last_line(task, path / "metrics.jsonl"))
     return replace(task, state=_state(path, task, noted))
 
 
@@ -240,7 +240,7 @@ def _object(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _last_line(metrics: Path) -> dict[str, Any]:
+def _last_line(task: Task, metrics: Path) -> dict[str, Any]:
     """`step`, `opacity` and `losses` of the last whole line, and its findings in words."""
     try:
         with metrics.open("rb") as file:
@@ -248,7 +248,8 @@ def _last_line(metrics: Path) -> dict[str, Any]:
             record = json_text.parse(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2])
     except (OSError, ValueError):
         return {}
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+    if not isinstance(record, dict) or not json_text.alike(record.get("step"), 0):
         return {}
-    told = {name: record[name] for name in ("step", "opacity", "losses") if name in record}
+    names = ("step", "opacity", "losses")
+    told = {name: record[name] for name in names if json_text.alike(record.get(name), getattr(task, name))}
     return {**told, "health": in_words(found_in(record))}
