@@ -16,8 +16,8 @@ FLOORS = (
     },
     {"config"},
     {"cameras", "lights"},
-    {"nerf", "surface", "diffusion"},
-    {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo", "vitals", "health", "healing"},
+    {"nerf", "surface", "diffusion", "contrastive"},
+    {"build", "loop", "objectives", "own_parts", "checkpoint", "distributed", "shampoo", "vitals", "health", "healing"},
     {
         *(
             "generate",

@@ -29,6 +29,7 @@ from dreamfusion.nerf.proposals import Proposal
 from dreamfusion.nerf.regularise import WeightedRegulariser
 from dreamfusion.nerf.render import Render, RenderOptions
 from dreamfusion.nerf.scene import Scene
+from dreamfusion.objectives import Objective
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.surface import MeshScene
 from dreamfusion.surface import regularise as surface
@@ -46,6 +47,8 @@ class Recipe:
     """of pictures for people"""
     regularisers: Mapping[str, WeightedRegulariser]
     """by the name under which they are logged"""
+    objective: Objective | None = None
+    """in place of score distillation"""
 
 
 def recipe(config: c.Config) -> Recipe:

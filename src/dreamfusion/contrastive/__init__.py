@@ -1,0 +1,1 @@
+"""Contrastive image-text models: text and pictures as unit vectors of one space, with gradients to the pictures."""
