@@ -38,7 +38,7 @@ class Evaluate:
     out: Path = Path("evaluation")
     """folder of the runs and the report; what is there is continued"""
     scorer: str = "judge"
-    """scoring model: judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
+    """scoring model: judge, toybox-clip, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
     truth: Path | None = None
     """folder of benchmarks/ceiling.py: what prompts mean, for fidelity; without, the suites' to the embedded prior"""
     prior: str = "embedded"

@@ -1,4 +1,4 @@
-"""The interface of a contrastive image-text model: the `ContrastiveModel` protocol, and what is made of it."""
+"""The interface of a contrastive image-text model: the `ContrastiveModel` protocol."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -32,7 +32,10 @@ class ContrastiveModel(Protocol):
         ...
 
     def embed_text(self, captions: Sequence[str]) -> Float[Tensor, "n d"]:
-        """Unit vectors of captions, without gradients; captions are cut to the length that the model reads."""
+        """Unit vectors of captions, without gradients; captions are cut to the length that the model reads.
+
+        Raises UserError for a caption of which a model of few words understands none.
+        """
         ...
 
     def embed_images(self, image: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
