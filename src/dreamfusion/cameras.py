@@ -44,6 +44,14 @@ class Cameras:
         """Of the position about the origin, in [-pi/2, pi/2], whatever the camera looks at."""
         return angles_of(self.position)[1]
 
+    def about(self, centre: Float[Tensor, " 3"] | None) -> "Cameras":
+        """The same views of what is about `centre`, if there is one, as these have of what is about the origin."""
+        if centre is None:
+            return self
+        pose = self.pose.clone()
+        pose[:, :3, 3] += centre
+        return replace(self, pose=pose)
+
     def to(self, device: torch.device | str) -> "Cameras":
         return mapped(self, lambda tensor: tensor.to(device))
 

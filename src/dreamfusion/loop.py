@@ -188,7 +188,7 @@ def advance(run: Run, prior: Guide, prompts: Words) -> Metrics:
 
     cameras, light, background = _views(run)
     options = replace(recipe.train_render, views=group.shard(run.config.views))
-    picture = render(scene, cameras, light, options, generator, background)
+    picture = render(scene, cameras.about(scene.centre), light, options, generator, background)
     watch.lap("render")
 
     seen = Seen(picture, cameras, light, background, scene, progress)
@@ -299,6 +299,7 @@ def _update(run: Run, watched: Sequence[Tensor]) -> list[float]:
         group["lr"] = group["base"] * rate
     run.optimiser.step()
     run.step += 1
+    run.scene.track(run.generator)
     if occupancy.every and run.step % occupancy.every == 0:
         run.scene.occupancy.update(run.scene.field, run.generator, occupancy.parts)
     return [told[0], *told[len(norms) :]]

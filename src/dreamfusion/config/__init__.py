@@ -2,6 +2,11 @@
 
 from dreamfusion.config.bounds import Colour, Span
 from dreamfusion.config.distill import DistillConfig
+from dreamfusion.config.objective import (
+    DistillationObjective,
+    DreamFieldsObjective,
+    ObjectiveConfig,
+)
 from dreamfusion.config.refine import RefineConfig
 from dreamfusion.config.run import (
     ConditionSet,
@@ -17,6 +22,7 @@ from dreamfusion.config.scene import (
     BackgroundConfig,
     BlobConfig,
     FieldConfig,
+    FourierFieldConfig,
     GridFieldConfig,
     LearnedBackground,
     MeshConfig,
@@ -37,13 +43,17 @@ __all__ = [
     "ConditionSet",
     "Config",
     "DistillConfig",
+    "DistillationObjective",
+    "DreamFieldsObjective",
     "FieldConfig",
+    "FourierFieldConfig",
     "GridFieldConfig",
     "LearnedBackground",
     "LightConfig",
     "MemoryConfig",
     "MeshConfig",
     "MlpFieldConfig",
+    "ObjectiveConfig",
     "OccupancyConfig",
     "OptimiseConfig",
     "OutputConfig",

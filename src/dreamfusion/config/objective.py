@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
-from dreamfusion.config.bounds import Amount, Count, Fraction, Span
-from dreamfusion.schedules import Constant, Geometric, Schedule
+from dreamfusion.config.bounds import Amount, Count, Span
+from dreamfusion.schedules import Geometric, Schedule
 
 CONTRASTIVE = "toybox-clip"
 """The contrastive model of this package"""
@@ -30,25 +30,11 @@ class DreamFieldsObjective:
     transmittance: Amount = 0.5
     """weight of the mean transmittance, up to its target"""
     opacity: Annotated[Schedule, Interval(gt=0, le=1)] = Geometric(0.5, 0.1, 0.0, 500 / 10_000)
-    """target of the mean opacity, 1 - that of the transmittance, for a view from distance 4 at 33.4 degrees"""
+    """target of the mean opacity, scaled with the area that the object covers there"""
     checker_squares: Count = 8
     """squares per side of a chequered background"""
     blur: Span = (0.0, 10.0 / 224)
     """standard deviation of the backgrounds' blur, as a fraction of their side (low high)"""
 
 
-@dataclass(frozen=True)
-class ClipMeshObjective:
-    """CLIP-Mesh: similarity of a mesh's pictures to the caption, and smoothness (Khalid et al. 2022)."""
-
-    model: str = CONTRASTIVE
-    """contrastive model: toybox-clip, the folder of a CLIP or SigLIP model, or a hub id"""
-    laplacian: Amount = 30.0
-    """weight of the control mesh's uniform Laplacian at first"""
-    laplacian_least: Amount = 0.6
-    """weight that it falls to"""
-    laplacian_decay: Amount = 12.5
-    """decades by which the difference falls, with the square of the run's progress"""
-
-
-ObjectiveConfig = DistillationObjective | DreamFieldsObjective | ClipMeshObjective
+ObjectiveConfig = DistillationObjective | DreamFieldsObjective

@@ -9,6 +9,8 @@ from dreamfusion.config import (
     CameraConfig,
     Config,
     DistillConfig,
+    DreamFieldsObjective,
+    FourierFieldConfig,
     GridFieldConfig,
     LearnedBackground,
     LightConfig,
@@ -21,10 +23,13 @@ from dreamfusion.config import (
     RegulariseConfig,
     RenderConfig,
     SceneConfig,
+    SolidBackground,
 )
 from dreamfusion.errors import UserError
-from dreamfusion.schedules import Constant, Ramp, Steps, WarmupCosine
+from dreamfusion.schedules import Constant, Geometric, Ramp, Steps, WarmupCosine
 
+FOV_DREAM_FIELDS = math.degrees(2 * math.atan(0.5 / (1.2 * 1111.1111 / 800)))
+"""Field of view of Dream Fields: 1.2 times the focal length of NeRF's synthetic scenes"""
 FOCAL_1_35, FOCAL_0_7 = (math.degrees(2 * math.atan(0.5 / focal)) for focal in (1.35, 0.7))
 """Fields of view of the paper's focal lengths, 1.35 and 0.7 picture heights"""
 
@@ -194,7 +199,59 @@ FLUX = replace(
 )
 """Flow matching models: Flux, Stable Diffusion 3."""
 
-PRESETS = {config.preset: config for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX)}
+_NOTHING = RegulariseConfig(opacity=Constant(0.0), orientation=Constant(0.0), interlevel=Constant(0.0))
+
+DREAM_FIELDS = Config(
+    preset="dream-fields",
+    objective=DreamFieldsObjective(),
+    steps=10_000,
+    size=88,
+    checkpoint_steps=250,
+    preview_seconds=60.0,
+    scene=SceneConfig(
+        radius=1.0,
+        field=FourierFieldConfig(),
+        activation="softplus",
+        blob=BlobConfig(height=0.0),
+        background=SolidBackground((0.0, 0.0, 0.0)),
+        occupancy=OccupancyConfig(every=0),
+        centre_memory=0.999,
+    ),
+    camera=CameraConfig(
+        elevation_deg=(30.0, 30.0),
+        distance=(4.0, 4.0),
+        fov_deg=(FOV_DREAM_FIELDS, FOV_DREAM_FIELDS),
+        position_jitter=0.0,
+        look_at_jitter=0.0,
+        up_jitter=0.0,
+    ),
+    light=LightConfig(shaded=0.0),
+    render=RenderConfig(samples=192, weight_threshold=0.0, checkpoint_rays=1024, chunk=1024),
+    regularise=_NOTHING,
+    optimise=OptimiseConfig(
+        network=1e-4, betas=(0.9, 0.999), epsilon=1e-5, lr_schedule=Geometric(0.1, 1.0, 0.0, 1500 / 10_000)
+    ),
+)
+"""Dream Fields (Jain et al. 2022) at its low quality; docs/reference/baselines.md has every number. For GPUs."""
+
+DREAM_FIELDS_FAST = replace(
+    FAST,
+    preset="dream-fields-fast",
+    objective=DreamFieldsObjective(crops=4),
+    scene=replace(FAST.scene, background=SolidBackground((0.0, 0.0, 0.0)), centre_memory=0.999),
+    # The embedded world's camera, at the paper's elevation.
+    camera=replace(FAST.camera, elevation_deg=(30.0, 30.0)),
+    light=LightConfig(shaded=0.0),
+    regularise=_NOTHING,
+)
+"""The same loss in minutes on two cores: our grid field, views of 64 pixels, fewer steps, half the crops."""
+
+PRESETS = {
+    config.preset: config for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX, DREAM_FIELDS, DREAM_FIELDS_FAST)
+}
+
+FOR_OBJECTIVES = {"dream-fields": DREAM_FIELDS_FAST.preset}
+"""By the name of the objective, if only that is given"""
 
 
 def preset(name: str) -> Config:

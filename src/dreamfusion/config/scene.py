@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, MultipleOf
 
-from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Places, Width
+from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Memory, Places, Width
 from dreamfusion.config.refine import RefineConfig
 from dreamfusion.schedules import Ramp, Schedule
 
@@ -40,6 +40,22 @@ class MlpFieldConfig:
     """hidden units per layer"""
     order: Literal["norm-first", "norm-last"] = "norm-first"
     """layer norm of a block's input (the residual path stays linear), or of its sum; the paper says "between" blocks"""
+
+
+@dataclass(frozen=True)
+class FourierFieldConfig:
+    """Fourier field, that of Dream Fields: a residual network on Fourier features of random directions."""
+
+    directions: Annotated[int, Interval(ge=1, le=8192)] = 128
+    """random directions, beside the three axes"""
+    levels: Levels = 8
+    """octaves of their frequencies"""
+    blocks: Annotated[int, Interval(ge=1, le=256)] = 4
+    """residual blocks"""
+    width: Width = 128
+    """hidden units per layer"""
+    inner: Width = 256
+    """hidden units inside a block"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +104,7 @@ class LearnedBackground:
     """hidden units per layer"""
 
 
-FieldConfig = GridFieldConfig | MlpFieldConfig | MeshConfig
+FieldConfig = GridFieldConfig | MlpFieldConfig | FourierFieldConfig | MeshConfig
 BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
 
 
@@ -161,3 +177,5 @@ class SceneConfig:
     background: BackgroundConfig = RandomBackground()
     """kind of background, chosen with --background"""
     occupancy: OccupancyConfig = OccupancyConfig()
+    centre_memory: Memory = 0.0
+    """decay per step of the running mean of the matter's centre, about which views are taken; 0: about the origin"""

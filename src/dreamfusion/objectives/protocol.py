@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
-from dreamfusion.contrastive.model import ContrastiveModel
+from dreamfusion.contrastive import ContrastiveModel
 from dreamfusion.diffusion.priors import Prior
 from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.lights import Light
