@@ -31,9 +31,10 @@ from dreamfusion.nerf.regularise import WeightedRegulariser
 from dreamfusion.nerf.render import Render, RenderOptions
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.objectives import Objective
+from dreamfusion.objectives.clip_mesh import ClipMesh
 from dreamfusion.objectives.dream_fields import DreamFields
 from dreamfusion.shampoo import Shampoo
-from dreamfusion.surface import MeshScene
+from dreamfusion.surface import LimitScene, MeshScene
 from dreamfusion.surface import regularise as surface
 
 
@@ -68,6 +69,8 @@ def objective(config: c.ObjectiveConfig) -> Objective | None:
             return None
         case c.DreamFieldsObjective():
             return DreamFields(config)
+        case c.ClipMeshObjective():
+            return ClipMesh(config)
 
 
 def regularisers(config: c.Config) -> dict[str, WeightedRegulariser]:
@@ -105,6 +108,8 @@ def scene(
 
     if isinstance(config.field, c.MeshConfig):
         return MeshScene(config.field, around(), config.radius)
+    if isinstance(config.field, c.SphereFieldConfig):
+        return LimitScene(config.field, around(), config.radius, generator)
     law = density_activation(config)
     field = _field(config.field, law, config.radius, generator) if field is None else field
     surrounding = around()

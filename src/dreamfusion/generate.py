@@ -11,7 +11,7 @@ import torch
 
 from dreamfusion import build, candidates, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
-from dreamfusion.config import Config, DistillationObjective, MeshConfig, OutputConfig
+from dreamfusion.config import Config, DistillationObjective, MeshConfig, OutputConfig, SphereFieldConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.serialise import from_file, to_json
 from dreamfusion.contrastive import ContrastiveModel, open_contrastive
@@ -227,7 +227,7 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
 
 def _memory(run: Run, folder: RunFolder) -> Memory:
     """What findings are judged by; most of them say nothing of a run that goes on as a mesh."""
-    meshed = isinstance(run.config.scene.field, MeshConfig)
+    meshed = isinstance(run.config.scene.field, MeshConfig | SphereFieldConfig)
     return Memory("" if meshed else run.config.preset, folder.read_metrics())
 
 

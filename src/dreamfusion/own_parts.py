@@ -32,7 +32,7 @@ else:
 
 PRIOR = "prior"
 """How `Config.custom` names a prior, which no run holds: it is given beside the parts"""
-RESERVED = ("distillation", "similarity", "transmittance")
+RESERVED = ("distillation", "similarity", "transmittance", "laplacian")
 """Losses that no regulariser may be called"""
 
 

@@ -44,7 +44,7 @@ class Generate:
     """defaults of all settings; if not given, those of the kind of prior, fast for the embedded one"""
     config: Path | None = None
     """config.json whose settings replace the preset's"""
-    field: Literal["grid", "mlp", "fourier"] | None = None
+    field: Literal["grid", "mlp", "fourier", "sphere"] | None = None
     """kind of field; the preset's if not given"""
     background: Literal["solid", "random", "learned"] | None = None
     """kind of background; the preset's if not given"""
@@ -52,7 +52,7 @@ class Generate:
     """new .safetensors file for the prompt's text embeddings, to be used again with --embeddings"""
     distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
     """law of distillation; the preset's if not given"""
-    objective: Literal["distillation", "dream-fields"] | None = None
+    objective: Literal["distillation", "dream-fields", "clip-mesh"] | None = None
     """what pictures are judged by: a diffusion prior, or a contrastive model as earlier methods do"""
 
 

@@ -3,6 +3,7 @@
 from dreamfusion.config.bounds import Colour, Span
 from dreamfusion.config.distill import DistillConfig
 from dreamfusion.config.objective import (
+    ClipMeshObjective,
     DistillationObjective,
     DreamFieldsObjective,
     ObjectiveConfig,
@@ -32,6 +33,7 @@ from dreamfusion.config.scene import (
     RandomBackground,
     SceneConfig,
     SolidBackground,
+    SphereFieldConfig,
 )
 from dreamfusion.config.views import CameraConfig, LightConfig
 
@@ -39,6 +41,7 @@ __all__ = [
     "BackgroundConfig",
     "BlobConfig",
     "CameraConfig",
+    "ClipMeshObjective",
     "Colour",
     "ConditionSet",
     "Config",
@@ -66,4 +69,5 @@ __all__ = [
     "ShampooConfig",
     "SolidBackground",
     "Span",
+    "SphereFieldConfig",
 ]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf, Predicate
 
 from dreamfusion.config import (
+    ClipMeshObjective,
     Config,
     DistillationObjective,
     FourierFieldConfig,
@@ -19,6 +20,7 @@ from dreamfusion.config import (
     MeshConfig,
     MlpFieldConfig,
     SceneConfig,
+    SphereFieldConfig,
 )
 from dreamfusion.config.distill import NfsdLaw, VsdLaw
 from dreamfusion.config.serialise import require_text
@@ -74,6 +76,8 @@ def _validate_similarity(config: Config) -> None:
     }
     if given := [option for option, there in unused.items() if there]:
         raise UserError(f"{given[0]} needs the diffusion prior of --objective distillation: leave it away")
+    if isinstance(config.objective, ClipMeshObjective) and not isinstance(config.scene.field, SphereFieldConfig):
+        raise UserError("--objective clip-mesh moves the vertices of a mesh: give --field sphere")
     if isinstance(config.scene.background, LearnedBackground):
         raise UserError("this --objective puts backgrounds of its own behind the object: give --background solid")
 
@@ -114,6 +118,8 @@ def _validate_size(scene: SceneConfig) -> None:
             numbers = 2 * blocks * width**2 + 6 * levels * width
         case FourierFieldConfig(directions, _, blocks, width, inner):
             numbers = 2 * blocks * width * inner + 2 * (directions + 3) * width
+        case SphereFieldConfig(parts, _, texture_size):
+            numbers = 30 * parts**2 + 5 * texture_size**2
         case MeshConfig(vertices, faces, told=told):
             numbers = 3 * vertices + 15 * faces + 3 * told.texture_size**2
     if numbers > LARGEST_SCENE:

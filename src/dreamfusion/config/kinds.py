@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from dreamfusion.config.distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.config.objective import (
+    ClipMeshObjective,
     DistillationObjective,
     DreamFieldsObjective,
     ObjectiveConfig,
@@ -18,9 +19,15 @@ from dreamfusion.config.scene import (
     MlpFieldConfig,
     RandomBackground,
     SolidBackground,
+    SphereFieldConfig,
 )
 
-FIELDS: dict[str, type[FieldConfig]] = {"grid": GridFieldConfig, "mlp": MlpFieldConfig, "fourier": FourierFieldConfig}
+FIELDS: dict[str, type[FieldConfig]] = {
+    "grid": GridFieldConfig,
+    "mlp": MlpFieldConfig,
+    "fourier": FourierFieldConfig,
+    "sphere": SphereFieldConfig,
+}
 BACKGROUNDS: dict[str, type[BackgroundConfig]] = {
     "solid": SolidBackground,
     "random": RandomBackground,
@@ -36,6 +43,7 @@ LAWS: dict[str, type[LawConfig]] = {
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
     "distillation": DistillationObjective,
     "dream-fields": DreamFieldsObjective,
+    "clip-mesh": ClipMeshObjective,
 }
 
 

@@ -37,4 +37,18 @@ class DreamFieldsObjective:
     """standard deviation of the backgrounds' blur, as a fraction of their side (low high)"""
 
 
-ObjectiveConfig = DistillationObjective | DreamFieldsObjective
+@dataclass(frozen=True)
+class ClipMeshObjective:
+    """CLIP-Mesh: similarity of a mesh's pictures to the caption, and smoothness (Khalid et al. 2022)."""
+
+    model: str = CONTRASTIVE
+    """contrastive model: toybox-clip, the folder of a CLIP or SigLIP model, or a hub id"""
+    laplacian: Amount = 30.0
+    """weight of the control mesh's uniform Laplacian at first"""
+    laplacian_least: Amount = 0.6
+    """weight that it falls to"""
+    laplacian_decay: Amount = 12.5
+    """decades by which the difference falls, with the square of the run's progress"""
+
+
+ObjectiveConfig = DistillationObjective | DreamFieldsObjective | ClipMeshObjective

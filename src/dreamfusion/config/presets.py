@@ -7,6 +7,7 @@ from dataclasses import replace
 from dreamfusion.config import (
     BlobConfig,
     CameraConfig,
+    ClipMeshObjective,
     Config,
     DistillConfig,
     DreamFieldsObjective,
@@ -24,6 +25,7 @@ from dreamfusion.config import (
     RenderConfig,
     SceneConfig,
     SolidBackground,
+    SphereFieldConfig,
 )
 from dreamfusion.errors import UserError
 from dreamfusion.schedules import Constant, Geometric, Ramp, Steps, WarmupCosine
@@ -246,11 +248,71 @@ DREAM_FIELDS_FAST = replace(
 )
 """The same loss in minutes on two cores: our grid field, views of 64 pixels, fewer steps, half the crops."""
 
+CLIP_MESH = Config(
+    preset="clip-mesh",
+    objective=ClipMeshObjective(),
+    steps=5_000,
+    size=512,
+    views=25,
+    checkpoint_steps=250,
+    preview_seconds=60.0,
+    scene=SceneConfig(
+        radius=1.0,
+        field=SphereFieldConfig(),
+        background=SolidBackground((0.0, 0.0, 0.0)),
+        occupancy=OccupancyConfig(every=0),
+    ),
+    camera=CameraConfig(
+        elevation_deg=(0.0, 90.0),
+        elevation_uniform_in_angle=1.0,
+        elevation_falloff=5.0,
+        distance=(5.0, 12.0),
+        fov_deg=(30.0, 90.0),
+        fov_uniform_in_angle=True,
+        position_jitter=0.0,
+        look_at_jitter=0.0,
+        up_jitter=0.0,
+        shift=2.0,
+    ),
+    light=LightConfig(
+        albedo_until=0.0,
+        shaded=1.0,
+        textureless=0.5,
+        textureless_until=0.5,
+        grey=0.5,
+        ambient=0.3,
+        diffuse=0.7,
+        distance=(5.0, 12.0),
+    ),
+    regularise=_NOTHING,
+    # Texels are logits, whose slope at grey is a quarter.
+    optimise=OptimiseConfig(
+        grid=0.04, vertices=0.01, betas=(0.9, 0.999), epsilon=1e-8, lr_schedule=Geometric(1.0, 0.1)
+    ),
+)
+"""CLIP-Mesh (Khalid et al. 2022) without its embedding prior; docs/reference/baselines.md has the numbers. For GPUs."""
+
+CLIP_MESH_FAST = replace(
+    CLIP_MESH,
+    preset="clip-mesh-fast",
+    steps=300,
+    size=64,
+    views=4,
+    checkpoint_steps=FAST.checkpoint_steps,
+    preview_seconds=FAST.preview_seconds,
+    scene=replace(CLIP_MESH.scene, field=SphereFieldConfig(size=0.6, texture_size=256)),
+    # The embedded world: the object in the middle, at one distance.
+    camera=replace(CLIP_MESH.camera, distance=(3.0, 3.0), fov_deg=(40.0, 40.0), fov_uniform_in_angle=False, shift=0.1),
+    light=replace(CLIP_MESH.light, distance=(2.5, 4.0)),
+)
+"""The same loss in minutes on two cores: small pictures, few views, fewer steps."""
+
 PRESETS = {
-    config.preset: config for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX, DREAM_FIELDS, DREAM_FIELDS_FAST)
+    config.preset: config
+    for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX, DREAM_FIELDS, DREAM_FIELDS_FAST, CLIP_MESH, CLIP_MESH_FAST)
 }
 
-FOR_OBJECTIVES = {"dream-fields": DREAM_FIELDS_FAST.preset}
+FOR_OBJECTIVES = {"dream-fields": DREAM_FIELDS_FAST.preset, "clip-mesh": CLIP_MESH_FAST.preset}
 """By the name of the objective, if only that is given"""
 
 

@@ -73,6 +73,18 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class SphereFieldConfig:
+    """Sphere, that of CLIP-Mesh: the limit surface of a control mesh, with a texture and a normal map."""
+
+    parts: Annotated[int, Interval(ge=1, le=64)] = 8
+    """parts of each edge of an icosahedron: 8 make 642 vertices and 1,280 triangles"""
+    size: Annotated[float, Interval(gt=0, le=100)] = 1.0
+    """radius of the sphere that it begins as, world units"""
+    texture_size: Annotated[int, Interval(ge=64, le=4096)] = 512
+    """size of the texture and of the normal map, pixels per side"""
+
+
+@dataclass(frozen=True)
 class SolidBackground:
     """Solid background: one colour."""
 
@@ -104,7 +116,7 @@ class LearnedBackground:
     """hidden units per layer"""
 
 
-FieldConfig = GridFieldConfig | MlpFieldConfig | FourierFieldConfig | MeshConfig
+FieldConfig = GridFieldConfig | MlpFieldConfig | FourierFieldConfig | SphereFieldConfig | MeshConfig
 BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
 
 
