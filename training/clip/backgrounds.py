@@ -22,7 +22,8 @@ def backgrounds(count: int, plain: float, size: int, generator: Generator) -> Fl
     textures = torch.empty(len(which), 3, size, size)
     for number, draw in enumerate((noise, squares, waves)):
         mine = which == number
-        textures[mine] = draw(int(mine.sum()), size, generator)
+        if mine.any():
+            textures[mine] = draw(int(mine.sum()), size, generator)
     sigma = GREATEST_SIGMA * size * torch.rand(len(which), generator=generator)
     image[busy] = blurred(textures, sigma)
     return image

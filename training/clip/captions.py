@@ -54,7 +54,7 @@ class Words:
         phrases.append([VIEW_WORDS["textureless"]])
         self.words = sorted({word for part in phrases for phrase in part for word in words_of(phrase)})
         """all of them, in the order of the network's inputs"""
-        self._said = [torch.stack([self.of(phrase) for phrase in part]) for part in phrases]
+        self._said = [torch.stack([self.of(phrase) for phrase in part or [""]]) for part in phrases]
         self.adjective_of = torch.tensor(
             [self.adjectives.index(row.adjective) if row.adjective else NONE for row in table]
         )

@@ -71,9 +71,10 @@ def shipped(training: Training, unseen: Views, options: TrainOptions, assets: As
 
 
 def write(network: ToyboxNet, folder: Path) -> None:
-    """The weights, in half precision."""
+    """The weights; matrices and kernels in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.half().contiguous() for name, t in network.state_dict().items()}, folder / WEIGHTS)
+    state = {name: t.half() if t.ndim > 1 else t for name, t in network.state_dict().items()}
+    save_file({name: t.contiguous() for name, t in state.items()}, folder / WEIGHTS)
 
 
 def make_card(assets: Assets, words: Words, training: Mapping[str, Any]) -> dict[str, Any]:

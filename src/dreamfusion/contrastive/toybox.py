@@ -66,7 +66,9 @@ def open_toybox(folder: Path, device: torch.device | str = "cpu") -> ToyboxClip:
         card = _checked(read_json(folder / CARD))
     with damage_explained(folder / WEIGHTS, "restore it"):
         network = ToyboxNet(len(card["words"]))
-        network.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
+        network.load_state_dict(
+            {name: t.float() if t.is_floating_point() else t for name, t in load_file(folder / WEIGHTS).items()}
+        )
     return ToyboxClip(network.to(memory_format=torch.channels_last), card, device)
 
 
