@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from dreamfusion import candidates, checkpoint, video
-from dreamfusion.config import MeshConfig
+from dreamfusion.config import MeshConfig, SphereFieldConfig
 from dreamfusion.files import explain_unwritable
 from dreamfusion.generate import Job
 from dreamfusion.healing import Healing, healing_of, write_healings
@@ -71,7 +71,7 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
 
 def _memory(run: Run, folder: RunFolder) -> Memory:
     """What findings are judged by; most of them say nothing of a run that goes on as a mesh."""
-    meshed = isinstance(run.config.scene.field, MeshConfig)
+    meshed = isinstance(run.config.scene.field, MeshConfig | SphereFieldConfig)
     return Memory("" if meshed else run.config.preset, folder.read_metrics())
 
 
