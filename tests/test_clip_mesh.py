@@ -302,7 +302,7 @@ def test_a_run_gets_nearer_to_its_caption_and_goes_on_bit_for_bit(told, tmp_path
     for metrics in optimise(run, model, target, 40):
         if metrics.step == 20:
             checkpoint.save(run, tmp_path)
-    assert similarity_now(run, model) > before + 0.05
+    assert similarity_now(run, model) > before + 0.02
     assert metrics.losses["laplacian"] > 0
     assert (run.scene.control - begun).abs().max() > 0.01
     again = checkpoint.load(tmp_path, CPU)

@@ -24,7 +24,7 @@ from dreamfusion.evaluate.page import grid, percent, titled
 from dreamfusion.evaluate.report import listed_facts, share_text, table, without_nan
 from dreamfusion.evaluate.scorer import open_scorer
 from dreamfusion.evaluate.session import Session, Stopped, facts_of, made
-from dreamfusion.evaluate.suites import pool, suite
+from dreamfusion.evaluate.suites import pool
 from dreamfusion.evaluate.truth import Truths
 from dreamfusion.files import replacing, write_json, write_text
 from dreamfusion.geometry import normalise
@@ -115,14 +115,19 @@ def methods(config: Config, model: str) -> dict[str, Config]:
     }
 
 
+def ten_prompts() -> list[str]:
+    """Every eighth of the suites' prompts: nouns alone, seen pairs and unseen ones, of which it is known what is meant."""
+    return pool()[::8]
+
+
 def run_comparison(
     session: Session, model: str, prompts: Sequence[str], say: ProgressCallback, stopped: Stopped
 ) -> list[Path]:
-    """Make and judge all methods on the prompts, the ablation's ten if none are given.
+    """Make and judge all methods on the prompts, `ten_prompts` if none are given.
 
     Returns the files written, or none if it was stopped. Raises UserError for a contrastive `model` that is none.
     """
-    prompts = prompts or suite("ablation")
+    prompts = prompts or ten_prompts()
     judge, own = open_judge(), open_scorer(model, device_of(session.config.device))
     captions = captions_of([*pool(), *prompts], bare=True)
     rows = dict[str, Row]()
