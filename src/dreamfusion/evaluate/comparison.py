@@ -116,7 +116,7 @@ def methods(config: Config, model: str) -> dict[str, Config]:
 
 
 def ten_prompts() -> list[str]:
-    """Every eighth of the suites' prompts: nouns alone, seen pairs and unseen ones, of which it is known what is meant."""
+    """Every eighth of the suites' prompts: nouns alone, seen pairs and unseen ones; what they mean is known."""
     return pool()[::8]
 
 
