@@ -36,7 +36,7 @@ class Evaluate:
     ablation: bool = False
     """ablation of the method's ingredients on ten prompts (the paper's figure 6)"""
     compare: bool = False
-    """DreamFusion, Dream Fields, CLIP-Mesh and real meshes on ten of the 80 prompts, or --prompts (the paper's table 1)"""
+    """DreamFusion, Dream Fields, CLIP-Mesh and real meshes on ten of the 80 prompts, or --prompts (table 1)"""
     contrastive: str = DreamFieldsObjective.model
     """with --compare: what Dream Fields and CLIP-Mesh optimise: toybox-clip, a CLIP or SigLIP folder, or a hub id"""
     out: Path = Path("evaluation")
