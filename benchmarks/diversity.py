@@ -133,7 +133,7 @@ def main() -> None:
     known: dict[str, Any] = read_json(arguments.out) if arguments.out.exists() else {"runs": []}
     there = {(run["noun"], run["way"], run["seed"]) for run in known["runs"]}
     for noun, way, seed in [
-        (noun, way, seed) for noun in arguments.nouns for way in arguments.ways for seed in range(arguments.seeds)
+        (noun, way, seed) for noun in arguments.nouns for seed in range(arguments.seeds) for way in arguments.ways
     ]:
         if (noun, way, seed) in there or time.monotonic() > end:
             continue

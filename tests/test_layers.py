@@ -23,6 +23,7 @@ FLOORS = (
             "generate",
             "refine",
             "candidates",
+            "faces",
             "runs",
             "claims",
             "provenance",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dreamfusion import build, candidates, checkpoint, provenance, runtime, video, viewer
+from dreamfusion import build, candidates, checkpoint, faces, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
 from dreamfusion.config import Config, MeshConfig, OutputConfig
 from dreamfusion.config.check import validate
@@ -21,7 +21,7 @@ from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisi
 from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.files import permitted, read_json, replacing, require_reachable, write_json
 from dreamfusion.healing import Healing, healing_of
-from dreamfusion.health import NOT_FINITE, Finding, Memory, found_in, in_words
+from dreamfusion.health import NOT_FINITE, SECOND_FRONT, Finding, Memory, found_in, in_words
 from dreamfusion.loop import Diverged, Metrics, Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.mesh.refined import RefinedReport, taken_from
@@ -197,14 +197,19 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
 def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Generator[Metrics, None, Healing | None]:
     """Steps to the end, or to a finding about which something can be done, which is returned; `healed`: just before."""
     run, folder, memory = job.run, job.folder, _memory(job.run, job.folder)
+    prompts = job.prompts.steered(run.acting.perp_neg)
+    looked_at = memory.asks(SECOND_FRONT) and faces.told_by_words(prompts)
     next_preview = time.monotonic() + run.config.preview_seconds
     try:
-        for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
+        for metrics in optimise(run, job.prior, prompts, run.config.steps):
             say("optimising")
+            if looked_at and faces.due(run.step, run.config.steps):
+                front = faces.seen(run, job.prior, prompts).max().item()
+                metrics = replace(metrics, vitals={**metrics.vitals, "front": front})
             metrics = replace(metrics, findings=memory.judged(metrics.record(), run.progress), healing=healed)
             folder.log(metrics.record())
-            if metrics.findings and _may_heal(run):
-                return _healing(run, folder, metrics.findings[0])
+            if metrics.findings and (remedy := _healing(run, folder, metrics.findings[0])) is not None:
+                return remedy
             if run.step % run.config.checkpoint_steps == 0:
                 _save(run, folder)
             begun = time.monotonic()
@@ -216,9 +221,9 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
             yield metrics
             healed = None
     except Diverged:
-        if not _may_heal(run):
+        if (remedy := _healing(run, folder, NOT_FINITE)) is None:
             raise
-        return _healing(run, folder, NOT_FINITE)
+        return remedy
     return None
 
 
@@ -232,8 +237,10 @@ def _may_heal(run: Run) -> bool:
     return len(run.healings) < run.config.heal
 
 
-def _healing(run: Run, folder: RunFolder, finding: Finding) -> Healing:
-    """What to do about a finding."""
+def _healing(run: Run, folder: RunFolder, finding: Finding) -> Healing | None:
+    """What to do about a finding, if anything can and may be done."""
+    if not _may_heal(run):
+        return None
     saved = checkpoint.step_of(folder.regular_checkpoint)
     return healing_of(finding, run.step, saved, run.config, run.healings)
 
