@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamfusion import faces, generate
+from dreamfusion import faces, generate, stepping
 from dreamfusion.cli.arguments import read_generate
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.evaluate.evaluation_views import KINDS, Views, evaluation_views, read_views, save_views
@@ -68,7 +68,7 @@ def made(prompt: str, options: str, steps: int, prior: Prior, judge: Judge, work
     shutil.rmtree(folder, ignore_errors=True)
     job = generate.create_run(read_generate(words).settings, folder, prior=prior)
     looks, seconds, pulls, check = list[list[float]](), list[float](), list[float](), 0.0
-    with closing(generate.train(job, lambda doing: None)) as stream:
+    with closing(stepping.train(job, lambda doing: None)) as stream:
         for metrics in _timed(stream, seconds):
             pulls.append(metrics.losses["distillation"])
             if metrics.step in [round(share * steps) for share in LOOKED_AT]:

@@ -21,6 +21,8 @@ FLOORS = (
     {
         *(
             "generate",
+            "stepping",
+            "facts",
             "refine",
             "candidates",
             "faces",

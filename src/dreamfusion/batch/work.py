@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from dreamfusion import build, generate, provenance
+from dreamfusion import build, generate, provenance, stepping
 from dreamfusion.batch.watch import Watch
 from dreamfusion.config import Config
 from dreamfusion.diffusion.priors import Prior, PromptEncoder, open_prior, open_prompt_encoder
@@ -71,7 +71,7 @@ def work_off(job: Job, watch: Watch, files: bool = True) -> bool:
 
     Then it is saved. Raises UserError: Diverged, for a full disk, for an empty scene after its pictures.
     """
-    with closing(generate.train(job, watch.say)) as steps:
+    with closing(stepping.train(job, watch.say)) as steps:
         for metrics in steps:
             watch.stepped(metrics)
             if watch.stopped():

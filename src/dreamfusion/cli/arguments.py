@@ -143,12 +143,14 @@ class MakeVideo:
 
 @dataclass(frozen=True)
 class Compose:
-    """Place finished objects in one scene."""
+    """Place finished objects in one scene, or set them in motion."""
 
     scene: Positional[Path]
-    """JSON file with the objects and their places (docs/meshes-and-viewer.md)"""
+    """JSON file with the objects and their places (docs/meshes-and-viewer.md), or a run's folder or .glb file alone"""
     out: Path | None = None
-    """folder to create; runs/NAME if not given, NAME being that of the JSON file"""
+    """folder to create; runs/NAME if not given, NAME being that of the JSON file, run or .glb file"""
+    turntable: Annotated[float, Interval(gt=0, le=3600)] | None = None
+    """let everything turn about the vertical, once in so many seconds: an animation in the .glb file"""
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def _follow(run: "Run") -> int:
 
 def _work(job: "Job", formats: Iterable[str] = ()) -> int:
     """Drive a run to its end, or to the first request to stop; `formats` of its mesh beside `mesh.glb`."""
-    from dreamfusion import generate
+    from dreamfusion import generate, stepping
     from dreamfusion.cli.memory import measured
     from dreamfusion.cli.progress_line import ProgressLine
 
@@ -219,7 +219,7 @@ def _work(job: "Job", formats: Iterable[str] = ()) -> int:
     asked = f"{config.prompt!r}" + (f", understood as {caption!r}" if caption != config.prompt else "")
     print(f"{asked}, {config.steps} steps, seed {config.seed}, into {folder.path}", file=sys.stderr)
     with interruptible() as stop, ProgressLine(run.step, config.steps) as line:
-        with closing(generate.train(job, line.say)) as steps:
+        with closing(stepping.train(job, line.say)) as steps:
             for metrics in steps:
                 line.show(metrics)
                 if stop.is_set():

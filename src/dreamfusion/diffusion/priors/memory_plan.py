@@ -112,6 +112,8 @@ def empty(folder: PipelineFolder, component: str, dtype: torch.dtype) -> Any:
             )
     except LOADING_ERRORS as error:
         raise UserError(f"{path} describes no {made.__name__} ({reason(error)}): restore the file") from error
+    if hasattr(network, "tie_weights"):
+        network.tie_weights()  # transformers 5.0 leaves that away on the meta device: a shared table would count twice
     # Not the networks' own `to`, which warns about layers that only matter where there are weights.
     return nn.Module.to(network, dtype=dtype).requires_grad_(False).eval()
 
