@@ -125,7 +125,8 @@ def _sound(record: Record) -> bool:
     vitals = record.get("vitals")
     if not isinstance(vitals, Mapping):
         return False
-    numbers = record.get("opacity"), vitals.get("thickness", 0.0), *map(vitals.get, _NEEDED)
+    known = (vitals.get(name, 0.0) for name in ("thickness", "front"))
+    numbers = record.get("opacity"), *known, *map(vitals.get, _NEEDED)
     return all(isinstance(number, float) and abs(number) < _MOST for number in numbers)
 
 
