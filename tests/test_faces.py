@@ -29,6 +29,12 @@ def sided():
     return GaussianPrior(means, STD, cosine_schedule(dtype=torch.float32), SIZE)
 
 
+@pytest.fixture
+def disc_prior(disc_prior):
+    """It means something else by the front."""
+    return replace(disc_prior, means={**disc_prior.means, "front view": -disc_prior.means[""]})
+
+
 def closed_form(prior: GaussianPrior, other: torch.Tensor) -> float:
     """Log of the error where the truth is off by `other`, over that where it is not."""
     errors = [0.0, 0.0]

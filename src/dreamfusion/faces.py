@@ -29,10 +29,14 @@ PARTS, FIRST = 10, 4
 
 
 def told_by_words(prompts: PromptTable) -> bool:
-    """Whether the prior knows the view by words alone, and has other words for the front than for the rest."""
+    """Whether the prior knows the view by words alone, and reads others for the front than for the rest."""
     words = prompts.view_words
-    alone = prompts.options.view_dependent and "pose" not in prompts.conditions
-    return alone and words.front not in (words.left, words.back, words.right)
+    if not prompts.options.view_dependent or "pose" in prompts.conditions:
+        return False
+    front, *others = (
+        prompts.table[words.words.index(word)] for word in (words.front, words.left, words.back, words.right)
+    )
+    return not any(torch.equal(front, other) for other in others)
 
 
 def due(step: int, steps: int) -> bool:

@@ -1,5 +1,6 @@
 """The steps of a run in its folder: logged, saved and previewed on the way, and taken back where they go wrong."""
 
+import math
 import shutil
 import time
 from collections.abc import Generator
@@ -50,8 +51,8 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
     try:
         for metrics in optimise(run, job.prior, prompts, run.config.steps):
             say("optimising")
-            if looked_at and faces.due(run.step, run.config.steps):
-                front = faces.seen(run, job.prior, prompts).max().item()
+            look = looked_at and faces.due(run.step, run.config.steps)
+            if look and math.isfinite(front := faces.seen(run, job.prior, prompts).max().item()):
                 metrics = replace(metrics, vitals={**metrics.vitals, "front": front})
             metrics = replace(metrics, findings=memory.judged(metrics.record(), run.progress), healing=healed)
             folder.log(metrics.record())
