@@ -17,6 +17,7 @@ from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.lights import albedo_only
 from dreamfusion.loop import Run
 from dreamfusion.nerf.render import render_views
+from dreamfusion.objectives import Guide, Words
 
 AWAY_DEG = (90.0, 135.0, 180.0, 225.0, 270.0)
 """azimuths from which no front should be seen"""
@@ -43,6 +44,14 @@ def due(step: int, steps: int) -> bool:
     """Whether a run is to be looked at after so many of its steps: after each tenth, the last of all included."""
     part = PARTS * step // steps
     return part >= FIRST and part > PARTS * (step - 1) // steps
+
+
+def front(run: Run, prior: Guide, prompts: Words) -> float | None:
+    """The largest of `seen`; None while the run is not due, or where no words tell the front from the rest."""
+    if not due(run.step, run.config.steps) or not isinstance(prior, Prior) or not isinstance(prompts, PromptTable):
+        return None
+    largest = seen(run, prior, prompts).max().item() if told_by_words(prompts) else math.nan
+    return largest if math.isfinite(largest) else None
 
 
 @torch.no_grad()

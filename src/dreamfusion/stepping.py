@@ -1,13 +1,13 @@
 """The steps of a run in its folder: logged, saved and previewed on the way, and taken back where they go wrong."""
 
-import math
 import shutil
 import time
 from collections.abc import Generator
 from dataclasses import replace
 
 from dreamfusion import candidates, checkpoint, faces, video
-from dreamfusion.config import MeshConfig
+from dreamfusion.config import MeshConfig, SphereFieldConfig
+from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.files import explain_unwritable
 from dreamfusion.generate import Job
 from dreamfusion.healing import Healing, healing_of, write_healings
@@ -45,14 +45,12 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
 def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Generator[Metrics, None, Healing | None]:
     """Steps to the end, or to a finding about which something can be done, which is returned; `healed`: just before."""
     run, folder, memory = job.run, job.folder, _memory(job.run, job.folder)
-    prompts = job.prompts.steered(run.acting.perp_neg)
-    looked_at = memory.asks(SECOND_FRONT) and faces.told_by_words(prompts)
+    words = job.prompts.steered(run.acting.perp_neg) if isinstance(job.prompts, PromptTable) else job.prompts
     next_preview = time.monotonic() + run.config.preview_seconds
     try:
-        for metrics in optimise(run, job.prior, prompts, run.config.steps):
+        for metrics in optimise(run, job.prior, words, run.config.steps):
             say("optimising")
-            look = looked_at and faces.due(run.step, run.config.steps)
-            if look and math.isfinite(front := faces.seen(run, job.prior, prompts).max().item()):
+            if memory.asks(SECOND_FRONT) and (front := faces.front(run, job.prior, words)) is not None:
                 metrics = replace(metrics, vitals={**metrics.vitals, "front": front})
             metrics = replace(metrics, findings=memory.judged(metrics.record(), run.progress), healing=healed)
             folder.log(metrics.record())
@@ -77,7 +75,7 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
 
 def _memory(run: Run, folder: RunFolder) -> Memory:
     """What findings are judged by; most of them say nothing of a run that goes on as a mesh."""
-    meshed = isinstance(run.config.scene.field, MeshConfig)
+    meshed = isinstance(run.config.scene.field, MeshConfig | SphereFieldConfig)
     return Memory("" if meshed else run.config.preset, folder.read_metrics())
 
 

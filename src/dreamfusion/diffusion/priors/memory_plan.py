@@ -25,11 +25,11 @@ from dreamfusion.diffusion.priors.kinds import Kind, kind_of
 from dreamfusion.diffusion.priors.opening import divided, dtype_of, image_size, shown_size, tuned, vae_dtype_of
 from dreamfusion.diffusion.priors.options import PriorOptions
 from dreamfusion.diffusion.priors.protocol import ViewCondition
-from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.diffusion.priors.spaces import LatentSpace
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_json
 from dreamfusion.lights import albedo_only
+from dreamfusion.quiet import quiet
 
 META = torch.device("meta")
 WORKSPACE = 250_000_000
