@@ -19,11 +19,11 @@ from dreamfusion.embedded.world import COLOURS
 from dreamfusion.errors import UserError
 from training import __main__ as cli
 from training.clip import train
-from training.clip.accuracy import KINDS, SIMPLE, accuracies, retrieval
+from training.clip.accuracy import KINDS, accuracies, retrieval
 from training.clip.backgrounds import backgrounds, blurred, squares, waves
 from training.clip.captions import NONE, Facts, Words, wrong
 from training.clip.loss import info_nce, symmetric
-from training.clip.pictures import ALPHA, NORMAL, PAINT, PALETTE, TRAINING, draw
+from training.clip.pictures import ALPHA, NORMAL, PAINT, PALETTE, SIMPLE, TRAINING, draw, eased
 from training.clip.train import TrainOptions, advance, loss_of, new_training
 from training.clip.views import SIDES, SIZE, Counts, Views, cameras, open_views
 from training.nouns import Noun, nouns
@@ -214,6 +214,15 @@ def test_things_are_moved_and_scaled_as_a_whole(turned):
         covered.append((differs / differs.amax((1, 2), keepdim=True)).mean())
     assert covered[0] == pytest.approx(0.25, abs=0.02)
     assert covered[1] == pytest.approx(0.0625, abs=0.01)
+
+
+def test_pictures_get_harder_from_simple_ones_on():
+    assert eased(TRAINING, 0) == replace(TRAINING, **{
+        name: getattr(SIMPLE, name) for name in ("soft", "toned", "zoom", "shift", "roll_deg", "plain")
+    })  # fmt: skip
+    assert eased(TRAINING, 1) == TRAINING
+    assert eased(TRAINING, 0.5).plain == pytest.approx((1 + TRAINING.plain) / 2)
+    assert eased(TRAINING, 0.5).painted == TRAINING.painted
 
 
 def test_blur_keeps_what_is_constant_and_has_its_spread():

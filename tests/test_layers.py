@@ -25,6 +25,7 @@ FLOORS = (
             "facts",
             "refine",
             "candidates",
+            "faces",
             "runs",
             "claims",
             "provenance",

@@ -11,7 +11,7 @@ from dreamfusion import config as c
 from dreamfusion import runtime
 from dreamfusion.cameras import OrbitSampler
 from dreamfusion.config.check import require_device_name
-from dreamfusion.config.distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
+from dreamfusion.config.distill import CsdLaw, DsdLaw, EsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.diffusion import distill
 from dreamfusion.diffusion.guidance import Guidance
 from dreamfusion.diffusion.priors import PriorOptions
@@ -252,6 +252,10 @@ def _law(config: LawConfig) -> distill.Law:
             return distill.Nfsd(config)
         case IsmLaw():
             return distill.Ism(config)
+        case EsdLaw():
+            return distill.Esd(config)
+        case DsdLaw():
+            return distill.Dsd(config)
         case VsdLaw():
             return distill.Vsd(config)
 

@@ -13,7 +13,8 @@ from dreamfusion import build, vitals
 from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config.check import validate
-from dreamfusion.diffusion.distill import Distillation, LearnedLaw
+from dreamfusion.config.distill import EsdLaw
+from dreamfusion.diffusion.distill import Distillation, LearnedLaw, StatefulLaw
 from dreamfusion.diffusion.priors import Prior, PromptEncoder, understood, understood_negative
 from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
@@ -161,6 +162,7 @@ def prompt_table(config: Config, reader: PromptEncoder, say: ProgressCallback = 
         variety=config.seed,
         blend_views=config.blend_views,
         perp_neg=config.perp_neg,
+        viewless=isinstance(config.distill.law, EsdLaw),
     )
     return PromptTable(reader, prompt.caption, wording)
 
@@ -223,7 +225,7 @@ def _prepare(run: Run, prior: Guide) -> None:
     if run.scene.grow(run.progress, run.generator):
         build.follow(run.optimiser, run.scene)
     law = run.distillation.law
-    if isinstance(law, LearnedLaw) and isinstance(prior, Prior):
+    if isinstance(law, StatefulLaw) and isinstance(prior, Prior):
         law.attach(prior, run.generator)
         build.learn(run.optimiser, law)
     _require_trained(run)

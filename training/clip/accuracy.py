@@ -12,12 +12,10 @@ from dreamfusion.evaluate.captions import meaning, without_colour
 from dreamfusion.evaluate.suites import pool
 from dreamfusion.words import with_article
 from training.clip.captions import NONE, Facts, Words
-from training.clip.pictures import Look, draw
+from training.clip.pictures import SIMPLE, Look, draw
 from training.clip.views import Views
 
 CHUNK = 128
-SIMPLE = Look(soft=0.0, toned=0.0, zoom=(1.0, 1.4), shift=0.3, roll_deg=0.0, plain=1.0)
-"""whole objects near the middle, before one colour"""
 KINDS = {
     "colour": replace(SIMPLE, textureless=0.0),
     "textureless": replace(SIMPLE, textureless=1.0),

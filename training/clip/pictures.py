@@ -4,7 +4,7 @@ Nothing here is shared with the pictures of the prior or of the judge but what t
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,7 +36,7 @@ class Look:
     """that the object's edges are blurred, it lets the background through, and the picture is noisy"""
     toned: float = 0.3
     """that the picture's contrast, brightness and saturation are off"""
-    zoom: tuple[float, float] = (0.85, 1.8)
+    zoom: tuple[float, float] = (0.85, 1.6)
     """size of the picture against the ball around the object, from ... to"""
     shift: float = 0.8
     """of the room that there is around the object, the share in which it is moved"""
@@ -47,6 +47,19 @@ class Look:
 
 
 TRAINING = Look()
+SIMPLE = Look(soft=0.0, toned=0.0, zoom=(1.0, 1.3), shift=0.3, roll_deg=0.0, plain=1.0)
+"""whole objects near the middle, before one colour"""
+
+
+def eased(look: Look, hardness: float) -> Look:
+    """Between `SIMPLE` pictures (0) and those of `look` (1) in all that makes a thing hard to see."""
+
+    def between(name: str) -> float:
+        return getattr(SIMPLE, name) + hardness * (getattr(look, name) - getattr(SIMPLE, name))
+
+    zoom = [low + hardness * (high - low) for low, high in zip(SIMPLE.zoom, look.zoom, strict=True)]
+    names = ("soft", "toned", "shift", "roll_deg", "plain")
+    return replace(look, zoom=(zoom[0], zoom[1]), **{name: between(name) for name in names})
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Training of the embedded contrastive model: symmetric InfoNCE, AdamW, warm-up, constant, linear down to zero.
 
-Beside its own caption and those of the other pictures in the batch, each picture meets every noun by itself, and a
-caption of its own that is wrong in one word.
+Pictures begin simple and get harder. Beside its own caption and those of the other pictures in the batch, each picture
+meets every noun by itself, and a caption of its own that is wrong in one word.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from dreamfusion.contrastive.network import ToyboxNet, new_network
 from training.clip.captions import Facts, Words, wrong
 from training.clip.loss import symmetric
-from training.clip.pictures import TRAINING, draw
+from training.clip.pictures import TRAINING, draw, eased
 from training.clip.views import COUNTS, Counts, Views
 from training.loop import Plan, Watch, learn, rise_and_fall, update
 from training.state import State
@@ -24,18 +24,20 @@ from training.state import State
 class TrainOptions:
     """Settings of the training."""
 
-    steps: int = 4_500
-    batch: int = 64
+    steps: int = 20_000
+    batch: int = 32
     """pictures per step"""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     """the greatest"""
-    warm_up: int = 100
+    warm_up: int = 200
     """steps"""
+    easing: int = 5_000
+    """steps in which pictures get as hard as they will be"""
     cool_down: float = 0.4
     """last fraction of the steps, in which the learning rate falls"""
     weight_decay: float = 0.05
     views: Counts = COUNTS
-    save_every: int = 100
+    save_every: int = 200
     seed: int = 7
     """of views and pictures"""
 
@@ -90,7 +92,8 @@ def advance(training: Training, views: Views, options: TrainOptions) -> float:
 
     def gradient() -> float:
         rows = balanced(views.noun, options.batch, generator)
-        image, pictures = draw(views[rows], words.adjective_of, TRAINING, generator)
+        look = eased(TRAINING, min(1.0, training.state.step / options.easing))
+        image, pictures = draw(views[rows], words.adjective_of, look, generator)
         loss = loss_of(training.network, words, image, pictures, generator)
         loss.backward()
         return float(loss.detach())

@@ -50,7 +50,7 @@ class Generate:
     """kind of background; the preset's if not given"""
     save_embeddings: Path | None = None
     """new .safetensors file for the prompt's text embeddings, to be used again with --embeddings"""
-    distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
+    distill: Literal["sds", "csd", "nfsd", "ism", "vsd", "esd", "dsd"] | None = None
     """law of distillation; the preset's if not given"""
     objective: Literal["distillation", "dream-fields", "clip-mesh"] | None = None
     """what pictures are judged by: a diffusion prior, or a contrastive model as earlier methods do"""

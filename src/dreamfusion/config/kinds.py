@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from dreamfusion.config.distill import CsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
+from dreamfusion.config.distill import CsdLaw, DsdLaw, EsdLaw, IsmLaw, LawConfig, NfsdLaw, SdsLaw, VsdLaw
 from dreamfusion.config.objective import (
     ClipMeshObjective,
     DistillationObjective,
@@ -39,6 +39,8 @@ LAWS: dict[str, type[LawConfig]] = {
     "nfsd": NfsdLaw,
     "ism": IsmLaw,
     "vsd": VsdLaw,
+    "esd": EsdLaw,
+    "dsd": DsdLaw,
 }
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
     "distillation": DistillationObjective,

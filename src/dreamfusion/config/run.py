@@ -16,7 +16,7 @@ from dreamfusion.config.scene import SceneConfig
 from dreamfusion.config.views import CameraConfig, LightConfig
 from dreamfusion.schedules import Constant, Ramp, Schedule
 
-ConditionSet = Literal["all", "no-camera", "none"]
+ConditionSet = Literal["all", "no-camera", "no-variety", "none"]
 """inputs of a prior besides the caption (`allowed_conditions`)"""
 
 
