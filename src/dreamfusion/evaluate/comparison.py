@@ -155,7 +155,8 @@ def real_pictures(truths: Truths, prompt: str) -> Float[Tensor, "3 8 h w 3"]:
     opacity = true.opacity[..., None]
     behind = (1 - opacity) * BACKDROP
     (unlit,) = true.pictures
-    return torch.stack([unlit, (unlit - behind) * bright + behind, opacity * bright + behind]).clamp(0, 1)
+    textureless = (opacity * bright + behind).expand_as(unlit)
+    return torch.stack([unlit, (unlit - behind) * bright + behind, textureless]).clamp(0, 1)
 
 
 def _real(session: Session, prompts: Sequence[str]) -> list[Result]:
