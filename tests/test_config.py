@@ -181,7 +181,7 @@ def test_presets_can_be_built(name):
     validate(config)
     recipe = build.recipe(config)
     scene = build.scene(config.scene, torch.Generator().manual_seed(0))
-    assert set(scene.parameter_groups()) <= {"grid", "network", "background"}
+    assert set(scene.parameter_groups()) <= {"grid", "network", "background", "vertices"}
     assert recipe.cameras.config is config.camera
 
 

@@ -225,7 +225,7 @@ EVERYTHING = ["--negative", "a pizza", "--perp-neg", "1", "--blend-views", "--di
 
 
 @pytest.mark.parametrize(
-    "options", [["sds"], ["csd"], ["nfsd", *EVERYTHING], ["ism"], ["vsd", "--guidance-scale", "3"]], ids=str
+    "options", [["sds"], ["csd"], ["nfsd", *EVERYTHING], ["ism"], ["dsd"], ["vsd", "--guidance-scale", "3"]], ids=str
 )
 def test_every_law_runs_on_the_prior_that_ships(embedded, options):
     law = options[0]

@@ -50,6 +50,7 @@ BAD = {
     "flat": {"thickness": 0.05},
     "no answer": {"pull": 0.9, "before": {"pull": 0.9}},
     "no progress": {"pull": 0.09},
+    "second front": {"front": 0.9},
 }
 
 

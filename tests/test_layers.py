@@ -17,7 +17,7 @@ FLOORS = (
     {"config"},
     {"cameras", "lights"},
     {"nerf", "surface", "diffusion", "contrastive"},
-    {"build", "loop", "own_parts", "checkpoint", "distributed", "shampoo", "vitals", "health", "healing"},
+    {"build", "loop", "objectives", "own_parts", "checkpoint", "distributed", "shampoo", "vitals", "health", "healing"},
     {
         *(
             "generate",
@@ -25,6 +25,7 @@ FLOORS = (
             "facts",
             "refine",
             "candidates",
+            "faces",
             "runs",
             "claims",
             "provenance",

@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from dreamfusion.config.presets import preset as preset
     from dreamfusion.diffusion.distill import Csd as Csd
     from dreamfusion.diffusion.distill import Distillation as Distillation
+    from dreamfusion.diffusion.distill import Dsd as Dsd
+    from dreamfusion.diffusion.distill import Esd as Esd
     from dreamfusion.diffusion.distill import Ism as Ism
     from dreamfusion.diffusion.distill import Law as Law
     from dreamfusion.diffusion.distill import LearnedLaw as LearnedLaw
     from dreamfusion.diffusion.distill import Nfsd as Nfsd
     from dreamfusion.diffusion.distill import NoisedBatch as NoisedBatch
     from dreamfusion.diffusion.distill import Sds as Sds
+    from dreamfusion.diffusion.distill import StatefulLaw as StatefulLaw
     from dreamfusion.diffusion.distill import Vsd as Vsd
     from dreamfusion.diffusion.distill import surrogate as surrogate
     from dreamfusion.diffusion.guidance import Guidance as Guidance
@@ -98,12 +101,15 @@ _HOMES = {
     "diffusion.distill": (
         "Csd",
         "Distillation",
+        "Dsd",
+        "Esd",
         "Ism",
         "Law",
         "LearnedLaw",
         "Nfsd",
         "NoisedBatch",
         "Sds",
+        "StatefulLaw",
         "Vsd",
         "surrogate",
     ),

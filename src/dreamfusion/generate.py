@@ -9,9 +9,10 @@ import torch
 
 from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
-from dreamfusion.config import Config, MeshConfig, OutputConfig
+from dreamfusion.config import Config, DistillationObjective, MeshConfig, OutputConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.serialise import from_file, to_json
+from dreamfusion.contrastive import ContrastiveModel, open_contrastive
 from dreamfusion.diffusion.priors import Prior, embeddings, open_prior, open_prompt_encoder
 from dreamfusion.diffusion.priors.locate import locate
 from dreamfusion.diffusion.prompts import PromptTable
@@ -23,6 +24,8 @@ from dreamfusion.healing import write_healings
 from dreamfusion.loop import Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.mesh.refined import RefinedReport, taken_from
+from dreamfusion.objectives import Guide, Words
+from dreamfusion.objectives.target import target_of
 from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
 from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
@@ -31,17 +34,17 @@ from dreamfusion.surface import MeshScene
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 _PIXEL = 1.92  # about: over the size of a view, the length of a pixel at the object in radii
 
-OpenParts = Callable[[Config, torch.device], tuple[Prior, PromptTable]]
+OpenParts = Callable[[Config, torch.device], tuple[Guide, Words]]
 """How a run's prior is opened, and its prompt read with it: as `open_parts` does, or from what is in memory already"""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run, the prior that judges it, and the folder in which it leaves its files."""
+    """A run, the prior or contrastive model that judges it, and the folder in which it leaves its files."""
 
     run: Run
-    prior: Prior
-    prompts: PromptTable
+    prior: Guide
+    prompts: Words
     folder: RunFolder
     of: RunFolder | None = None
     """the run whose second stage it is, and in whose folder its files go"""
@@ -65,7 +68,7 @@ def create_run(
     config: Config,
     path: Path,
     group: ProcessGroup = SINGLE_PROCESS,
-    prior: Prior | None = None,
+    prior: Guide | None = None,
     parts: OpenParts | None = None,
     say: ProgressCallback = silent,
     **own: Unpack[OwnParts],
@@ -98,7 +101,7 @@ def resume_run(
     device: str,
     steps: int | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
-    prior_now: str | Prior | None = None,
+    prior_now: str | Guide | None = None,
     parts: OpenParts | None = None,
     **own: Unpack[OwnParts],
 ) -> Job:
@@ -271,21 +274,29 @@ def export_mesh(
         mesh, report = taken_from(run.scene)
     else:
         mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
+        if run.scene.centre is not None:  # as pictures are taken about it
+            mesh = replace(mesh, vertices=mesh.vertices - run.scene.centre.cpu().numpy())
     say(f"writing {', '.join(path.name for path in paths)}")
     extras, height_mm = provenance.metadata(run.config, run.step), options.body.height_mm
     return [file for path in paths for file in export(mesh, path, extras, height_mm)], report
 
 
 def open_parts(
-    config: Config, device: torch.device, given: Prior | None = None, say: ProgressCallback = silent
-) -> tuple[Prior, PromptTable]:
+    config: Config, device: torch.device, given: Guide | None = None, say: ProgressCallback = silent
+) -> tuple[Guide, Words]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
-    `given`: the caller's own prior; `say`: as in `prompt_table`. Raises UserError, also for a prior that does not go
-    with the rest of the configuration.
+    With another objective than score distillation, its contrastive model, and the caption as that sees it. `given`: the
+    caller's own prior or model; `say`: as in `prompt_table`. Raises UserError, also for a prior that does not go with
+    the rest of the configuration.
     """
     require_given(config, (*config.custom, PRIOR) if given is not None else tuple(set(config.custom) - {PRIOR}))
+    if not isinstance(config.objective, DistillationObjective):
+        model = open_contrastive(config.objective.model, device) if given is None else given
+        assert isinstance(model, ContrastiveModel)
+        return model, target_of(config.caption(config.prompt), model)
     if given is not None:
+        assert isinstance(given, Prior)
         return given, prompt_table(config, given, say)
     options, saved = build.prior_options(config, device), config.memory.embeddings
     prompts = prompt_table(config, open_prompt_encoder(config.prior, options, Path(saved) if saved else None), say)

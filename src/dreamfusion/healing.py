@@ -1,7 +1,7 @@
 """What `--heal` changes of a run that goes wrong, and what is written down of it (docs/health.md).
 
-A remedy puts a group of settings back to the preset's, that first which the finding makes most suspect. Where none of
-them differs, the run begins anew, and then it learns more slowly.
+A remedy is the finding's own, or puts a group of settings back to the preset's, that first which the finding makes most
+suspect. Where none of them differs, the run begins anew, and then it learns more slowly.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -64,21 +64,30 @@ def acting(config: Config, healings: Iterable[Healing]) -> Config:
     return config
 
 
-def healing_of(finding: Finding, step: int, saved: int, config: Config, healings: tuple[Healing, ...]) -> Healing:
-    """What to do about a finding; `saved` is the step of the last checkpoint, before anything was found.
+def healing_of(
+    finding: Finding, step: int, saved: int, config: Config, healings: tuple[Healing, ...]
+) -> Healing | None:
+    """What to do about a finding, if anything; `saved` is the step of the last checkpoint, before anything was found.
 
     In its first half a run begins anew with other settings, as all it has was made with the wrong ones. So it does when
     it is healed again, and with another optimiser, or what makes its pictures and gradients unlike those at first.
     """
     now = acting(config, healings)
-    remedy, changes = next(_remedies(finding, now, healings))
+    remedy, changes = next(_remedies(finding, now, healings), ("", {}))
+    if not remedy:
+        return None
     other = changes.keys() - KEPT or changes.get("optimise", now.optimise).method != now.optimise.method
     early = remedy != SLOWER and 2 * step < config.steps
     return Healing(str(finding), step, 0 if healings or other or early else saved, remedy, changes)
 
 
 def _remedies(finding: Finding, now: Config, healings: tuple[Healing, ...]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What may help, with the fields that it changes; the best first."""
+    """What may help, with the fields that it changes; the best first. Where no setting is suspect, none is slowed."""
+    own = {name: value for name, value in finding.rule.remedy if getattr(now, name) != value}
+    if own and _valid(replace(now, **own)):
+        yield " and ".join(f"{name} {value}" for name, value in own.items()), own
+    if not finding.rule.suspects:
+        return
     usual = PRESETS.get(now.preset, FAST)
     distill, scene = replace(usual.distill, law=now.distill.law), replace(usual.scene, field=now.scene.field)
     usual = replace(usual, distill=distill, scene=scene)

@@ -37,6 +37,8 @@ class Rule:
     """for people"""
     suspects: tuple[tuple[str, ...], ...]
     """groups of settings, most suspect first"""
+    remedy: tuple[tuple[str, Any], ...] = ()
+    """fields of `Config` that help against it, with their values, before any suspect"""
     anywhere: bool = False
     """whether it says something of runs that are not the fast preset's, with which the thresholds were measured"""
 
@@ -75,6 +77,10 @@ class Memory:
         self._first, self._last = list[Record](), deque[Record](maxlen=WINDOW)
         for record in records:
             self._add(record)
+
+    def asks(self, name: str) -> bool:
+        """Whether a finding of this name counts for this run."""
+        return name in self._rules
 
     def judged(self, record: Record, progress: float) -> tuple[Finding, ...]:
         """Findings after one more step, at this share of the run."""
@@ -119,7 +125,8 @@ def _sound(record: Record) -> bool:
     vitals = record.get("vitals")
     if not isinstance(vitals, Mapping):
         return False
-    numbers = record.get("opacity"), vitals.get("thickness", 0.0), *map(vitals.get, _NEEDED)
+    known = (vitals.get(name, 0.0) for name in ("thickness", "front"))
+    numbers = record.get("opacity"), *known, *map(vitals.get, _NEEDED)
     return all(isinstance(number, float) and abs(number) < _MOST for number in numbers)
 
 
@@ -163,6 +170,11 @@ def _thickness(first: Sequence[Record], last: Sequence[Record]) -> float | None:
     return known[-1] if known else None
 
 
+def _front(first: Sequence[Record], last: Sequence[Record]) -> float | None:
+    known = [record["vitals"]["front"] for record in last if "front" in record["vitals"]]
+    return known[-1] if known else None
+
+
 def _pull(first: Sequence[Record], last: Sequence[Record]) -> float:
     return _mean(last, "pull")
 
@@ -180,6 +192,7 @@ def _of_coloured(records: Sequence[Record], name: str) -> float | None:
 
 
 UNREST = 1.15
+SECOND_FRONT = "second front"
 _MOST = 1e100  # larger numbers are damage, and their sums would be none
 _NEEDED = ("soft", "border", "coloured", "light", "chroma", "neon", "pull")
 RULES = {
@@ -286,6 +299,16 @@ RULES = {
         since=0.3,
         helps="put --optimise, --distill, --camera and --scene back to the preset's, or try another --seed",
         suspects=(RATES, NOISE, VIEWS, SCENE, WEIGHTS),
+    ),
+    SECOND_FRONT: Rule(
+        says="the prior takes a view from the sides or from behind for the front; log of the ratio of errors",
+        figure=_front,
+        threshold=0.4,
+        above=True,
+        since=0.0,
+        helps="give --perp-neg 1, or let the prior know the camera (--conditions all)",
+        suspects=(),
+        remedy=(("perp_neg", 1.0),),
     ),
 }
 """By name; where several are broken, a remedy is for the first"""

@@ -152,6 +152,8 @@ def begin(
 ) -> Job:
     """A new second stage of the run in a folder, in place of one that there is. Raises UserError as `open_stage`."""
     _, first = generate.open_run(path, device)
+    if isinstance(first.scene, MeshScene):
+        raise UserError(f"{path} is a mesh that learned already: refine a run whose --field is grid, mlp or fourier")
     if first.step < first.config.steps:
         done = f"{first.step} of {first.config.steps} steps"
         raise UserError(f"{path} has done {done}: finish it first, with `dreamfusion resume {path}`")

@@ -5,12 +5,13 @@ import time
 from collections.abc import Generator
 from dataclasses import replace
 
-from dreamfusion import candidates, checkpoint, video
-from dreamfusion.config import MeshConfig
+from dreamfusion import candidates, checkpoint, faces, video
+from dreamfusion.config import MeshConfig, SphereFieldConfig
+from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.files import explain_unwritable
 from dreamfusion.generate import Job
 from dreamfusion.healing import Healing, healing_of, write_healings
-from dreamfusion.health import NOT_FINITE, Finding, Memory
+from dreamfusion.health import NOT_FINITE, SECOND_FRONT, Finding, Memory
 from dreamfusion.loop import Diverged, Metrics, Run, optimise, start
 from dreamfusion.progress import ProgressCallback
 from dreamfusion.runs import RunFolder
@@ -44,14 +45,17 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
 def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Generator[Metrics, None, Healing | None]:
     """Steps to the end, or to a finding about which something can be done, which is returned; `healed`: just before."""
     run, folder, memory = job.run, job.folder, _memory(job.run, job.folder)
+    words = job.prompts.steered(run.acting.perp_neg) if isinstance(job.prompts, PromptTable) else job.prompts
     next_preview = time.monotonic() + run.config.preview_seconds
     try:
-        for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
+        for metrics in optimise(run, job.prior, words, run.config.steps):
             say("optimising")
+            if memory.asks(SECOND_FRONT) and (front := faces.front(run, job.prior, words)) is not None:
+                metrics = replace(metrics, vitals={**metrics.vitals, "front": front})
             metrics = replace(metrics, findings=memory.judged(metrics.record(), run.progress), healing=healed)
             folder.log(metrics.record())
-            if metrics.findings and _may_heal(run):
-                return _healing(run, folder, metrics.findings[0])
+            if metrics.findings and (remedy := _healing(run, folder, metrics.findings[0])) is not None:
+                return remedy
             if run.step % run.config.checkpoint_steps == 0:
                 _save(run, folder)
             begun = time.monotonic()
@@ -63,15 +67,15 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
             yield metrics
             healed = None
     except Diverged:
-        if not _may_heal(run):
+        if (remedy := _healing(run, folder, NOT_FINITE)) is None:
             raise
-        return _healing(run, folder, NOT_FINITE)
+        return remedy
     return None
 
 
 def _memory(run: Run, folder: RunFolder) -> Memory:
     """What findings are judged by; most of them say nothing of a run that goes on as a mesh."""
-    meshed = isinstance(run.config.scene.field, MeshConfig)
+    meshed = isinstance(run.config.scene.field, MeshConfig | SphereFieldConfig)
     return Memory("" if meshed else run.config.preset, folder.read_metrics())
 
 
@@ -79,8 +83,10 @@ def _may_heal(run: Run) -> bool:
     return len(run.healings) < run.config.heal
 
 
-def _healing(run: Run, folder: RunFolder, finding: Finding) -> Healing:
-    """What to do about a finding."""
+def _healing(run: Run, folder: RunFolder, finding: Finding) -> Healing | None:
+    """What to do about a finding, if anything can and may be done."""
+    if not _may_heal(run):
+        return None
     saved = checkpoint.step_of(folder.regular_checkpoint)
     return healing_of(finding, run.step, saved, run.config, run.healings)
 

@@ -18,8 +18,8 @@ import torch
 from dreamfusion import build, json_text, provenance
 from dreamfusion.config import Config
 from dreamfusion.config.check import require_words, validate
-from dreamfusion.config.kinds import BACKGROUNDS, FIELDS, LAWS, with_kinds
-from dreamfusion.config.presets import preset
+from dreamfusion.config.kinds import BACKGROUNDS, FIELDS, LAWS, OBJECTIVES, with_kinds
+from dreamfusion.config.presets import FOR_OBJECTIVES, preset
 from dreamfusion.config.serialise import KIND, LARGEST, from_json, to_json
 from dreamfusion.diffusion.priors import PriorOptions, PromptEncoder, open_prompt_encoder
 from dreamfusion.diffusion.priors.folder import digest
@@ -30,7 +30,7 @@ from dreamfusion.diffusion.priors.vocabulary import understood, understood_negat
 from dreamfusion.errors import UserError
 from dreamfusion.files import expanded
 
-CHOICES = {"field": FIELDS, "background": BACKGROUNDS, "distill": LAWS}
+CHOICES = {"field": FIELDS, "background": BACKGROUNDS, "distill": LAWS, "objective": OBJECTIVES}
 """Words of a row that stand for members of unions, as options of `generate` do"""
 WHERE = ("device", "threads", "version", "prior")
 """Where and by what a run is made, which does not make it another one; `prior_sha256` says which prior"""
@@ -172,7 +172,9 @@ def _configured(given: dict[str, Any]) -> Config:
     Raises UserError for a prior that is none, fields that are none, and values of another type.
     """
     named, prior = given.pop("preset", None), _text("prior", given.get("prior", Config.prior))
-    base = preset(preset_for(prior) if named is None else _text("preset", named))
+    objective = given.get("objective")
+    own = FOR_OBJECTIVES.get(objective) if isinstance(objective, str) else None
+    base = preset((own or preset_for(prior)) if named is None else _text("preset", named))
     chosen = {name: given.pop(name, None) for name in CHOICES}
     for name, value in chosen.items():
         if value is not None and value not in list(CHOICES[name]):  # it may be a list, which no table looks up

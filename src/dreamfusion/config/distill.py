@@ -50,7 +50,29 @@ class VsdLaw:
     """learning rate of the LoRA"""
 
 
-LawConfig = SdsLaw | CsdLaw | NfsdLaw | IsmLaw | VsdLaw
+@dataclass(frozen=True)
+class EsdLaw(VsdLaw):
+    """ESD: entropic score distillation, VSD with guidance on the LoRA's estimate."""
+
+    scale: Annotated[float, Interval(ge=0, le=10)] = 0.5
+    """guidance scale of the LoRA's estimate towards its camera; 1: VSD, 0: the camera is always hidden from it"""
+    hidden: Fraction = 0.1
+    """share of what the LoRA learns that is learned with the camera hidden from it"""
+
+
+@dataclass(frozen=True)
+class DsdLaw:
+    """DSD: diverse score distillation, noise along the path of the run's own seed."""
+
+    start: Annotated[float, Interval(ge=0.001, le=1)] = 0.98
+    """noise level at which the path begins, as a fraction of the timesteps"""
+    steps: Annotated[int, Interval(ge=1, le=1000)] = 4
+    """DDIM steps from there to the noise level of the picture"""
+    gap: Annotated[float, Interval(ge=0, le=0.999)] = 0.05
+    """how far above that level the path ends, as a fraction of the timesteps"""
+
+
+LawConfig = SdsLaw | CsdLaw | NfsdLaw | IsmLaw | VsdLaw | EsdLaw | DsdLaw
 
 
 @dataclass(frozen=True)

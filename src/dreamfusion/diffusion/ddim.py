@@ -20,6 +20,12 @@ def caption_conditioning(reader: PromptEncoder, captions: Sequence[str], known: 
     return Conditioning(text[:-1], empty, known, text.new_zeros(count, 0, length, width), text.new_zeros(count, 0))
 
 
+def picture_shape(prior: Prior) -> tuple[int, ...]:
+    """Of one picture in the prior's diffusion space: channels, height, width."""
+    blank = torch.zeros(1, prior.image_size, prior.image_size, 3, device=prior.schedule.alphas.device)
+    return tuple(prior.encode(blank).shape[1:])
+
+
 def ddim(
     prior: Prior,
     given: Conditioning,
@@ -49,8 +55,7 @@ def clean_estimates(
     schedule, count = prior.schedule, len(given.text)
     last = int((schedule.alphas > 0).sum()) - 1
     times = torch.linspace(last, 0, steps + 1).long().to(given.text.device)
-    blank = torch.zeros(1, prior.image_size, prior.image_size, 3, device=given.text.device)
-    shape = (count, *prior.encode(blank).shape[1:])
+    shape = (count, *picture_shape(prior))
     # In float32 whatever the networks compute in: alpha is tiny at the first steps.
     x = torch.randn(shape, generator=generator, device=generator.device).to(given.text.device)
     for time, following in pairwise(times):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from dreamfusion.mesh.texture import shown_texels, spread
 from dreamfusion.mesh.triangles import Mesh, closed
-from dreamfusion.surface import MeshScene, Shape, colours_at
+from dreamfusion.surface import LimitScene, MeshScene, Shape, colours_at
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ def taken_from(scene: MeshScene) -> tuple[Mesh, RefinedReport]:
     vertices, faces, uv = (part.cpu().numpy() for part in (shape.vertices, shape.faces, shape.uv))
     mesh = Mesh(vertices, faces, uv=uv)
     mesh = replace(mesh, texture=spread(texture, shown_texels(mesh, len(texture))), colours=_at_vertices(scene))
+    if isinstance(scene, LimitScene):
+        bumps = scene.normal_map[0].movedim(0, -1)
+        mesh = replace(mesh, normal_map=((0.5 + 0.5 * bumps) * 255).round().byte().cpu().numpy())
     return mesh, RefinedReport(len(faces), len(vertices), closed(mesh))
 
 

@@ -4,8 +4,10 @@
 """
 
 from dreamfusion.diffusion.distill.distillation import Distillation, clip_per_image_norm, surrogate
+from dreamfusion.diffusion.distill.dsd import Dsd
+from dreamfusion.diffusion.distill.esd import Esd
 from dreamfusion.diffusion.distill.ism import Ism
-from dreamfusion.diffusion.distill.law import Law, LearnedLaw
+from dreamfusion.diffusion.distill.law import Law, LearnedLaw, StatefulLaw
 from dreamfusion.diffusion.distill.laws import Csd, Nfsd, Sds
 from dreamfusion.diffusion.distill.noised import NoisedBatch
 from dreamfusion.diffusion.distill.timesteps import DreamTime, TimestepSampler, UniformTimesteps
@@ -17,6 +19,8 @@ __all__ = [
     "Csd",
     "Distillation",
     "DreamTime",
+    "Dsd",
+    "Esd",
     "Ism",
     "Law",
     "LearnedLaw",
@@ -24,6 +28,7 @@ __all__ = [
     "NoisedBatch",
     "Sds",
     "SigmaSquared",
+    "StatefulLaw",
     "TimestepSampler",
     "Uniform",
     "UniformTimesteps",

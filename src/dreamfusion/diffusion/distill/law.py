@@ -20,27 +20,14 @@ class Law(Protocol):
 
 
 @runtime_checkable
-class LearnedLaw(Law, Protocol):
-    """A law with parameters of its own, an `nn.Module`. The run's optimiser moves them, and checkpoints hold them."""
-
-    @property
-    def rate(self) -> float:
-        """Learning rate of the parameters, > 0, before the schedule that all rates follow."""
-        ...
+class StatefulLaw(Law, Protocol):
+    """A law that remembers something, an `nn.Module`: checkpoints hold its parameters and buffers."""
 
     def attach(self, prior: Prior, generator: Generator) -> None:
-        """Called before every step. Parameters that depend on the prior are made at the first call.
+        """Called before every step. What depends on the prior is made at the first call.
 
         Raises UserError for a prior that does not go with the law, or with what it has learnt.
         """
-        ...
-
-    def auxiliary_losses(self, at: NoisedBatch) -> Mapping[str, Float[Tensor, " b"]]:
-        """Losses of each picture, by the name they are logged under; `at.x` has no gradient, the parameters do."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """All that it learns, in an order that does not change; as of `nn.Module`."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -49,4 +36,22 @@ class LearnedLaw(Law, Protocol):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
         """Take what `state_dict` gave, before the first `attach`. Raises ValueError, KeyError or RuntimeError."""
+        ...
+
+
+@runtime_checkable
+class LearnedLaw(StatefulLaw, Protocol):
+    """A law with parameters of its own. The run's optimiser moves them."""
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the parameters, > 0, before the schedule that all rates follow."""
+        ...
+
+    def auxiliary_losses(self, at: NoisedBatch) -> Mapping[str, Float[Tensor, " b"]]:
+        """Losses of each picture, by the name they are logged under; `at.x` has no gradient, the parameters do."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All that it learns, in an order that does not change; as of `nn.Module`."""
         ...

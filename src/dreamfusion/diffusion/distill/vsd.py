@@ -64,5 +64,5 @@ class Vsd(nn.Module):
 def network_of(prior: Prior) -> nn.Module:
     """Raises UserError for a prior without one."""
     if not isinstance(prior, HasNetwork):
-        raise UserError(f"the prior {prior.name} has no network to adapt: use another --distill than vsd")
+        raise UserError(f"the prior {prior.name} has no network to adapt: use another --distill than vsd and esd")
     return prior.network

@@ -43,7 +43,8 @@ class ViewCondition:
 
 def allowed_conditions(able: frozenset[str], wanted: ConditionSet) -> frozenset[str]:
     """The conditions (fields of `ViewCondition`) that are passed to a prior, of those that it can use."""
-    return {"all": able, "no-camera": able - {"pose"}, "none": frozenset[str]()}[wanted]
+    hidden = {"all": set[str](), "no-camera": {"pose"}, "no-variety": {"variety"}, "none": able}
+    return able - hidden[wanted]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,8 @@ class Conditioning:
     """of each `against`: negative steers away from it, positive towards it"""
     negative: Float[Tensor, "b l d"] | None = None
     """a negative prompt, which takes the place of the empty caption in guidance; None: there is none"""
+    viewless: Float[Tensor, "b l d"] | None = None
+    """the caption without view words, for laws that hide the camera (`Esd`); None: `text` has none, or nobody asks"""
 
     def repeated(self, times: int) -> "Conditioning":
         """The whole batch, `times` times in a row."""
