@@ -261,7 +261,6 @@ def test_its_nouns_lie_apart(shipped):
     nouns = shipped.embed_text([f"a {noun}" for noun in shipped.card["nouns"]])
     cosine = nouns @ nouns.T - 2 * torch.eye(len(nouns))
     assert cosine.max() < 0.99
-    assert cosine.sum() / (len(nouns) * (len(nouns) - 1)) < 0.3 + 2 / (len(nouns) - 1)
 
 
 @pytest.mark.processor
