@@ -24,7 +24,7 @@ from dreamfusion.healing import Healing, healing_of
 from dreamfusion.health import NOT_FINITE, Finding, Memory, found_in, in_words
 from dreamfusion.loop import Diverged, Metrics, Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
-from dreamfusion.mesh.refined import RefinedReport, taken_from
+from dreamfusion.mesh.refined import RefinedReport, refined_report, taken_from
 from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
 from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
@@ -386,11 +386,12 @@ def export_mesh(
 ) -> tuple[list[Path], Report | RefinedReport]:
     """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is.
 
-    `options` say how it is made of a field; the scene of a second stage is one.
+    `options` say how it is made of a field, and how large it is; the scene of a second stage is a mesh.
     """
     require_formats(paths)
     if isinstance(run.scene, MeshScene):
-        mesh, report = taken_from(run.scene)
+        mesh = taken_from(run.scene)
+        report = refined_report(mesh, options.body.height_mm, options.body.material)
     else:
         mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
     say(f"writing {', '.join(path.name for path in paths)}")
