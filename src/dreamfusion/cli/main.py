@@ -127,6 +127,7 @@ def _generate(name: str, given: list[str]) -> int:
         require_new_file(arguments.save_embeddings, (".safetensors",), "--save-embeddings")
     from dreamfusion import generate
     from dreamfusion.build import device_of
+    from dreamfusion.cli.hints import hints
     from dreamfusion.cli.memory import in_words, planned, require_room
     from dreamfusion.diffusion.priors.locate import index_of
     from dreamfusion.distributed import init_process_group
@@ -145,7 +146,7 @@ def _generate(name: str, given: list[str]) -> int:
             kind = index_of(config.prior).pipeline
             _note(f"preset {config.preset}, as the prior is a {kind}; --preset chooses another")
         needs = planned(config, device)
-        _note(f"the prior needs about {in_words(needs, config)}")
+        _note(f"the run needs about {in_words(needs, config)}")
         require_room(needs, device)
     texts = [] if arguments.save_embeddings is None else [arguments.save_embeddings]
     wanted = arguments.out or default_folder(config.prompt, config.seed)
@@ -154,6 +155,8 @@ def _generate(name: str, given: list[str]) -> int:
             job = generate.create_run(config, path, group, say=_note)
             for file in texts:
                 generate.save_embeddings(config, job.prompts, file)
+        for hint in hints(config):
+            _note(hint)
         return _work(job)
 
 

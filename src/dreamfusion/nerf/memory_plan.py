@@ -7,7 +7,7 @@ follow from what each kind of sample keeps for the way back. docs/reference/perf
 
 from dataclasses import dataclass
 
-from dreamfusion.config import Config, GridFieldConfig, MlpFieldConfig
+from dreamfusion.config import Config, FieldConfig, GridFieldConfig, MeshConfig, MlpFieldConfig
 from dreamfusion.nerf.occupancy import FINEST
 
 NUMBER = 4
@@ -69,19 +69,23 @@ def stage(config: Config, progress: float) -> ScenePlan:
     field = scene.field
     levels = sum(progress >= at for at in field.grow) if isinstance(field, GridFieldConfig) else 0
     rays = config.views * config.size_at(progress) ** 2
-    hit, asked, seen, coloured = (HIT, OCCUPIED, SEEN, COLOURED) if scene.occupancy.every else (1.0, 1.0, SEEN, COLOURED)
+    hit, asked, seen, coloured = (
+        (HIT, OCCUPIED, SEEN, COLOURED) if scene.occupancy.every else (1.0, 1.0, SEEN, COLOURED)
+    )
     if render.weight_threshold == 0:  # all that is asked has a colour
         seen, coloured = 0.0, asked
     if 0 < render.checkpoint_rays < HIT * rays:  # a piece is full of rays that hit
         rays, seen, coloured = render.checkpoint_rays, seen / hit, coloured / hit
         hit, asked = 1.0, asked / hit
-    each = per_sample(field, levels) if isinstance(field, GridFieldConfig | MlpFieldConfig) else PerSample(0, 0, 0)
+    each = (
+        per_sample(field, levels) if isinstance(field, GridFieldConfig | MlpFieldConfig) else PerSample(0.0, 0.0, 0.0)
+    )
     learning = QUERY * TABLE * NUMBER * hit + seen * each.seen + coloured * each.coloured
     cells = min(scene.occupancy.cells << levels, max(FINEST, scene.occupancy.cells)) if scene.occupancy.every else 0
     return ScenePlan(
         state=NUMBER * _numbers(field, levels),
         step=rays * render.samples * max(learning, asked * each.asked),
-        refresh=CELL * cells**3,
+        refresh=float(CELL * cells**3),
     )
 
 
@@ -95,28 +99,28 @@ def per_sample(field: GridFieldConfig | MlpFieldConfig, levels: int) -> PerSampl
     """
     if isinstance(field, MlpFieldConfig):
         density = NUMBER * field.width * (4 * field.blocks + 2.5)
-        return PerSample(asked=4 * NUMBER * field.width, seen=density, coloured=3.7 * density)
+        return PerSample(asked=4.0 * NUMBER * field.width, seen=density, coloured=3.7 * density)
     corner, grown = 8 * (8 + 4), 8 * (8 + 4 + 1)
     grids = len({field.cells[-1], *field.colour_cells})
     colours = NUMBER * (field.features * len(field.colour_cells) + 3 * field.hidden)
     return PerSample(
-        asked=10 * NUMBER,
+        asked=10.0 * NUMBER,
         seen=QUERY * (corner + levels * grown),
         coloured=QUERY * (corner * grids + colours + levels * (2 * grown + 8 * 3 * NUMBER)),
     )
 
 
-def _numbers(field: object, levels: int) -> float:
+def _numbers(field: FieldConfig, levels: int) -> float:
     """Numbers that are there all the time."""
     if isinstance(field, MlpFieldConfig):
-        return REMEMBERED * (2 * field.blocks + 1) * field.width**2
-    if not isinstance(field, GridFieldConfig):
+        return float(REMEMBERED * (2 * field.blocks + 1) * field.width**2)
+    if isinstance(field, MeshConfig):
         return 0.0
     finest = field.cells[-1]
     base = sum(_vertices(cells) for cells in field.cells) + field.features * sum(map(_vertices, field.colour_cells))
     grown = sum(BRICKS * _vertices(finest << level) * (1 + field.features) for level in range(1, levels + 1))
     merged = 10 * _vertices(finest)  # logits with their slopes, and the gradients of both
-    return REMEMBERED * (base + grown) + merged
+    return float(REMEMBERED * (base + grown) + merged)
 
 
 def _vertices(cells: int) -> int:
