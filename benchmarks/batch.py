@@ -52,7 +52,7 @@ def peak_mb() -> float:
 
 def rows(place: Path, count: int) -> dict[str, object]:
     """Seconds and peak memory of each stage of a list of so many rows, before and after all is made."""
-    from dreamfusion.batch.manifest import Count, manifest_lines, write_manifest
+    from dreamfusion.batch.new_manifest import Count, manifest_lines, write_manifest
     from dreamfusion.batch.report import write_report
     from dreamfusion.batch.resolve import Resolver
     from dreamfusion.batch.rows import read_rows

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamfusion import candidates, generate
+from dreamfusion import candidates, generate, stepping
 from dreamfusion.cli.arguments import read_generate
 from dreamfusion.config import Config
 from dreamfusion.diffusion.priors import Prior, PriorOptions, ViewCondition, open_prior
@@ -149,7 +149,7 @@ def made(prompt: str, way: Way, heal: int, prior: Prior, folder: Path) -> dict[s
     found, healed, worked, left, tampered = dict[str, int](), list[str](), 0, list[str](), False
     error = ""
     try:
-        with closing(generate.train(job, lambda doing: None)) as steps:
+        with closing(stepping.train(job, lambda doing: None)) as steps:
             for metrics in steps:
                 worked += 1
                 left = [finding.name for finding in metrics.findings]

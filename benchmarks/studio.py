@@ -1,11 +1,13 @@
 """What the studio costs: many pages and programs beside a run, many runs in the gallery, an idle server.
 
-    python benchmarks/studio.py [--streams 200] [--requests 2000] [--seconds 60] [--runs 10000] [--out FILE]
+    python benchmarks/studio.py [--streams 200] [--requests 2000] [--seconds 60] [--runs 10000] [--only load ...]
 
 `load`: `streams` event streams and `requests` a minute on loopback while the fast preset runs: milliseconds of the
 requests, events that a stream missed, and steps a second in turns without and with the load (the clients compute on
 the same cores). `gallery`: a root with so many runs: seconds to the first answer, milliseconds of the first page and of
-searches, memory. `idle_mb`: of the server without runs. Times are medians and 99th percentiles.
+searches, memory. `batch`: a root with one batch of so many runs: seconds until it is shown, of the clock and of a core;
+milliseconds of its pages and searches, of the clock and of a core; seconds until a change is told; what looking at it
+costs. `idle_mb`: of the server without runs. Times are medians and 99th percentiles.
 """
 
 import argparse
@@ -27,6 +29,9 @@ from typing import Any
 
 import torch
 
+from dreamfusion.batch.folder import BatchFolder
+from dreamfusion.batch.state import State as Standing
+from dreamfusion.batch.state import States
 from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import to_json
 from machine import as_json, machine
@@ -44,16 +49,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of each turn")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--only", nargs="+", choices=("load", "gallery", "batch"), default=("load", "gallery", "batch"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/studio.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        idle, load = measured_load(Path(folder) / "few", arguments)
-        result = {
-            "idle_mb": idle,
-            "load": load,
-            "gallery": measured_gallery(Path(folder) / "many", arguments.runs),
-            "machine": machine(torch.device("cpu")),
-        }
+        result: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+        if "load" in arguments.only:
+            result["idle_mb"], result["load"] = measured_load(Path(folder) / "few", arguments)
+        if "gallery" in arguments.only:
+            result["gallery"] = measured_gallery(Path(folder) / "many", arguments.runs)
+        if "batch" in arguments.only:
+            result["batch"] = measured_batch(Path(folder) / "batch", arguments.runs)
+            result["batch"]["machine"] = machine(torch.device("cpu"))
+        if arguments.only != ["batch"]:
+            result["machine"] = machine(torch.device("cpu"))
     arguments.out.write_text(as_json(result) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
 
@@ -214,6 +223,68 @@ def measured_gallery(root: Path, count: int) -> dict[str, Any]:
         "search": spread(search),
         "server_mb": memory,
     }
+
+
+# A large batch
+
+
+def measured_batch(root: Path, count: int) -> dict[str, Any]:
+    draw, folder = random.Random(0), BatchFolder(root / "batch")
+    folder.driver("1-of-1").mkdir(parents=True)
+    states, names = States(folder), [f"{draw.getrandbits(128):032x}" for _ in range(count)]
+    with folder.manifest.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"settings": "s", "config": to_json(preset("fast"))}) + "\n")
+        for line, name in enumerate(names, 1):
+            prompt = f"a {draw.choice(COLOURS)} {draw.choice(NOUNS)}"
+            told = {"id": name, "line": line, "prompt": prompt, "negative": "", "seed": line, "understood": []}
+            file.write(json.dumps({**told, "settings": "s"}) + "\n")
+    for number, name in enumerate(names):
+        if number % 10 < 6:
+            states.write(name, Standing("done", 1, step=500, seconds=46.0))
+        elif number % 50 == 6:
+            states.write(name, Standing("failed", 3, 3, error="the loss is not finite"))
+    began = time.monotonic()
+    with server(root) as process:
+        while not (tasks := ask("GET", "/api/tasks")["tasks"]):
+            time.sleep(0.05)
+        shown, of_a_core = time.monotonic() - began, cpu_seconds(process)
+        runs = f"/api/tasks/{tasks[0]['id']}/runs"
+        page = measured(process, [f"{runs}?page={draw.randint(1, count // 24)}" for _ in range(100)])
+        words = [f"{draw.choice(COLOURS)}+{draw.choice(NOUNS)}" for _ in range(100)]
+        search = measured(process, [f"{runs}?query={word}" for word in words])
+        gallery = measured(process, ["/api/tasks"] * 100)
+        before, seconds = cpu_seconds(process), 30
+        time.sleep(seconds)
+        looking = (cpu_seconds(process) - before) / seconds
+        written = time.monotonic()
+        states.write(names[9], Standing("done", 1, step=500, seconds=46.0))
+        while ask("GET", "/api/tasks")["tasks"][0]["step"] == tasks[0]["step"]:
+            time.sleep(0.05)
+        told, memory = time.monotonic() - written, megabytes(process)
+    shutil.rmtree(root)
+    return {
+        "runs": count,
+        "shown_after_s": round(shown, 2),
+        "shown_after_cpu_s": round(of_a_core, 2),
+        "page": page,
+        "search": search,
+        "gallery": gallery,
+        "change_told_after_s": round(told, 2),
+        "looking_share_of_a_core": round(looking, 4),
+        "server_mb": memory,
+    }
+
+
+def measured(process: subprocess.Popen[bytes], paths: list[str]) -> dict[str, float]:
+    before = cpu_seconds(process)
+    times = [asked(path) for path in paths]
+    return {**spread(times), "cpu_ms": round(1000 * (cpu_seconds(process) - before) / len(paths), 2)}
+
+
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """Of a core so far, as the kernel counts it (Linux)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def asked(path: str) -> float:

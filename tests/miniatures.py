@@ -14,7 +14,7 @@ import torch
 from dreamfusion.embedded.denoiser import TablesDenoiser
 from dreamfusion.embedded.tables import Shape, decoder
 from training.nouns import Noun
-from training.prior.ship import denoiser
+from training.prior.ship import END, PAD, UNKNOWN, denoiser, word_tokenizer
 
 CELLS = 8
 """latents (or pixels) per side"""
@@ -101,6 +101,31 @@ def vae(**changes: Any) -> Any:
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         sample_size=FACTOR * CELLS, **changes,
     )  # fmt: skip
+
+
+CLIP_WORDS, CLIP_TEXT, CLIP_SIZE = [PAD, END, UNKNOWN, "a", "red", "chair", "frog"], 8, 32
+"""of the contrastive miniatures: words, length of captions, pixels per side"""
+
+
+def save_contrastive(kind: str, folder: Path) -> None:
+    """A "clip" or "siglip" with its processors, as transformers writes it; the real ones differ in size only."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = small | {"image_size": CLIP_SIZE, "patch_size": 8}
+    text = small | {
+        "vocab_size": len(CLIP_WORDS), "max_position_embeddings": CLIP_TEXT, "eos_token_id": 1, "bos_token_id": 3,
+        "pad_token_id": 0, "projection_size": 16,
+    }  # fmt: skip
+    size = {"height": CLIP_SIZE, "width": CLIP_SIZE}
+    torch.manual_seed(0)
+    if kind == "clip":
+        CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).save_pretrained(folder)
+        CLIPImageProcessor(size={"shortest_edge": CLIP_SIZE}, crop_size=size).save_pretrained(folder)
+    else:
+        SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+        SiglipImageProcessor(size=size).save_pretrained(folder)
+    word_tokenizer(CLIP_WORDS).save_pretrained(folder)
 
 
 def unet(**changes: Any) -> Any:

@@ -9,13 +9,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import pytest
 
+from dreamfusion.batch.folder import BatchFolder
+from dreamfusion.batch.state import State as Standing
+from dreamfusion.batch.state import States
 from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import to_json
 from dreamfusion.studio import lane
@@ -148,6 +151,26 @@ def run_folder(path: Path, prompt: str = "a fox", steps: int = 3, done: int = 3,
         (path / "index.html").write_text("<p>page</p>")
         (path / "mesh.glb").write_bytes(b"glTF")
     return path
+
+
+def batch_folder(path: Path, runs: Mapping[str, Standing], steps: int = 5) -> BatchFolder:
+    """A batch as `dreamfusion batch` leaves it: a run for each prompt in its state; what is done has files."""
+    folder, names = BatchFolder(path), [f"{number:032x}" for number in range(len(runs))]
+    (path / "drivers" / "1-of-1").mkdir(parents=True)
+    config = to_json(replace(preset("fast"), steps=steps))
+    lines: list[dict[str, Any]] = [{"settings": "s", "config": config}]
+    for number, (name, prompt) in enumerate(zip(names, runs, strict=True), 1):
+        told = {"prompt": prompt, "negative": "", "seed": number, "understood": []}
+        lines.append({"id": name, "line": number, **told, "settings": "s"})
+    folder.manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for name, (prompt, state) in zip(names, runs.items(), strict=True):
+        if state != Standing():
+            States(folder).write(name, state)
+        if state.status == "done":
+            run = run_folder(folder.run(name), prompt, steps, steps)
+            (run / "media").mkdir()
+            (run / "media" / "preview.png").write_bytes(b"png")
+    return folder
 
 
 def events_of(client: Client, after: int | None = None, seconds: float = 5.0, until: str = "") -> list[dict[str, Any]]:

@@ -12,7 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamfusion.batch.drive import driving
+from dreamfusion.batch.folder import BatchFolder
+from dreamfusion.batch.manifest import Manifest
+from dreamfusion.batch.state import States
+from dreamfusion.batch.watch import Watch
+from dreamfusion.batch.worker import Order, carry_out
 from dreamfusion.claims import owned
+from dreamfusion.config import Config
 from dreamfusion.errors import UserError
 from dreamfusion.files import write_json
 from dreamfusion.runs import RunFolder
@@ -66,7 +73,7 @@ def refine(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bo
     with owned(folder.path):
         voice.begin()
         for step in range(1, 8):
-            time.sleep(0.02)
+            time.sleep(0.1)  # time enough to be stopped by a busy machine
             voice.send(step=step, steps=7, opacity=0.5, losses={}, rate=100.0)
             if stopped():
                 return {"end": "stopped"}
@@ -74,6 +81,54 @@ def refine(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bo
     return {"end": "done"}
 
 
+def batch(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """The runs of a batch that are left, in this process, under the real one's locks; "refused" ones fail again."""
+    folder, failed = BatchFolder(Path(job["folder"])), 0
+    with driving(folder, "1-of-1") as go, Manifest(folder) as manifest:
+        for item in (manifest[number] for number in range(len(manifest))):
+            state = States(folder).read(item.name)
+            if stopped():
+                return {"end": "stopped"}
+            if state.failures > max(job["retries"], 2):
+                failed += 1
+            elif state.status != "done":
+                failed += carry_out(Order(item, folder.path, go, 600.0), made).outcome == "failed"
+                voice.say(f"{item.config.prompt} made")
+    return {"end": "failed", "error": f"{failed} failed"} if failed else {"end": "done"}
+
+
+def plan(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """Understands everything but snow."""
+    if "snow" in job["config"]["sentence"]:
+        raise UserError("lost at 'snow'")
+    return {"end": "done"}
+
+
+def scene(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """Three things, one after the other, then the first product as the scene."""
+    out = Path(job["folder"])
+    with owned(out):
+        for number in range(3):
+            voice.say(f"{number}/3")
+            time.sleep(0.3 if "slow" in job["config"]["sentence"] else 0.01)
+            if stopped():
+                return {"end": "stopped"}
+        shutil.copy(PRODUCTS / "mesh.glb", out / "scene.glb")
+        write_json(out / "scene.json", {"title": job["config"]["sentence"], "assets": []})
+    return {"end": "done"}
+
+
+def made(config: Config, path: Path, watch: Watch) -> bool:
+    """A run of a batch."""
+    time.sleep(0.3 if "slow" in config.prompt else 0.01)
+    if "refused" in config.prompt:
+        raise UserError("no")
+    write_json(path / "config.json", {"prompt": config.prompt, "steps": config.steps})
+    shutil.copytree(PRODUCTS, path, dirs_exist_ok=True)
+    (path / "index.html").write_text("<p>page</p>")
+    return True
+
+
 if __name__ == "__main__":
-    worker.JOBS.update(run=run, refine=refine, export=export, compose=compose)
+    worker.JOBS.update(run=run, refine=refine, export=export, compose=compose, batch=batch, plan=plan, scene=scene)
     worker.main()

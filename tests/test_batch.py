@@ -18,7 +18,8 @@ from dreamfusion.batch import local
 from dreamfusion.batch import worker as worker_module
 from dreamfusion.batch.drive import Drive, Ending, Rules, Tally, driving
 from dreamfusion.batch.folder import BatchFolder, Item
-from dreamfusion.batch.manifest import Count, Manifest, manifest_lines, write_manifest
+from dreamfusion.batch.manifest import Manifest
+from dreamfusion.batch.new_manifest import Count, manifest_lines, write_manifest
 from dreamfusion.batch.report import standing, write_report
 from dreamfusion.batch.resolve import Resolver, digest_of, name_of
 from dreamfusion.batch.rows import read_rows
@@ -118,6 +119,9 @@ def test_a_row_may_have_any_setting_by_its_whole_name_or_the_end_of_it():
         ({"seeds": []}, "whole numbers"),
         ({"seed": True}, "whole numbers"),
         ({"seeds": "0-9999999"}, "more than"),
+        ({"seeds": "0-9999999999999999999"}, "more than"),
+        ({"field": ["grid"]}, "field must be grid or mlp"),
+        ({"size": "[" * 9999}, "size"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(values, message):
@@ -665,6 +669,7 @@ def test_a_failure_is_in_the_exit_code(call, tmp_path, monkeypatch):
     [
         (("a.txt",), "give --out DIR"),
         (("a.txt", "--out", "out", "--shard", "0/2"), "--shard must be I/N"),
+        (("a.txt", "--out", "out", "--shard", f"1/{'9' * 5000}"), "--shard must be I/N"),
         (("a.txt", "--out", "out", "--set", "steps"), "NAME=VALUE"),
         (("a.txt", "--out", "out", "--retries", "-1"), "retries must be at least 0"),
         (("a.txt", "--report"), "--report takes the directory"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamfusion import generate
+from dreamfusion import generate, stepping
 from dreamfusion.batch import work
 from dreamfusion.batch.watch import Watch
 from dreamfusion.batch.work import KeptPrior, open_job, work_off
@@ -54,7 +54,7 @@ def test_a_prior_is_kept_and_changes_nothing(config, tmp_path, monkeypatch, text
 def test_it_is_opened_as_a_run_of_its_own_opens_it(config, tmp_path):
     assert made(config, tmp_path / "kept", KeptPrior())
     job = generate.create_run(config, tmp_path / "own")
-    for _ in generate.train(job, print):
+    for _ in stepping.train(job, print):
         pass
     assert contents(tmp_path / "kept") == contents(tmp_path / "own")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dreamfusion import candidates, generate
+from dreamfusion import candidates, generate, stepping
 from dreamfusion.evaluate.session import facts_of, new_session
 from test_healing import Breaks, made
 
@@ -56,7 +56,7 @@ def test_the_error_is_less_for_what_the_prior_wants_to_see(long_config, disc_pri
     job = generate.create_run(replace(long_config, steps=60), tmp_path / "run", prior=disc_prior)
     before = candidates.denoising_error(job.run, disc_prior, job.prompts)
     assert before == candidates.denoising_error(job.run, disc_prior, job.prompts)
-    with closing(generate.train(job, lambda doing: None)) as steps:
+    with closing(stepping.train(job, lambda doing: None)) as steps:
         list(steps)
     assert candidates.denoising_error(job.run, disc_prior, job.prompts) < before
 

@@ -1,13 +1,14 @@
 """The embedded prior's denoiser: its estimates are posterior means, and what is not told is marginalised."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
 from dreamfusion.cameras import orbit
-from dreamfusion.embedded.denoiser import VIEWS, TablesDenoiser, cameras_meant, grid
+from dreamfusion.embedded.denoiser import LEAST_SPREAD, VIEWS, TablesDenoiser, cameras_meant, grid, laid
 from dreamfusion.embedded.mixture import Guesses, log_evidence, posterior_mean
 from dreamfusion.embedded.noise import cosine_alphas, signal_share
 from dreamfusion.embedded.tables import MAPS, Angles
@@ -96,8 +97,8 @@ def test_a_gaussian_about_a_picture_has_the_posterior_mean_of_wiener():
     seen = 0.9
     weight = torch.softmax(-((seen - alpha * draws) ** 2) / (2 * sigma**2), 0)
     guesses = Guesses(
-        torch.full((1, 1, 1, 1, 1), mean), torch.tensor([[spread]]), torch.zeros(1, 1), torch.zeros(1, 1, 0, 1, 1, 1),
-        torch.zeros(0),
+        torch.full((1, 1, 1, 1, 1), mean), torch.full((1, 1, 1, 1), spread), torch.zeros(1, 1),
+        torch.zeros(1, 1, 0, 1, 1, 1), torch.zeros(0),
     )  # fmt: skip
     found = posterior_mean(
         torch.full((1, 1, 1, 1), seen), torch.tensor([alpha]), torch.tensor([sigma]), guesses, torch.ones(1, 1)
@@ -106,25 +107,52 @@ def test_a_gaussian_about_a_picture_has_the_posterior_mean_of_wiener():
 
 
 def test_a_mixture_with_unknown_amounts_is_what_a_joint_gaussian_says():
-    """Two guesses with two amounts each, written as Gaussians of the whole picture, by covariance matrices."""
+    """Two guesses with two amounts each and a spread for each pixel, written as Gaussians of the whole picture."""
     generator = torch.Generator().manual_seed(1)
-    mean, parts = torch.randn(1, 2, 1, 2, 3, generator=generator), torch.randn(1, 2, 2, 1, 2, 3, generator=generator)
-    spread, prior, width = torch.tensor([[0.4, 0.7]]), torch.tensor([[0.3, 0.7]]), torch.tensor([0.5, 1.5])
-    seen, alpha, sigma = torch.randn(1, 1, 2, 3, generator=generator), torch.tensor([0.7]), torch.tensor([0.5])
+    mean, parts = torch.randn(1, 2, 2, 2, 3, generator=generator), torch.randn(1, 2, 2, 2, 2, 3, generator=generator)
+    spread = 0.1 + torch.rand(1, 2, 2, 3, generator=generator)
+    prior, width = torch.tensor([[0.3, 0.7]]), torch.tensor([0.5, 1.5])
+    seen, alpha, sigma = torch.randn(1, 2, 2, 3, generator=generator), torch.tensor([0.7]), torch.tensor([0.5])
     guesses = Guesses(mean, spread, prior.log(), parts, width)
     evidence = log_evidence(seen, alpha, sigma, guesses)
     found = posterior_mean(seen, alpha, sigma, guesses, evidence.softmax(1))
     wanted, likely = [], []
     for k in range(2):
         design = parts[0, k].flatten(1).T
-        own = design @ torch.diag(width**2) @ design.T + spread[0, k] ** 2 * torch.eye(6)
-        whole = alpha**2 * own + sigma**2 * torch.eye(6)
+        own = design @ torch.diag(width**2) @ design.T + torch.diag(spread[0, k].flatten().repeat(2) ** 2)
+        whole = alpha**2 * own + sigma**2 * torch.eye(12)
         centre = alpha * mean[0, k].flatten()
         wanted.append(mean[0, k].flatten() + alpha * own @ torch.linalg.solve(whole, seen.flatten() - centre))
         likely.append(torch.distributions.MultivariateNormal(centre, whole).log_prob(seen.flatten()))
     weight = (torch.stack(likely) + prior[0].log()).softmax(0)
     assert torch.allclose(evidence.softmax(1)[0], weight, atol=1e-4)
     assert torch.allclose(found.flatten(), (weight[:, None] * torch.stack(wanted)).sum(0), atol=1e-4)
+
+
+def test_the_spread_lies_where_the_thing_is():
+    alpha = torch.zeros(1, 1, 8, 8)
+    alpha[..., 2, 2], alpha[..., 6, 6] = 1.0, 0.5
+    variance = laid(torch.tensor([[0.3]]), alpha)[0, 0].square() - LEAST_SPREAD**2
+    assert float(variance.mean()) == pytest.approx(0.3**2, rel=1e-4)
+    assert float(variance[1, 3] / variance[5, 5]) == pytest.approx(2, rel=1e-3)  # beside the one, beside the other
+    assert float(variance[4, 2].abs()) < 1e-8
+    assert torch.allclose(laid(torch.tensor([[0.3]]), torch.zeros(1, 1, 8, 8)), torch.tensor(LEAST_SPREAD))
+
+
+@torch.no_grad()
+def test_samples_have_no_grain_where_nothing_is(network):
+    """Half a picture of paint, half of background: DDIM with everything told, 20 steps."""
+    maps = torch.zeros(SIZE, SIZE, sum(MAPS))
+    maps[:, : SIZE // 2] = torch.tensor([0, 0, 0, 0.4, 0.4, 0.4, 0, 0, 1.0, 1])
+    network._drawn = lambda things, pose: maps.expand(*pose.shape[:2], *maps.shape)
+    x, levels = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)), range(999, -1, -50)
+    for t, lower in pairwise([*levels, 0]):
+        clean = network(x, torch.tensor([t]), text("a chair"), **known())
+        now, after = signal_share(torch.tensor([t])), signal_share(torch.tensor([lower]))
+        x = after.sqrt() * clean + ((1 - after) / (1 - now)).sqrt() * (x - now.sqrt() * clean)
+    behind = (2 * torch.tensor([0.2, 0.4, 0.6]) - 1)[None, :, None, None]
+    assert (clean[..., SIZE // 2 + 1 :] - behind).square().mean().sqrt() < 0.01
+    assert clean[..., : SIZE // 2].std() > 0.05
 
 
 def test_captions_mean_things(network):

@@ -1,17 +1,19 @@
 """Runs that go wrong: what is done about them, and what is written down."""
 
+import errno
 import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 
 import pytest
 import torch
 
-from dreamfusion import checkpoint, generate, health
+from dreamfusion import checkpoint, generate, health, stepping
 from dreamfusion.config.check import validate
 from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import to_json
-from dreamfusion.errors import UserError
+from dreamfusion.errors import DiskFull, UserError
 from dreamfusion.healing import Healing, acting, healing_from, healing_of
 from dreamfusion.health import NOT_FINITE, RULES, Finding, Rule
 from dreamfusion.loop import Diverged
@@ -43,7 +45,7 @@ def made(config, path, prior, until=None):
         else generate.create_run(config, path, prior=prior)
     )
     told = []
-    with closing(generate.train(job, lambda doing: None)) as steps:
+    with closing(stepping.train(job, lambda doing: None)) as steps:
         for metrics in steps:
             told.append(metrics)
             if len(told) == until:
@@ -160,6 +162,23 @@ def test_a_healed_run_that_was_interrupted_is_one_that_was_not(tiny_config, disc
     heads = [json.loads((job.folder.checkpoint / checkpoint.HEAD).read_text()) for job in (parts, whole)]
     assert heads[0] == heads[1]
     assert [metrics.healing for metrics in rest].count(None) >= len(rest) - 1
+
+
+def test_a_disk_that_is_full_at_an_interruption_costs_the_steps_since_the_checkpoint_alone(
+    tiny_config, disc_prior, tmp_path, dull, monkeypatch
+):
+    config = replace(tiny_config, heal=2)
+    whole, _ = made(config, tmp_path / "whole", disc_prior)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(DiskFull, match="what was saved before is intact"):
+            made(config, tmp_path / "parts", disc_prior, until=5)
+    parts, _ = made(config, tmp_path / "parts", disc_prior)
+    assert parts.folder.metrics.read_bytes() == whole.folder.metrics.read_bytes()
 
 
 def test_what_is_found_is_told_logged_and_in_the_page(tiny_config, disc_prior, tmp_path, dull):

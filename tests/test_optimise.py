@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import disc
-from dreamfusion import checkpoint, generate, runtime
+from dreamfusion import checkpoint, generate, runtime, stepping
 from dreamfusion.cameras import orbit
 from dreamfusion.config import CameraConfig, Config, LightConfig, RegulariseConfig, SolidBackground
 from dreamfusion.diffusion.priors import Prior
@@ -183,12 +183,12 @@ def test_previews_take_little_of_the_time(tiny_config, disc_prior, tmp_path, mon
         now[0] += seconds
         return torch.zeros(4, 4, 3, dtype=torch.uint8).numpy()
 
-    monkeypatch.setattr(generate.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(generate.video, "preview", preview)
-    monkeypatch.setattr(generate.video, "write_png", lambda picture, path: pictures.append(path))
+    monkeypatch.setattr(stepping.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(stepping.video, "preview", preview)
+    monkeypatch.setattr(stepping.video, "write_png", lambda picture, path: pictures.append(path))
     config = replace(tiny_config, preview_seconds=35.0)
     run = start(config, CPU)
     folder = RunFolder.create(tmp_path / "run", {})
-    for _ in generate.train(generate.Job(run, disc_prior, prompt_table(config, disc_prior), folder), lambda _: None):
+    for _ in stepping.train(generate.Job(run, disc_prior, prompt_table(config, disc_prior), folder), lambda _: None):
         now[0] += 10.0
     assert len(pictures) == shown

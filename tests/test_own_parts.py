@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dreamfusion import checkpoint, generate
+from dreamfusion import checkpoint, generate, stepping
 from dreamfusion.cli.arguments import read_generate
 from dreamfusion.config import LearnedBackground
 from dreamfusion.config.serialise import from_json, to_json
@@ -219,10 +219,10 @@ def test_a_prior_through_which_no_gradient_comes_back_is_refused(tiny_config, di
 def test_a_run_with_a_prior_of_ones_own_resumes_with_it_only(tiny_config, disc_prior, tmp_path):
     prior, path = replace(disc_prior, name="disc"), tmp_path / "run"
     whole = generate.create_run(tiny_config, tmp_path / "whole", prior=prior, field=Ball())
-    list(generate.train(whole, lambda _: None))
+    list(stepping.train(whole, lambda _: None))
     job = generate.create_run(tiny_config, path, prior=prior, field=Ball())
     assert (job.run.config.prior, job.run.config.custom) == ("disc", ("field", "prior"))
-    steps = generate.train(job, lambda _: None)
+    steps = stepping.train(job, lambda _: None)
     next(steps), next(steps)
     steps.close()
     with pytest.raises(UserError, match=r"prior.*prior=\.\.\."):
@@ -233,7 +233,7 @@ def test_a_run_with_a_prior_of_ones_own_resumes_with_it_only(tiny_config, disc_p
         generate.open_run(path, "cpu")
     assert generate.open_run(path, "cpu", field=Ball())[1].step == 2
     job = generate.resume_run(path, "cpu", prior_now=prior, field=Ball())
-    list(generate.train(job, lambda _: None))
+    list(stepping.train(job, lambda _: None))
     one, other = state(whole.run), state(job.run)
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 

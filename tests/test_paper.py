@@ -1,21 +1,17 @@
 """docs/reference/paper.md against the code: each row's field has its value, and the test that proves it exists."""
 
-import ast
 import math
 import re
 from dataclasses import replace
-from functools import reduce
-from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
 
+from conformance import code, page, require_name, require_row, require_test, rows, same, value_at
 from dreamfusion import checkpoint, loop
 from dreamfusion.config import BlobConfig, CameraConfig, LightConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.presets import PAPER
-from dreamfusion.config.serialise import schedule_from_text
 from dreamfusion.generate import export_mesh
 from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions
@@ -23,90 +19,31 @@ from dreamfusion.nerf.fields.density import DensityActivation, Exp
 from dreamfusion.nerf.fields.encoding import encoded_size
 from dreamfusion.nerf.proposals import Proposal
 from dreamfusion.nerf.render import render
-from dreamfusion.schedules import Constant, Schedule
+from dreamfusion.schedules import Constant
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.video import PreviewCamera, contact_sheet
 from gaussian_prior import GaussianPrior, cosine_schedule
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "reference" / "paper.md").read_text(encoding="utf-8")
+PAGE = page("paper.md")
 CPU = torch.device("cpu")
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the table under a heading, without its first two lines."""
-    section = PAGE.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-NUMBERS, CHOICES = rows("Every number"), rows("Where the paper leaves it open")
-
-
-def code(cell: str) -> list[str]:
-    """What stands between back-quotes."""
-    return re.findall(r"`([^`]+)`", cell)
-
-
-def value_at(path: str):
-    """A field of the preset, by its dotted path."""
-    return reduce(getattr, path.split("."), PAPER)
-
-
-def same(value: object, text: str) -> bool:
-    """Whether a value of the configuration is what the table says."""
-    if isinstance(value, bool | str):
-        return str(value).lower() == text.lower()
-    if isinstance(value, Schedule):
-        return same_schedule(value, schedule_from_text(text))
-    numbers = value if isinstance(value, tuple) else (value,)
-    return [pytest.approx(number, rel=1e-5) for number in numbers] == [float(part) for part in text.split(",")]
-
-
-def same_schedule(a: Schedule, b: Schedule) -> bool:
-    return type(a) is type(b) and all(
-        a(share / 1000) == pytest.approx(b(share / 1000), rel=1e-5, abs=1e-12) for share in range(1001)
-    )
-
-
-def require_test(reference: str) -> None:
-    """`test_file.py::test_name` is there."""
-    file, name = reference.split("::")
-    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, reference
-
-
-def require_name(dotted: str) -> None:
-    """`module.name` of the package, or an attribute of it, is there."""
-    parts = dotted.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        try:
-            module = import_module("dreamfusion." + ".".join(parts[:count]))
-        except ModuleNotFoundError:
-            continue
-        reduce(getattr, parts[count:], module)
-        return
-    pytest.fail(f"there is no {dotted}")
+NUMBERS, CHOICES = rows(PAGE, "Every number"), rows(PAGE, "Where the paper leaves it open")
 
 
 @pytest.mark.parametrize("row", NUMBERS, ids=[row[1] for row in NUMBERS])
 def test_each_number_of_the_paper_is_the_presets_and_has_its_test(row):
     _, _, value, ours, proof = row
     (path,) = code(ours)
-    if path.endswith("()"):
-        require_name(path.removesuffix("()"))
-    else:
-        assert same(value_at(path), code(value)[0]), f"{path} is {value_at(path)}, the page says {value}"
-    assert code(proof), "no test named"
-    for reference in code(proof):
-        require_test(reference)
+    require_row(PAPER, path, value, proof)
 
 
 @pytest.mark.parametrize("row", CHOICES, ids=[row[0] for row in CHOICES])
 def test_each_choice_is_a_field_with_the_value_on_the_page(row):
     _, chosen, ours, _, proof = row
     (path,) = code(ours)
-    assert same(value_at(path), code(chosen)[0]), f"{path} is {value_at(path)}, the page says {chosen}"
+    there = value_at(PAPER, path)
+    assert same(there, code(chosen)[0]), f"{path} is {there}, the page says {chosen}"
     for reference in code(proof):
         require_test(reference)
 
@@ -122,9 +59,8 @@ def test_the_tables_are_there_and_a_wrong_row_would_be_noticed():
 
 
 def test_derivations_name_functions_that_exist():
-    page = (ROOT / "docs" / "reference" / "derivations.md").read_text(encoding="utf-8")
     pattern = r"[a-z_]+(\.(?!py)[A-Za-z_]+)+"
-    names = [name for name in code(page) if re.fullmatch(pattern, name)]
+    names = [name for name in code(page("derivations.md")) if re.fullmatch(pattern, name)]
     assert len(names) >= 5
     for name in names:
         require_name(name)

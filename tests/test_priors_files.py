@@ -21,14 +21,15 @@ from dreamfusion import generate
 from dreamfusion.cli import main as cli
 from dreamfusion.config import Config, MemoryConfig
 from dreamfusion.diffusion.priors import PriorOptions, ViewCondition, open_prior, open_prompt_encoder
-from dreamfusion.diffusion.priors.locate import HubId, find, locate, rooted
+from dreamfusion.diffusion.priors.locate import locate, rooted
 from dreamfusion.diffusion.priors.opening import require_whole
-from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.diffusion.priors.weights import find_weights, preferred, variant_of
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.clip import open_clip
+from dreamfusion.evaluate.scorer import open_scorer
 from dreamfusion.files import permitted, read_json, read_lines, visible
+from dreamfusion.places import HubId, find
 from dreamfusion.provenance import prior_digest
+from dreamfusion.quiet import quiet
 
 SD, SD3 = "StableDiffusionPipeline", "StableDiffusion3Pipeline"
 SIZE = miniatures.CELLS * miniatures.FACTOR
@@ -139,7 +140,7 @@ def test_what_looks_like_a_path_never_goes_to_the_hub(name, tmp_path, monkeypatc
     with pytest.raises(UserError, match="there is no prior"):
         locate(name)
     with pytest.raises(UserError, match="there is no scorer"):
-        open_clip(name)
+        open_scorer(name)
 
 
 def test_what_is_said_of_names_that_mean_nothing(tmp_path, monkeypatch):

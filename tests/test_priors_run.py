@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import miniatures
-from dreamfusion import __version__, build, generate
+from dreamfusion import __version__, build, generate, stepping
 from dreamfusion.cli import main as cli
 from dreamfusion.cli.memory import in_words, planned
 from dreamfusion.config import Config, MemoryConfig
@@ -51,7 +51,7 @@ def config_for(config: Config, folder: Path, kind: str, **large: Any) -> Config:
 
 def done(config: Config, path: Path) -> list[Metrics]:
     job = generate.create_run(config, path)
-    with closing(generate.train(job, lambda _: None)) as steps:
+    with closing(stepping.train(job, lambda _: None)) as steps:
         return list(steps)
 
 
@@ -86,7 +86,7 @@ def test_a_law_that_learns_adapts_any_network(miniature_folders, tiny_config, tm
     config = replace(config, distill=replace(config.distill, law=VsdLaw(rank=2)))
     job = generate.create_run(config, tmp_path / "run")
     before = [p.clone() for p in job.prior.denoiser.network.parameters()]
-    with closing(generate.train(job, lambda _: None)) as steps:
+    with closing(stepping.train(job, lambda _: None)) as steps:
         assert all(metrics.losses["adapter"] > 0 for metrics in steps)
     law = job.run.distillation.law
     assert any(float(p.detach().abs().max()) > 0 for name, p in law.named_parameters() if "up" in name)
@@ -157,7 +157,7 @@ def test_the_main_job_runs_on_a_gpu_in_half_precision(miniature_folders, tiny_co
     """The 3D half stays in single precision; offloading gives the same run; the plan holds."""
     config = replace(config_for(tiny_config, miniature_folders[kind], kind), device="cuda", half=True)
     job = generate.create_run(config, tmp_path / "run")
-    with closing(generate.train(job, lambda _: None)) as steps:
+    with closing(stepping.train(job, lambda _: None)) as steps:
         metrics = list(steps)
     assert all(step.losses["distillation"] > 0 for step in metrics)
     assert {p.dtype for p in job.run.scene.parameters()} == {torch.float32}
@@ -184,10 +184,10 @@ def test_saved_embeddings_take_the_place_of_the_text_encoders(miniature_folders,
     for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         shutil.rmtree(copy / part)
     job = generate.create_run(replace(config, memory=replace(config.memory, embeddings=str(saved))), tmp_path / "two")
-    with closing(generate.train(job, lambda _: None)) as steps:
+    with closing(stepping.train(job, lambda _: None)) as steps:
         next(steps)
         next(steps)
-    list(generate.train(generate.resume_run(tmp_path / "two", "cpu"), lambda _: None))
+    list(stepping.train(generate.resume_run(tmp_path / "two", "cpu"), lambda _: None))
     one, two = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("one", "two"))
     assert one == two
     with pytest.raises(SystemExit):

@@ -1,5 +1,6 @@
 """The second stage: what it starts from, that it learns, that it goes on bit for bit, and what it leaves."""
 
+import errno
 import json
 import shutil
 import signal
@@ -233,6 +234,37 @@ def test_a_kill_before_the_first_checkpoint_begins_anew(finished):
     shutil.rmtree(finished / "refine" / "checkpoint")
     assert call("refine", str(finished), *OPTIONS) == 0
     assert files(finished) == after
+
+
+@pytest.mark.parametrize("content", [None, "{}", "{"])
+def test_a_damaged_one_is_named_and_can_be_begun_anew(finished, content, capsys):
+    assert call("refine", str(finished), *OPTIONS) == 0
+    told = finished / "refine" / "config.json"
+    told.unlink() if content is None else told.write_text(content)
+    before = files(finished)
+    for command in (("refine", str(finished), *OPTIONS), ("resume", str(finished))):
+        assert call(*command) == 2
+        err = capsys.readouterr().err
+        assert str(finished / "refine") in err
+        assert "--again" in err
+    assert files(finished) == before
+    assert call("refine", str(finished), *OPTIONS, "--again") == 0
+
+
+def test_a_full_disk_leaves_the_one_that_was_there(finished, monkeypatch, capsys):
+    assert call("refine", str(finished), *OPTIONS) == 0
+    before = files(finished)
+
+    def full(run, folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        assert call("refine", str(finished), *OPTIONS, "--again") == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert files(finished) == before
+    assert call("refine", str(finished), *OPTIONS, "--again") == 0
+    assert files(finished) == before
 
 
 def test_what_cannot_be_refined_is_said_in_words(finished, tmp_path, capsys):

@@ -314,6 +314,29 @@ def test_the_command_uses_finished_runs_and_compose_takes_its_file(runs: Path, t
     assert tops[2][0] == pytest.approx(tops[0][1], abs=0.004)
 
 
+def test_a_scene_that_was_interrupted_goes_on(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["scene", "a frog on a table", "--runs", str(runs), "--out", str(tmp_path / "out")]
+
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compose, "render_page", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cli.run(given)
+    assert cli.run(given) == 0
+    assert {"scene.json", "scene.glb", "index.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_body_that_may_not_be_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    with pytest.raises(PermissionError):
+        solid_of(tmp_path / "mesh.glb")
+
+
 def test_a_scene_that_is_there_and_another_run_are_not_written_over(runs: Path, tmp_path: Path) -> None:
     given = ["scene", "a frog on a table", "--out", str(tmp_path / "out"), "--runs", str(runs)]
     assert cli.run(given) == 0
@@ -332,6 +355,7 @@ def test_a_scene_that_is_there_and_another_run_are_not_written_over(runs: Path, 
         (["--size", "frog"], "--size takes NAME=METRES"),
         (["--size", "frog=-1"], "--size takes NAME=METRES"),
         (["--set", "seeds=0-3"], "one seed"),
+        (["--set", f"seed={'9' * 5000}"], "seeds must be whole numbers"),
         (["--set", "stepz=3"], "no setting 'stepz'"),
     ],
 )

@@ -191,6 +191,8 @@ def test_what_is_thick_enough_is_left_as_it_is() -> None:
     assert changed(body, thickened(body, 1.0)) == pytest.approx(0, abs=1e-6)
     with pytest.raises(UserError, match="1/250 of the longest side"):
         thickened(body, 0.01)
+    with pytest.raises(UserError, match="more than the whole object"):
+        thickened(body, 3.0)
 
 
 def halves(points: Tensor) -> Tensor:

@@ -78,6 +78,7 @@ def test_answers_are_as_described(tmp_path):
             ("get", "/api/queue", None),
             ("get", "/api/tasks?query=chair&state=SUCCEEDED", None),
             ("get", "/api/tasks?page=0", None),
+            ("get", f"/api/tasks?page=0000000001{'9' * 5000}", None),
             ("post", "/api/tasks", {"prompt": "a fox", "steps": 1}),
             ("post", "/api/tasks", {"prompt": ""}),
             ("get", one, None),
@@ -88,6 +89,8 @@ def test_answers_are_as_described(tmp_path):
             ("post", f"{one}/exports", {"format": "stl"}),
             ("post", "/api/scenes", {"title": "two", "assets": [{"id": task["id"]}, {"id": task["id"]}]}),
             ("post", "/api/scenes", {"title": "", "assets": []}),
+            ("post", "/api/sentences", {"sentence": "a fox on a chair"}),
+            ("post", "/api/sentences", {"sentence": "a fox in the snow"}),
             ("get", "/api/tasks/none", None),
             ("get", f"{one}/files/none", None),
         ]
@@ -266,8 +269,8 @@ def test_folders_say_what_they_are(tmp_path):
     (tmp_path / "scene").mkdir()
     (tmp_path / "scene" / "scene.glb").write_bytes(b"glTF")
     (tmp_path / "link").symlink_to(tmp_path / "done")
-    assert set(folders(tmp_path)) == {"done", "deep/er/half", "scene"}
-    tasks = {place: read(tmp_path, place) for place in folders(tmp_path)}
+    assert dict(folders(tmp_path)) == dict.fromkeys(("done", "deep/er/half", "scene"), False)
+    tasks = {place: read(tmp_path, place) for place, _ in folders(tmp_path)}
     assert {place: task and task.state.value for place, task in tasks.items()} == {
         "done": "SUCCEEDED",
         "deep/er/half": "CANCELED",
@@ -553,6 +556,39 @@ def test_formats_scenes_and_bundles(tmp_path):
         ):
             answer = client.post("/api/scenes", {"title": "x", "assets": assets})
             assert answer.status in (404, 422), answer.body
+
+
+def test_a_scene_of_a_sentence(tmp_path):
+    with studio_at(tmp_path) as client:
+        answer = client.post("/api/sentences", {"sentence": "a fox on a chair", "seed": 3})
+        assert (answer.status, answer.json["kind"], answer.json["folder"]) == (201, "scene", "a-fox-on-a-chair-3")
+        done = client.until(answer.json["id"], "SUCCEEDED")
+        assert (done["prompt"], done["files"]) == ("a fox on a chair", ["scene.glb", "scene.json"])
+        for wrong in (
+            {"sentence": "a fox in the snow"},
+            {"sentence": "  "},
+            {"sentence": 3},
+            {"sentence": "a fox", "seed": -1},
+            {"sentence": "a fox", "seed": True},
+            {"sentence": "a fox", "prior": "/etc"},
+            {"sentence": "a fox", "out": "/tmp/x"},
+        ):
+            assert client.post("/api/sentences", wrong).status == 422, wrong
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".studio", "a-fox-on-a-chair-3"]
+
+
+def test_a_scene_of_a_sentence_is_stopped_and_goes_on(tmp_path):
+    with studio_at(tmp_path) as client:
+        scene = client.post("/api/sentences", {"sentence": "a slow fox on a chair"}).json
+        client.until(scene["id"], "IN_PROGRESS")
+        client.post(f"/api/tasks/{scene['id']}/cancel")
+        assert client.until(scene["id"], "CANCELED")["kind"] == "scene"
+    (tmp_path / ".studio" / "index.sqlite3").unlink()
+    with studio_at(tmp_path) as client:
+        known = client.get(f"/api/tasks/{scene['id']}").json
+        assert (known["state"], known["prompt"], known["kind"]) == ("CANCELED", "a slow fox on a chair", "scene")
+        client.post(f"/api/tasks/{scene['id']}/resume")
+        client.until(scene["id"], "SUCCEEDED")
 
 
 def test_several_users(tmp_path, monkeypatch):

@@ -15,8 +15,10 @@ import trimesh
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from dreamfusion.batch.state import State as Standing
+from dreamfusion.batch.state import States
 from dreamfusion.mesh import Mesh, glb_bytes
-from studio_parts import Client, fake_worker, run_folder, studio_at
+from studio_parts import Client, batch_folder, fake_worker, run_folder, studio_at
 
 __all__ = ["fake_worker"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -185,13 +187,15 @@ NAMELESS = """() => [...document.querySelectorAll("button, a, input, select, tex
 def test_everything_has_a_name_and_fits(browser, tmp_path, width, scheme, fake_worker):
     run_folder(tmp_path / "long", prompt="a " + "very-long-word-without-an-end-" * 8)
     shutil.copy(fake_worker / "mesh.glb", tmp_path / "long")
+    batch_folder(tmp_path / ("batch-without-end-" * 6), {"a " + "very-endless-word-" * 8: FAILED})
     options = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
     with studio_at(tmp_path) as client, visit(browser, client, **options) as page:
         task = client.make("a fox")
         client.until(task["id"], "SUCCEEDED")
         [long] = client.get("/api/tasks?query=very-long").json["tasks"]
         page.get_by_text("All settings").click()
-        for path in ("#/", f"#/task/{task['id']}", f"#/task/{long['id']}", "#/compose"):
+        [batch] = client.get("/api/tasks?query=without-end").json["tasks"]
+        for path in ("#/", f"#/task/{task['id']}", f"#/task/{long['id']}", f"#/batch/{batch['id']}", "#/compose"):
             page.goto(f"http://{client.host}/{path}")
             page.wait_for_function("() => document.querySelector('main > div:not([hidden])')")
             assert page.evaluate(NAMELESS) == [], path
@@ -258,6 +262,48 @@ def test_a_scene_is_composed_by_dragging_and_by_numbers(browser, tmp_path):
     scene = json.loads((tmp_path / "two-friends" / "scene.json").read_text())
     assert scene["assets"][1]["rotation"] == [0, 90, 0]
     assert scene["assets"][0]["position"][2] > 0.05
+
+
+FAILED = Standing("failed", attempt=3, failures=3, error="<b>it</b> diverged")
+
+
+def test_a_batch_is_a_collection_of_its_own(browser, tmp_path, fake_worker):
+    """Failures first, with what is wrong; pages, search and filters; a run and back; going on from here."""
+    runs = {
+        f"a {'tall' if number < 11 else 'small'} fox {number}": Standing("done", 1, step=5, seconds=9.0)
+        for number in range(30)
+    }
+    folder = batch_folder(tmp_path / "animals", {**runs, "a refused owl": FAILED, "a late cat": Standing()})
+    for run in folder.path.glob("runs/*/*"):
+        shutil.copytree(fake_worker, run, dirs_exist_ok=True)
+    with studio_at(tmp_path) as client, visit(browser, client) as page:
+        page.get_by_role("link", name="animals, 32 runs, 1 failed, stopped").click()
+        expect(page.get_by_role("heading", name="animals")).to_be_focused()
+        tiles = page.locator("#batch-runs .tile")
+        expect(tiles).to_have_count(24)
+        expect(tiles.first).to_contain_text("a refused owl")
+        expect(tiles.first).to_contain_text("<b>it</b> diverged")
+        expect(page.locator("#batch-where")).to_have_text("1 of 2")
+        page.get_by_role("button", name="Next").click()
+        expect(tiles.last).to_contain_text("a late cat")
+        page.get_by_label("Search the prompts").fill("fox tall")
+        expect(tiles).to_have_count(11)
+        page.get_by_role("link", name="a tall fox 7, seed 8, done").click()
+        expect(page.get_by_role("heading", name="a tall fox 7")).to_be_focused()
+        expect(page.get_by_role("button", name="Delete")).to_have_count(0)
+        page.get_by_role("link", name="Batch").click()
+        expect(tiles).to_have_count(11)  # as it was left
+        page.get_by_label("Search the prompts").fill("")
+        page.get_by_role("button", name="waiting 1").click()
+        expect(tiles).to_have_count(1)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_role("button", name="done 31")).to_be_visible()  # told by the stream of events
+        expect(page.locator("#batch-state")).to_have_text("failed")
+        assert States(folder).read(f"{30:032x}").failures == 3  # set aside still
+        page.get_by_role("button", name="Try the 1 set aside again").click()
+        page.get_by_role("button", name="set aside 1").click()
+        expect(tiles.first).to_contain_text("failed 4 times")
+        expect(page.locator("#batch-command")).to_have_text("dreamfusion batch animals")
 
 
 def test_the_link_tells_when_the_studio_is_away(browser, tmp_path):

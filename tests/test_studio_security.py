@@ -313,6 +313,7 @@ def test_large_requests_are_refused(client):
     assert b" 201 " not in raw(client, f"{head}Transfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n")[:20]
     assert b" 413 " in raw(client, f"{head}Content-Length: 9999999999\r\n\r\n")[:20]
     assert b" 4" in raw(client, f"{head}Content-Length: -1\r\n\r\n")[:20]
+    assert b" 4" in raw(client, f"{head}Content-Length: {'9' * 5000}\r\n\r\n")[:20]
     assert client.get("/api/tasks").json["total"] == 1
 
 

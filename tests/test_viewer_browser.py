@@ -24,6 +24,7 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
+from dreamfusion import compose
 from dreamfusion.cameras import orbit
 from dreamfusion.lights import Light, albedo_only, key_light
 from dreamfusion.mesh import Mesh, glb_bytes
@@ -121,6 +122,44 @@ def visit(browser: Browser, page: Page, folder: Path, script: str = "", **option
     tab.locator("#stage:is([aria-busy=false], .blind)").wait_for()
     yield seen
     context.close()
+
+
+MOVING = {"kind": "spin", "period_s": 0.5}
+
+
+def moving(folder: Path) -> bytes:
+    """A ball that stands a metre off the axis about which it turns."""
+    (folder / "ball.glb").write_bytes(ball())
+    content = {"assets": [{"file": "ball.glb", "position": [1.0, 0.0, 0.0]}], "motion": MOVING}
+    return compose.glb_content(compose.compose(compose.parse(content, folder / "scene.json")))
+
+
+def ball_at(picture: Float[np.ndarray, "h w 3"]) -> float:
+    """Where across the stage the ball is, 0 to 1."""
+    _, columns = np.nonzero(picture[..., 0] > picture[..., 2] + 0.15)
+    return float(columns.mean() / picture.shape[1])
+
+
+def test_motion_is_played_and_stopped(browser, tmp_path):
+    """It begins by itself, but not where the system asks for less motion, and the ball stays within the stage."""
+    page = page_of(moving(tmp_path))
+    with visit(browser, page, tmp_path) as seen:
+        play = seen.tab.get_by_role("button", name="Move", exact=True)
+        still = ball_at(seen.picture())
+        assert play.get_attribute("aria-pressed") == "false"
+        assert ball_at(seen.picture()) == still
+        play.click()
+        places = [ball_at(seen.picture()) for _ in range(12)]
+        assert max(places) - min(places) > 0.1
+        assert 0.1 < min(places) <= max(places) < 0.9
+        play.click()
+        assert ball_at(seen.picture()) == ball_at(seen.picture())
+        assert seen.troubles == []
+    with visit(browser, page, tmp_path, reduced_motion="no-preference") as seen:
+        assert seen.tab.get_by_role("button", name="Move", exact=True).get_attribute("aria-pressed") == "true"
+        assert seen.tab.get_by_role("button", name="Rotate").get_attribute("aria-pressed") == "false"
+    with visit(browser, page_of(ball()), tmp_path) as seen:
+        assert seen.tab.get_by_role("button", name="Move", exact=True).count() == 0
 
 
 def page_of(mesh: bytes, **more: Any) -> Page:

@@ -20,6 +20,8 @@ from dreamfusion.config.bounds import Amount, Count, Seed, Threads
 from dreamfusion.config.check import require_bounds
 from dreamfusion.errors import UserError
 from training import nouns
+from training.clip import ship as clip_shipping
+from training.clip import train as clip
 from training.judge import shipping
 from training.judge import train as judge
 from training.loop import Watch
@@ -81,8 +83,28 @@ class JudgeTraining(Meshes):
     """CPU threads; 0: one per core"""
 
 
+@dataclass(frozen=True)
+class ClipTraining(Meshes):
+    """Train the embedded contrastive model, or go on training it."""
+
+    work: Path = Path("clip-training")
+    """folder of the training: renderings, state, log; what is there is continued"""
+    out: Path = Path("clip-training/clip")
+    """folder of the finished model"""
+    steps: Count = clip.TrainOptions.steps
+    """total number of optimisation steps"""
+    learning_rate: Amount = clip.TrainOptions.learning_rate
+    """the greatest: after warm-up and before the linear decay to zero"""
+    seed: Seed = clip.TrainOptions.seed
+    """seed of views and pictures"""
+    threads: Threads = 0
+    """CPU threads; 0: one per core"""
+
+
 Training = (
-    Annotated[PriorTraining, tyro.conf.subcommand("prior")] | Annotated[JudgeTraining, tyro.conf.subcommand("judge")]
+    Annotated[PriorTraining, tyro.conf.subcommand("prior")]
+    | Annotated[JudgeTraining, tyro.conf.subcommand("judge")]
+    | Annotated[ClipTraining, tyro.conf.subcommand("clip")]
 )
 
 
@@ -113,7 +135,13 @@ def run(given: Sequence[str]) -> int:
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     require_bounds(arguments)
-    return _prior(arguments) if isinstance(arguments, PriorTraining) else _judge(arguments)
+    match arguments:
+        case PriorTraining():
+            return _prior(arguments)
+        case JudgeTraining():
+            return _judge(arguments)
+        case ClipTraining():
+            return _clip(arguments)
 
 
 def _prior(arguments: PriorTraining) -> int:
@@ -137,6 +165,17 @@ def _judge(arguments: JudgeTraining) -> int:
         shipping.prepare(assets, arguments.work, options, print)
         with interruptible() as stop:
             done = shipping.main(assets, arguments.work, arguments.out, options, Watch(print, stop.is_set))
+    return 0 if done else stop.code
+
+
+def _clip(arguments: ClipTraining) -> int:
+    runtime.configure_torch(arguments.threads or runtime.available_cores(), repeatable=True)
+    options = clip.TrainOptions(steps=arguments.steps, learning_rate=arguments.learning_rate, seed=arguments.seed)
+    assets = arguments.opened()
+    with owned(arguments.work):
+        clip_shipping.prepare(assets, arguments.work, options, print)
+        with interruptible() as stop:
+            done = clip_shipping.main(assets, arguments.work, arguments.out, options, Watch(print, stop.is_set))
     return 0 if done else stop.code
 
 

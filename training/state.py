@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
@@ -66,7 +67,9 @@ class State:
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = tensor
         require_fit(self.optimiser, moments)
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        laid_out = {index: _like(parameters[index], named) for index, named in moments.items()}
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": laid_out})
         for index, generator in enumerate(self.generators):
             generator.set_state(tensors[f"generator.{index}"])
         self.step, self.seconds = int(told["step"]), float(told["seconds"])
@@ -74,6 +77,14 @@ class State:
     def _modules(self) -> dict[str, nn.Module]:
         average = {} if self.average is None else {"average": self.average}
         return {"network": self.network, **average} | {f"copy.{i}": copy for i, copy in enumerate(self.copies)}
+
+
+def _like(parameter: Tensor, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of its shape in its layout in memory: fused optimisers go through both as they lie there."""
+    return {
+        name: torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        for name, tensor in moments.items()
+    }
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

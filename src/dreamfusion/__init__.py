@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from dreamfusion.generate import finish as finish
     from dreamfusion.generate import open_run as open_run
     from dreamfusion.generate import resume_run as resume_run
-    from dreamfusion.generate import train as train
     from dreamfusion.lights import Light as Light
     from dreamfusion.lights import LightSampler as LightSampler
     from dreamfusion.lights import albedo_only as albedo_only
@@ -88,6 +87,7 @@ if TYPE_CHECKING:
     from dreamfusion.schedules import Schedule as Schedule
     from dreamfusion.schedules import Steps as Steps
     from dreamfusion.schedules import WarmupCosine as WarmupCosine
+    from dreamfusion.stepping import train as train
 
 # The same list for the running program (a test compares them). No name here may be that of a module beside this one.
 _HOMES = {
@@ -111,7 +111,7 @@ _HOMES = {
     "diffusion.priors": ("Conditioning", "NoiseSchedule", "Prior", "ViewCondition", "open_prior"),
     "diffusion.prompts": ("PromptOptions", "PromptTable"),
     "errors": ("UserError",),
-    "generate": ("create_run", "finish", "open_run", "resume_run", "train"),
+    "generate": ("create_run", "finish", "open_run", "resume_run"),
     "lights": ("Light", "LightSampler", "albedo_only", "key_light"),
     "loop": ("Diverged", "Metrics", "Run", "advance", "optimise", "prompt_table", "start"),
     "mesh": ("Mesh", "MeshOptions", "export", "make_mesh"),
@@ -124,6 +124,7 @@ _HOMES = {
     "own_parts": ("OwnParts",),
     "runs": ("RunFolder",),
     "schedules": ("Constant", "Ramp", "Schedule", "Steps", "WarmupCosine"),
+    "stepping": ("train",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

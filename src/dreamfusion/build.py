@@ -22,6 +22,7 @@ from dreamfusion.nerf import regularise
 from dreamfusion.nerf.background import Background, Environment, RandomSolid, Solid
 from dreamfusion.nerf.fields import Field
 from dreamfusion.nerf.fields.density import Activation, DensityActivation, Exp, Softplus
+from dreamfusion.nerf.fields.fourier_mlp import FourierMlp
 from dreamfusion.nerf.fields.grid import GridField
 from dreamfusion.nerf.fields.mip_mlp import MipMlp
 from dreamfusion.nerf.occupancy import Occupancy
@@ -29,8 +30,11 @@ from dreamfusion.nerf.proposals import Proposal
 from dreamfusion.nerf.regularise import WeightedRegulariser
 from dreamfusion.nerf.render import Render, RenderOptions
 from dreamfusion.nerf.scene import Scene
+from dreamfusion.objectives import Objective
+from dreamfusion.objectives.clip_mesh import ClipMesh
+from dreamfusion.objectives.dream_fields import DreamFields
 from dreamfusion.shampoo import Shampoo
-from dreamfusion.surface import MeshScene
+from dreamfusion.surface import LimitScene, MeshScene
 from dreamfusion.surface import regularise as surface
 
 
@@ -46,13 +50,27 @@ class Recipe:
     """of pictures for people"""
     regularisers: Mapping[str, WeightedRegulariser]
     """by the name under which they are logged"""
+    objective: Objective | None = None
+    """in place of score distillation"""
 
 
 def recipe(config: c.Config) -> Recipe:
     """The samplers, the renderer's options, the regularisers."""
     look = RenderOptions(**vars(config.render))
     show = RenderOptions(samples=config.output.samples, chunk=config.render.chunk)
-    return Recipe(OrbitSampler(config.camera), LightSampler(config.light), look, show, regularisers(config))
+    parts = OrbitSampler(config.camera), LightSampler(config.light), look, show, regularisers(config)
+    return Recipe(*parts, objective(config.objective))
+
+
+def objective(config: c.ObjectiveConfig) -> Objective | None:
+    """What pictures are judged by; None for score distillation, which is made of a run's own parts."""
+    match config:
+        case c.DistillationObjective():
+            return None
+        case c.DreamFieldsObjective():
+            return DreamFields(config)
+        case c.ClipMeshObjective():
+            return ClipMesh(config)
 
 
 def regularisers(config: c.Config) -> dict[str, WeightedRegulariser]:
@@ -90,11 +108,14 @@ def scene(
 
     if isinstance(config.field, c.MeshConfig):
         return MeshScene(config.field, around(), config.radius)
+    if isinstance(config.field, c.SphereFieldConfig):
+        return LimitScene(config.field, around(), config.radius, generator)
     law = density_activation(config)
     field = _field(config.field, law, config.radius, generator) if field is None else field
     surrounding = around()
     proposal = Proposal(config.proposal, law, generator) if config.proposal.rounds else None
-    return Scene(field, surrounding, Occupancy(config.occupancy, config.radius), config.radius, proposal)
+    occupancy = Occupancy(config.occupancy, config.radius)
+    return Scene(field, surrounding, occupancy, config.radius, proposal, config.centre_memory)
 
 
 def optimiser(config: c.OptimiseConfig, scene: Scene) -> torch.optim.Optimizer:
@@ -138,7 +159,8 @@ def threads(config: c.Config, device: torch.device) -> Threads:
     launch = launched()
     beside = 1 if launch is None else launch.local_size
     count = config.threads or max(1, runtime.available_cores() // beside)
-    short = config.prior == "embedded" and not isinstance(config.scene.field, c.MlpFieldConfig)
+    embedded = config.prior == "embedded" and isinstance(config.objective, c.DistillationObjective)
+    short = embedded and not isinstance(config.scene.field, c.MlpFieldConfig | c.FourierFieldConfig)
     if not short or device.type != "cpu":
         return Threads(count, 1)
     return Threads(1, min(count, 2))
@@ -244,13 +266,18 @@ def density_activation(config: c.SceneConfig) -> DensityActivation:
 
 
 def _field(
-    config: c.GridFieldConfig | c.MlpFieldConfig, law: DensityActivation, radius: float, generator: Generator
+    config: c.GridFieldConfig | c.MlpFieldConfig | c.FourierFieldConfig,
+    law: DensityActivation,
+    radius: float,
+    generator: Generator,
 ) -> Field:
     match config:
         case c.GridFieldConfig():
             return GridField(config, law, radius, generator)
         case c.MlpFieldConfig():
             return MipMlp(config, law, generator)
+        case c.FourierFieldConfig():
+            return FourierMlp(config, law, generator)
 
 
 def _background(config: c.BackgroundConfig, generator: Generator) -> Background:

@@ -44,6 +44,14 @@ class Cameras:
         """Of the position about the origin, in [-pi/2, pi/2], whatever the camera looks at."""
         return angles_of(self.position)[1]
 
+    def about(self, centre: Float[Tensor, " 3"] | None) -> "Cameras":
+        """The same views of what is about `centre`, if there is one, as these have of what is about the origin."""
+        if centre is None:
+            return self
+        pose = self.pose.clone()
+        pose[:, :3, 3] += centre
+        return replace(self, pose=pose)
+
     def to(self, device: torch.device | str) -> "Cameras":
         return mapped(self, lambda tensor: tensor.to(device))
 
@@ -71,19 +79,27 @@ class OrbitSampler:
         jitter = config.position_jitter * (2 * u[5:8].T - 1)
         eye = spherical(self._azimuth(u[2]), self._elevation(u[0], u[1]), _between(config.distance, u[3])) + jitter
         up = eye.new_tensor([0.0, 1.0, 0.0]) + deviation(config.up_jitter) * bell[1]
-        return Cameras(look_at(eye, deviation(config.look_at_jitter) * bell[0], up), self._fov_y(u[4]), size, size)
+        pose = look_at(eye, deviation(config.look_at_jitter) * bell[0], up)
+        if config.shift:  # drawn last, so that it changes nothing else
+            aside = 2 * torch.rand(count, 2, generator=generator, device=generator.device) - 1
+            pose[:, :2, 3] += config.shift * aside
+        return Cameras(pose, self._fov_y(u[4]), size, size)
 
     def _elevation(self, choice: Float[Tensor, " b"], u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         # The area of a sphere below an elevation is linear in its sine.
         low, high = limits = _radians(self.config.elevation_deg)
         by_area = _between((math.sin(low), math.sin(high)), u).clamp(-1.0, 1.0).asin()
-        return torch.where(choice < self.config.elevation_uniform_in_angle, _between(limits, u), by_area)
+        falloff = self.config.elevation_falloff
+        share = u if falloff == 1 else 1 - (1 - u) ** (1 / falloff)
+        return torch.where(choice < self.config.elevation_uniform_in_angle, _between(limits, share), by_area)
 
     def _azimuth(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         sector = torch.arange(len(u), device=u.device)
         return _between(_radians(self.config.azimuth_deg), (sector + u) / len(u) if self.config.stratified else u)
 
     def _fov_y(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        if self.config.fov_uniform_in_angle:
+            return _between(_radians(self.config.fov_deg), u)
         # Uniform in focal length: the paper's is 0.7 to 1.35 picture heights.
         wide, narrow = (0.5 / math.tan(0.5 * fov) for fov in reversed(_radians(self.config.fov_deg)))
         return 2 * torch.atan(0.5 / _between((wide, narrow), u))

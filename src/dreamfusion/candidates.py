@@ -17,6 +17,7 @@ from dreamfusion.health import Memory
 from dreamfusion.lights import albedo_only
 from dreamfusion.loop import Diverged, Metrics, Run, optimise, start
 from dreamfusion.nerf.render import render_views
+from dreamfusion.objectives import Guide, Words
 from dreamfusion.progress import ProgressCallback
 from dreamfusion.runs import RunFolder
 
@@ -47,7 +48,7 @@ class Candidate:
 
 
 def choose(
-    run: Run, prior: Prior, prompts: PromptTable, folder: RunFolder, say: ProgressCallback
+    run: Run, prior: Guide, prompts: Words, folder: RunFolder, say: ProgressCallback
 ) -> Generator[Metrics, None, None]:
     """Begin the candidates of a run before its first step, and let it become the best; yields the steps of all."""
     config, best = run.config, (run, Candidate(run.config.seed, None, ()), list[Mapping[str, Any]]())
@@ -76,8 +77,10 @@ def choose(
 
 
 @torch.no_grad()
-def denoising_error(run: Run, prior: Prior, prompts: PromptTable) -> float:
+def denoising_error(run: Run, prior: Guide, prompts: Words) -> float:
     """How badly the prior predicts noise in a run's renderings: views, noise and levels are those of its seed."""
+    assert isinstance(prior, Prior)
+    assert isinstance(prompts, PromptTable)
     generator = torch.Generator().manual_seed(run.config.seed)
     cameras = run.recipe.cameras(VIEWS, run.config.size, generator).to(run.device)
     background, light = run.scene.background.draw(VIEWS, generator), albedo_only(VIEWS, run.device)

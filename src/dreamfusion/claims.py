@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from dreamfusion import json_text
 from dreamfusion.errors import UserError
 from dreamfusion.files import explain_unwritable, numbered
 from dreamfusion.runs import LOCK, refuse_occupied
@@ -241,11 +243,13 @@ def _own_words() -> dict[str, str]:
 def _words(path: Path) -> dict[str, str]:
     """What the owner wrote; nothing while it is writing."""
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))
+        words = json_text.read(path)
     except (OSError, ValueError):
         return {}
-    whole = isinstance(words, dict) and words.keys() == {"pid", "host", "since"} and str(words["pid"]).isdigit()
-    return {name: str(value) for name, value in words.items()} if whole else {}
+    if not isinstance(words, dict) or words.keys() != {"pid", "host", "since"}:
+        return {}
+    told = {name: str(value) for name, value in words.items()}
+    return told if re.fullmatch("[0-9]{1,9}", told["pid"]) else {}
 
 
 def _in_use(path: Path) -> InUse:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreamfusion.config import Config
+from dreamfusion.config import Config, DistillationObjective
 from dreamfusion.diffusion.distill import Law, LearnedLaw
 from dreamfusion.diffusion.priors import NoiseSchedule, Prior, ViewCondition
 from dreamfusion.diffusion.view_words import ViewWords
@@ -124,6 +124,8 @@ def require_divisible(config: Config, law: Law, group: ProcessGroup) -> None:
         raise UserError(
             f"--views {config.views} cannot be shared equally by {group.size} processes: give a multiple of them"
         )
+    if not isinstance(config.objective, DistillationObjective) and group.size > 1:
+        raise UserError("--objective takes one process, except for distillation: run it without torchrun")
     if isinstance(law, LearnedLaw) and group.size > 1:
         name = type(law).__name__.lower()
         raise UserError(f"{name} learns from all views at once: run it in one process, without torchrun")

@@ -1,30 +1,31 @@
-"""One run in its folder, from the first step to the last file. Doors drive it; it prints nothing."""
+"""One run in its folder: how it begins, or goes on, and the files that it leaves. Doors drive it; it prints nothing."""
 
 import os
-import shutil
-import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from dreamfusion import build, candidates, checkpoint, provenance, runtime, video, viewer
+from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
-from dreamfusion.config import Config, MeshConfig, OutputConfig
+from dreamfusion.config import Config, DistillationObjective, MeshConfig, OutputConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.serialise import from_file, to_json
+from dreamfusion.contrastive import ContrastiveModel, open_contrastive
 from dreamfusion.diffusion.priors import Prior, embeddings, open_prior, open_prompt_encoder
 from dreamfusion.diffusion.priors.locate import locate
 from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import NoSurface, UserError
-from dreamfusion.files import permitted, read_json, replacing, require_reachable, write_json
-from dreamfusion.healing import Healing, healing_of
-from dreamfusion.health import NOT_FINITE, Finding, Memory, found_in, in_words
-from dreamfusion.loop import Diverged, Metrics, Run, optimise, prompt_table, start
+from dreamfusion.facts import facts_of
+from dreamfusion.files import permitted, replacing, require_reachable, write_json
+from dreamfusion.healing import write_healings
+from dreamfusion.loop import Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.mesh.refined import RefinedReport, refined_report, taken_from
+from dreamfusion.objectives import Guide, Words
+from dreamfusion.objectives.target import target_of
 from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
 from dreamfusion.progress import ProgressCallback, silent
 from dreamfusion.runs import RunFolder
@@ -33,21 +34,17 @@ from dreamfusion.surface import MeshScene
 _OWN_FACES = 10_000  # of the mesh that a run ends with, as somebody waits for it; `dreamfusion mesh` makes finer ones
 _PIXEL = 1.92  # about: over the size of a view, the length of a pixel at the object in radii
 
-PATIENCE = 10
-"""times the time that a preview takes pass before the next one, however often they are asked for"""
-
-
-OpenParts = Callable[[Config, torch.device], tuple[Prior, PromptTable]]
+OpenParts = Callable[[Config, torch.device], tuple[Guide, Words]]
 """How a run's prior is opened, and its prompt read with it: as `open_parts` does, or from what is in memory already"""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run, the prior that judges it, and the folder in which it leaves its files."""
+    """A run, the prior or contrastive model that judges it, and the folder in which it leaves its files."""
 
     run: Run
-    prior: Prior
-    prompts: PromptTable
+    prior: Guide
+    prompts: Words
     folder: RunFolder
     of: RunFolder | None = None
     """the run whose second stage it is, and in whose folder its files go"""
@@ -71,7 +68,7 @@ def create_run(
     config: Config,
     path: Path,
     group: ProcessGroup = SINGLE_PROCESS,
-    prior: Prior | None = None,
+    prior: Guide | None = None,
     parts: OpenParts | None = None,
     say: ProgressCallback = silent,
     **own: Unpack[OwnParts],
@@ -104,7 +101,7 @@ def resume_run(
     device: str,
     steps: int | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
-    prior_now: str | Prior | None = None,
+    prior_now: str | Guide | None = None,
     parts: OpenParts | None = None,
     **own: Unpack[OwnParts],
 ) -> Job:
@@ -122,12 +119,13 @@ def resume_run(
         validate(run.config)
     if run.config.steps < run.step:
         raise UserError(f"{path} has already done {run.step} steps: --steps must be more")
+    folder.read_metrics()  # what is wrong with them is said before a prior is opened, which may take minutes
     if isinstance(prior_now, str):
         run.config = provenance.moved(run.config, prior_now)
     own_prior = None if isinstance(prior_now, str) else prior_now
     prior, prompts = parts(run.config, run.device) if parts else open_parts(run.config, run.device, own_prior)
     folder.rewind_metrics(run.step)
-    _note_healings(run, folder)  # which a kill may have prevented
+    write_healings(run.healings, folder.healing)  # which a kill may have prevented
     if steps is not None or isinstance(prior_now, str):
         checkpoint.save(run, folder.checkpoint)  # before the config, which counts for both: this may not fit on a disk
         write_json(folder.config, to_json(run.config))
@@ -155,7 +153,10 @@ def config_of(path: Path) -> Config:
     """What the run in a folder was told. Raises UserError."""
     folder = RunFolder.open(path)
     config = from_file(Config, folder.read_config(), folder.config)
-    validate(config)
+    try:
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{folder.config}: {error}") from error
     return config
 
 
@@ -170,103 +171,6 @@ def open_run(path: Path, device: str, **own: Unpack[OwnParts]) -> tuple[RunFolde
     if not (folder.checkpoint / checkpoint.HEAD).exists() and not folder.read_metrics():
         return folder, start(config, device_of(device), **own)  # killed before the first checkpoint was whole
     return folder, checkpoint.load(folder.checkpoint, device_of(device), config, **own)
-
-
-def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
-    """Do the steps that are left: log each, save checkpoints and previews on the way, and the state at the end.
-
-    A run that goes wrong is taken back and changed, as often as it may be. Close the iterator to stop early; that saves
-    too. An error does not: the last good checkpoint stays. Raises Diverged.
-    """
-    run, healing = job.run, None
-    try:
-        if run.step == 0 and not run.healings and run.config.candidates > 1:
-            yield from candidates.choose(run, job.prior, job.prompts, job.folder, say)
-            _save(run, job.folder)
-        while (healing := (yield from _until_ill(job, healing, say))) is not None:
-            say(f"going back: {healing}")
-            _go_back(run, job.folder, healing)
-    except GeneratorExit:
-        if _may_heal(run):
-            _set_aside(job.folder)
-        checkpoint.save(run, job.folder.checkpoint)
-        raise
-    _save(run, job.folder)
-
-
-def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Generator[Metrics, None, Healing | None]:
-    """Steps to the end, or to a finding about which something can be done, which is returned; `healed`: just before."""
-    run, folder, memory = job.run, job.folder, _memory(job.run, job.folder)
-    next_preview = time.monotonic() + run.config.preview_seconds
-    try:
-        for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
-            say("optimising")
-            metrics = replace(metrics, findings=memory.judged(metrics.record(), run.progress), healing=healed)
-            folder.log(metrics.record())
-            if metrics.findings and _may_heal(run):
-                return _healing(run, folder, metrics.findings[0])
-            if run.step % run.config.checkpoint_steps == 0:
-                _save(run, folder)
-            begun = time.monotonic()
-            if run.config.preview_seconds > 0 and begun > next_preview:
-                say("preview")
-                video.write_png(video.preview(run.scene, run.recipe.eval_render), job.products.preview)
-                taken = time.monotonic() - begun
-                next_preview = begun + taken + max(run.config.preview_seconds, PATIENCE * taken)
-            yield metrics
-            healed = None
-    except Diverged:
-        if not _may_heal(run):
-            raise
-        return _healing(run, folder, NOT_FINITE)
-    return None
-
-
-def _memory(run: Run, folder: RunFolder) -> Memory:
-    """What findings are judged by; most of them say nothing of a run that goes on as a mesh."""
-    meshed = isinstance(run.config.scene.field, MeshConfig)
-    return Memory("" if meshed else run.config.preset, folder.read_metrics())
-
-
-def _may_heal(run: Run) -> bool:
-    return len(run.healings) < run.config.heal
-
-
-def _healing(run: Run, folder: RunFolder, finding: Finding) -> Healing:
-    """What to do about a finding."""
-    saved = checkpoint.step_of(folder.regular_checkpoint)
-    return healing_of(finding, run.step, saved, run.config, run.healings)
-
-
-def _save(run: Run, folder: RunFolder) -> None:
-    """A checkpoint at a step that does not depend on interruptions."""
-    shutil.rmtree(folder.set_aside, ignore_errors=True)
-    checkpoint.save(run, folder.checkpoint)
-
-
-def _set_aside(folder: RunFolder) -> None:
-    """Keep such a checkpoint beside that of an interruption: from there a run is healed as if there had been none."""
-    if not folder.set_aside.exists():
-        part = folder.path / ".part-set-aside"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(folder.checkpoint, part)
-        part.rename(folder.set_aside)
-
-
-def _go_back(run: Run, folder: RunFolder, healing: Healing) -> None:
-    """Begin again at the last checkpoint, or anew, with what the healing changes; all of it is written down."""
-    if healing.back_to:
-        run.become(checkpoint.load(folder.regular_checkpoint, run.device, run.config, (healing,)))
-    else:
-        run.become(start(run.config, run.device, healings=(*run.healings, healing)))
-    _save(run, folder)
-    folder.rewind_metrics(run.step)
-    _note_healings(run, folder)
-
-
-def _note_healings(run: Run, folder: RunFolder) -> None:
-    if run.healings:
-        write_json(folder.healing, {"healings": [healing.record() for healing in run.healings]})
 
 
 def finish(
@@ -321,31 +225,8 @@ def write_page(run: Run, folder: RunFolder) -> list[Path]:
     pictures = folder.turntable_webp.exists() and folder.sheet.exists()
     if not folder.mesh.exists() or not (pictures or folder.index.exists()):
         return []
-    facts = provenance.metadata(run.config, run.step) | _as_a_solid(folder) | _health(run, folder)
-    viewer.write_page(folder, run.config.prompt, facts)
+    viewer.write_page(folder, run.config.prompt, facts_of(run, folder))
     return [folder.index]
-
-
-def _as_a_solid(folder: RunFolder) -> dict[str, object]:
-    """What the page says of the mesh as a real thing; nothing where it was made before that was measured."""
-    there = folder.mesh_report.exists()
-    report = read_json(folder.mesh_report, "make it again with `dreamfusion mesh`") if there else {}
-    found = report.get("solid") if isinstance(report, dict) else None
-    if not found:
-        return {}
-    stands = f"tips over at {found['tip_angle_deg']:.0f} degrees" if found["stands"] else "falls over"
-    weight = f"{found['volume_cm3']:.1f} cm3, {found['weight_g']:.0f} g of {found['material']}"
-    return {f"at {found['height_mm']:g} mm": f"{stands}; {weight}"}
-
-
-def _health(run: Run, folder: RunFolder) -> dict[str, object]:
-    """What was found, done and chosen, in words."""
-    last = folder.read_metrics()[-1:]
-    return {
-        "health": in_words(found_in(last[0])) or "nothing found" if last else "",
-        "healed": "; ".join(map(str, run.healings)),
-        "chosen": candidates.in_words(read_json(folder.candidates)) if folder.candidates.exists() else "",
-    }
 
 
 def write_video(run: Run, folder: RunFolder, output: OutputConfig, say: ProgressCallback = silent) -> list[Path]:
@@ -394,21 +275,29 @@ def export_mesh(
         report = refined_report(mesh, options.body.height_mm, options.body.material)
     else:
         mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
+        if run.scene.centre is not None:  # as pictures are taken about it
+            mesh = replace(mesh, vertices=mesh.vertices - run.scene.centre.cpu().numpy())
     say(f"writing {', '.join(path.name for path in paths)}")
     extras, height_mm = provenance.metadata(run.config, run.step), options.body.height_mm
     return [file for path in paths for file in export(mesh, path, extras, height_mm)], report
 
 
 def open_parts(
-    config: Config, device: torch.device, given: Prior | None = None, say: ProgressCallback = silent
-) -> tuple[Prior, PromptTable]:
+    config: Config, device: torch.device, given: Guide | None = None, say: ProgressCallback = silent
+) -> tuple[Guide, Words]:
     """The prompt's embeddings, and then the prior: its text encoders have left the memory when its denoiser comes.
 
-    `given`: the caller's own prior; `say`: as in `prompt_table`. Raises UserError, also for a prior that does not go
-    with the rest of the configuration.
+    With another objective than score distillation, its contrastive model, and the caption as that sees it. `given`: the
+    caller's own prior or model; `say`: as in `prompt_table`. Raises UserError, also for a prior that does not go with
+    the rest of the configuration.
     """
     require_given(config, (*config.custom, PRIOR) if given is not None else tuple(set(config.custom) - {PRIOR}))
+    if not isinstance(config.objective, DistillationObjective):
+        model = open_contrastive(config.objective.model, device) if given is None else given
+        assert isinstance(model, ContrastiveModel)
+        return model, target_of(config.caption(config.prompt), model)
     if given is not None:
+        assert isinstance(given, Prior)
         return given, prompt_table(config, given, say)
     options, saved = build.prior_options(config, device), config.memory.embeddings
     prompts = prompt_table(config, open_prompt_encoder(config.prior, options, Path(saved) if saved else None), say)

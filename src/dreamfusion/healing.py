@@ -6,6 +6,7 @@ them differs, the run begins anew, and then it learns more slowly.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dreamfusion.config import Config
@@ -13,6 +14,7 @@ from dreamfusion.config.check import validate
 from dreamfusion.config.presets import FAST, PRESETS
 from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.errors import UserError
+from dreamfusion.files import write_json
 from dreamfusion.health import Finding
 
 SLOWER = "half the learning rates"
@@ -47,6 +49,12 @@ def healing_from(record: Mapping[str, Any]) -> Healing:
     """What `Healing.record` wrote. Raises UserError or TypeError for anything else."""
     changed = from_json(Config, record["changes"])
     return Healing(**{**record, "changes": {name: getattr(changed, name) for name in record["changes"]}})
+
+
+def write_healings(healings: Iterable[Healing], path: Path) -> None:
+    """Write down what was done, for people and programs; nothing where nothing was."""
+    if records := [healing.record() for healing in healings]:
+        write_json(path, {"healings": records})
 
 
 def acting(config: Config, healings: Iterable[Healing]) -> Config:

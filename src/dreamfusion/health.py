@@ -117,9 +117,10 @@ def in_words(found: Iterable[Finding]) -> str:
 def _sound(record: Record) -> bool:
     """Whether a line has what figures are made of."""
     vitals = record.get("vitals")
-    if not isinstance(vitals, Mapping) or not isinstance(record.get("opacity"), float):
+    if not isinstance(vitals, Mapping):
         return False
-    return all(isinstance(vitals.get(name), float) for name in _NEEDED)
+    numbers = record.get("opacity"), vitals.get("thickness", 0.0), *map(vitals.get, _NEEDED)
+    return all(isinstance(number, float) and abs(number) < _MOST for number in numbers)
 
 
 def _mean(records: Sequence[Record], name: str) -> float:
@@ -179,6 +180,7 @@ def _of_coloured(records: Sequence[Record], name: str) -> float | None:
 
 
 UNREST = 1.15
+_MOST = 1e100  # larger numbers are damage, and their sums would be none
 _NEEDED = ("soft", "border", "coloured", "light", "chroma", "neon", "pull")
 RULES = {
     "not finite": Rule(

@@ -33,6 +33,17 @@ def parse(content: bytes, constant: Callable[[str], Any] = float) -> Any:
     return value
 
 
+def alike(value: Any, usual: Any) -> bool:
+    """Whether a value can take the place of a usual one: of its type, all numbers finite and such as indices hold."""
+    if type(value) is not type(usual):
+        return False
+    if isinstance(value, dict):
+        return all(alike(each, 0.0) for each in value.values())
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not isinstance(value, float) or abs(value) < 2.0**53
+
+
 def _depth(content: bytes) -> int:
     brackets = _BRACKET.findall(_TEXT.sub(b"", content))
     return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)

@@ -59,11 +59,13 @@ class LightSampler:
         bell = torch.randn(len(cameras), 3, generator=generator, device=generator.device).to(eye)
         lit = (u[0] < self.config.shaded) & (progress >= self.config.albedo_until)
         low, high = self.config.distance
+        grey = lit & (u[1] < self.config.textureless) & (progress <= self.config.textureless_until)
+        albedo = torch.where(grey, self.config.grey, 1.0).to(eye)  # of what is seen as white
         return Light(
             position=(low + (high - low) * u[2])[:, None] * normalise(eye + self.config.spread * bell),
-            ambient=torch.where(lit, self.config.ambient, 1.0).to(eye),
-            diffuse=torch.where(lit, self.config.diffuse, 0.0).to(eye),
-            textureless=lit & (u[1] < self.config.textureless),
+            ambient=torch.where(lit, self.config.ambient, 1.0).to(eye) * albedo,
+            diffuse=torch.where(lit, self.config.diffuse, 0.0).to(eye) * albedo,
+            textureless=grey,
             lit=progress >= self.config.albedo_until and bool((drawn[0] < self.config.shaded).any()),
         )
 

@@ -1,4 +1,4 @@
-"""The loop: DreamFusion's algorithm (section 3.4), one step a call. The only place where the two halves meet."""
+"""The loop: DreamFusion's algorithm (section 3.4), one step a call. Here and in `objectives` the two halves meet."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +13,8 @@ from dreamfusion import build, vitals
 from dreamfusion.cameras import Cameras
 from dreamfusion.config import Config
 from dreamfusion.config.check import validate
-from dreamfusion.diffusion.distill import Distillation, LearnedLaw, surrogate
-from dreamfusion.diffusion.priors import Prior, PromptEncoder, encoded, understood, understood_negative
+from dreamfusion.diffusion.distill import Distillation, LearnedLaw
+from dreamfusion.diffusion.priors import Prior, PromptEncoder, understood, understood_negative
 from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
 from dreamfusion.distributed import SINGLE_PROCESS, ProcessGroup, require_divisible
 from dreamfusion.errors import UserError
@@ -23,6 +23,8 @@ from dreamfusion.health import Finding
 from dreamfusion.lights import Light
 from dreamfusion.nerf.render import Render, render
 from dreamfusion.nerf.scene import Scene
+from dreamfusion.objectives import Guide, Objective, Seen, Words
+from dreamfusion.objectives.distilled import Distilled
 from dreamfusion.own_parts import OwnParts, Unpack, require_sound, stateful, with_names
 from dreamfusion.progress import ProgressCallback, silent
 
@@ -58,6 +60,11 @@ class Run:
     def become(self, other: "Run") -> None:
         """Take all that another run has: its state, and what it was told."""
         vars(self).update(vars(other))
+
+    @property
+    def objective(self) -> Objective:
+        """What its pictures are judged by."""
+        return self.recipe.objective or Distilled(self.distillation, self.group, self.config.memory.latent_until)
 
     @property
     def progress(self) -> float:
@@ -158,15 +165,20 @@ def prompt_table(config: Config, reader: PromptEncoder, say: ProgressCallback = 
     return PromptTable(reader, prompt.caption, wording)
 
 
-def optimise(run: Run, prior: Prior, prompts: PromptTable, until: int) -> Iterator[Metrics]:
-    """Advance until `until` steps are done, one step per item. Stop iterating at any time; the run is then whole."""
-    shared = run.group.sharded(prior)
+def optimise(run: Run, prior: Guide, prompts: Words, until: int) -> Iterator[Metrics]:
+    """Advance until `until` steps are done, one step per item. Stop iterating at any time; the run is then whole.
+
+    With another objective than score distillation, `prior` is its contrastive model, and `prompts` the `target`.
+    """
+    shared = run.group.sharded(prior) if isinstance(prior, Prior) else prior
     while run.step < until:
         yield advance(run, shared, prompts)
 
 
-def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
-    """One step of score distillation (DreamFusion, algorithm 1). With several processes, `prior` is their shared one.
+def advance(run: Run, prior: Guide, prompts: Words) -> Metrics:
+    """One step towards the objective; for score distillation, algorithm 1 of DreamFusion.
+
+    With several processes, `prior` is their shared one.
 
     Raises Diverged, before anything is updated, if a number is not finite, and UserError for what would train nothing.
     """
@@ -176,30 +188,27 @@ def advance(run: Run, prior: Prior, prompts: PromptTable) -> Metrics:
 
     cameras, light, background = _views(run)
     options = replace(recipe.train_render, views=group.shard(run.config.views))
-    picture = render(scene, cameras, light, options, generator, background)
+    picture = render(scene, cameras.about(scene.centre), light, options, generator, background)
     watch.lap("render")
 
-    x = _encoded(run, prior, picture)
-    given = prompts(cameras, light, background)
-    gradient = group.own_rows(run.distillation(group.all_gather(x), given, prior, progress, generator))
-    auxiliary = run.distillation.auxiliary_losses(x, given, prior, progress, generator)
+    seen = Seen(picture, cameras, light, background, scene, progress)
+    judged = run.objective(seen, prior, prompts, generator)
     watch.lap("prior")
 
-    terms = _penalties(run, picture) | auxiliary
+    terms = {**judged.terms, **_penalties(run, picture)}
     run.optimiser.zero_grad()
-    torch.stack([surrogate(x, gradient), *terms.values()]).sum().backward()
+    torch.stack(list(terms.values())).sum().backward()
     watch.lap("backward")
 
-    pull = gradient.flatten(1).norm(dim=1).mean()
-    seen = vitals.measured(picture, light[options.views or slice(None)], scene.occupancy if _fresh(run) else None)
-    watched = [picture.opacity.mean(), scene.occupancy.occupied_fraction(), *seen.values(), pull, *terms.values()]
+    signs = vitals.measured(picture, light[options.views or slice(None)], scene.occupancy if _fresh(run) else None)
+    losses = {**terms, **judged.logged}
+    watched = [picture.opacity.mean(), scene.occupancy.occupied_fraction(), *signs.values(), *losses.values()]
     norm, opacity, occupied, *rest = _update(run, watched)
-    told = vitals.told(dict(zip(seen, rest, strict=False)))
-    losses = dict(zip(("distillation", *terms), rest[len(seen) :], strict=True))
-    per_number = math.sqrt(gradient[0].numel()) * max(run.acting.distill.guidance_scale, 1.0)
-    told["pull"] = losses["distillation"] / per_number
+    told = vitals.told(dict(zip(signs, rest, strict=False)))
+    logged = dict(zip(losses, rest[len(signs) :], strict=True))
+    told |= {name: logged["distillation"] / unit for name, unit in judged.vitals.items()}
     watch.lap("update")
-    return Metrics(run.step, losses, opacity, occupied, norm, watch.seconds, told, len(run.healings))
+    return Metrics(run.step, logged, opacity, occupied, norm, watch.seconds, told, len(run.healings))
 
 
 def _fresh(run: Run) -> bool:
@@ -208,13 +217,13 @@ def _fresh(run: Run) -> bool:
     return every > 0 and run.step % every == 0
 
 
-def _prepare(run: Run, prior: Prior) -> None:
+def _prepare(run: Run, prior: Guide) -> None:
     """Make the scene as sharp and as fine as it is to be now, and what learns ready for this prior."""
     run.scene.set_variance(run.config.scene.variance(run.progress), run.progress)
     if run.scene.grow(run.progress, run.generator):
         build.follow(run.optimiser, run.scene)
     law = run.distillation.law
-    if isinstance(law, LearnedLaw):
+    if isinstance(law, LearnedLaw) and isinstance(prior, Prior):
         law.attach(prior, run.generator)
         build.learn(run.optimiser, law)
     _require_trained(run)
@@ -254,15 +263,6 @@ def _views(run: Run) -> tuple[Cameras, Light, Float[Tensor, "b 3"] | None]:
     return cameras, light, run.scene.background.draw(count, generator)
 
 
-def _encoded(run: Run, prior: Prior, picture: Render) -> Float[Tensor, "b c u v"]:
-    """The pictures in the prior's diffusion space. Raises UserError if no gradient would come back from there."""
-    x = encoded(prior, picture.rgb, linear=run.progress < run.config.memory.latent_until)
-    if not x.requires_grad:
-        whose = "prior's encode" if picture.rgb.requires_grad else "field or background"
-        raise UserError(f"nothing would train the scene: the {whose} returns tensors without their graph")
-    return x
-
-
 def _penalties(run: Run, picture: Render) -> dict[str, Float[Tensor, ""]]:
     """The weighted regularisers whose weight is not zero now, of those that say something of the picture."""
     weights = {name: weight(run.progress) for name, (weight, _) in run.recipe.regularisers.items()}
@@ -299,6 +299,7 @@ def _update(run: Run, watched: Sequence[Tensor]) -> list[float]:
         group["lr"] = group["base"] * rate
     run.optimiser.step()
     run.step += 1
+    run.scene.track(run.generator)
     if occupancy.every and run.step % occupancy.every == 0:
         run.scene.occupancy.update(run.scene.field, run.generator, occupancy.parts)
     return [told[0], *told[len(norms) :]]

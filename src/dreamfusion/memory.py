@@ -1,5 +1,6 @@
-"""How much main memory a program can still take: of the machine, and of the control groups that it runs in (Linux)."""
+"""How much main memory a program has held, and can still take: of the machine, and of its control groups (Linux)."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,16 @@ _FIRST = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactiv
 def available(root: Path = Path("/")) -> int | None:
     """Bytes that a program can take before the system refuses, swap included; None where nobody says."""
     return min((*_of_machine(root / "proc" / "meminfo"), *_of_groups(root)), default=None)
+
+
+def most_held() -> int | None:
+    """Bytes of main memory, libraries included, that this process has held at most; None where nobody says."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _of_machine(path: Path) -> Iterator[int]:

@@ -32,8 +32,8 @@ else:
 
 PRIOR = "prior"
 """How `Config.custom` names a prior, which no run holds: it is given beside the parts"""
-RESERVED = "distillation"
-"""Loss that no regulariser may be called"""
+RESERVED = ("distillation", "similarity", "transmittance", "laplacian")
+"""Losses that no regulariser may be called"""
 
 
 class OwnParts(TypedDict, total=False):
@@ -87,10 +87,10 @@ def require_sound(own: OwnParts) -> None:
         raise UserError("the own law must be callable, as `Law` says")
     untrained: dict[str, object] = {} if law is None or isinstance(law, LearnedLaw) else {"law": law}
     for name, (weight, regulariser) in (own.get("regularisers") or {}).items():
-        if name == RESERVED or not callable(weight) or not callable(regulariser):
+        if name in RESERVED or not callable(weight) or not callable(regulariser):
             raise UserError(
                 f"the own regulariser {name!r} must be a schedule and a function of a render and a scene, with a name"
-                f" that is not {RESERVED}"
+                f" that is not {' or '.join(RESERVED)}"
             )
         untrained[f"regularisers.{name}"] = regulariser
     for name, part in untrained.items():

@@ -2,26 +2,29 @@
 
 from dataclasses import replace
 
-from dreamfusion.config import Config, MeshConfig
+from dreamfusion.config import Config, DistillationObjective, MeshConfig
 from dreamfusion.diffusion.priors.folder import digest
 from dreamfusion.diffusion.priors.kinds import kind_of
 from dreamfusion.diffusion.priors.locate import locate, rooted
 from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.errors import UserError
+from dreamfusion.objectives import Words
 from dreamfusion.own_parts import PRIOR, require_given
 from dreamfusion.version import VERSION
 
 
 def with_provenance(config: Config) -> Config:
     """The configuration with what a run writes down when it begins. Raises UserError as `prior_digest` does."""
-    if PRIOR in config.custom:
+    if PRIOR in config.custom or not isinstance(config.objective, DistillationObjective):
         return replace(config, version=VERSION)
     digest = config.prior_sha256 or prior_digest(config)  # who opened the prior has checked what is asked for
     return replace(config, prior=rooted(config.prior), prior_sha256=digest, version=VERSION)
 
 
-def with_captions(config: Config, prompts: PromptTable) -> Config:
+def with_captions(config: Config, prompts: Words) -> Config:
     """The configuration with what the prior understood of its prompts, where that is not what was typed."""
+    if not isinstance(prompts, PromptTable):
+        return config
     pairs = ((config.prompt, prompts.prompt), (config.negative, prompts.options.negative))
     return replace(config, understood=tuple((typed, caption) for typed, caption in pairs if caption != typed))
 
@@ -74,8 +77,16 @@ def metadata(config: Config, steps: int) -> dict[str, object]:
         "steps": steps,
         **refined,
         "preset": config.preset,
+        **_judged_by(config),
+        "dreamfusion": config.version,
+    }
+
+
+def _judged_by(config: Config) -> dict[str, object]:
+    if not isinstance(config.objective, DistillationObjective):
+        return {"objective": type(config.objective).__name__.removesuffix("Objective"), "model": config.objective.model}
+    return {
         "guidance scale": config.distill.guidance_scale,
         "prior": config.prior,
         "prior sha256": config.prior_sha256,
-        "dreamfusion": config.version,
     }

@@ -102,7 +102,10 @@ def begun(path: Path) -> RefineConfig | None:
     stage, steps = folder_of(path), generate.config_of(path).steps
     if not (stage.checkpoint / checkpoint.HEAD).exists():
         return None
-    surface = generate.config_of(stage.path).scene.field
+    try:
+        surface = generate.config_of(stage.path).scene.field
+    except UserError as error:
+        raise UserError(f"{error}; or begin anew with `dreamfusion refine {path} --again`") from error
     return surface.told if isinstance(surface, MeshConfig) and surface.after == steps else None
 
 
@@ -149,6 +152,8 @@ def begin(
 ) -> Job:
     """A new second stage of the run in a folder, in place of one that there is. Raises UserError as `open_stage`."""
     _, first = generate.open_run(path, device)
+    if isinstance(first.scene, MeshScene):
+        raise UserError(f"{path} is a mesh that learned already: refine a run whose --field is grid, mlp or fourier")
     if first.step < first.config.steps:
         done = f"{first.step} of {first.config.steps} steps"
         raise UserError(f"{path} has done {done}: finish it first, with `dreamfusion resume {path}`")
@@ -157,13 +162,17 @@ def begin(
     told = told or told_by(first.acting)
     prior, prompts = (parts or generate.open_parts)(first.config, first.device)
     run = second_run(first, told, first_mesh(first, told, say))
-    stage = folder_of(path)
-    with explain_unwritable(stage.path):
-        if stage.path.exists():
-            shutil.rmtree(stage.path)
-    folder = RunFolder.create(stage.path, to_json(run.config))
-    checkpoint.save(run, folder.checkpoint)
-    return Job(run, prior, prompts, folder, RunFolder(path))
+    stage, part = folder_of(path), RunFolder(path / ".part-refine")
+    shutil.rmtree(part.path, ignore_errors=True)
+    try:
+        with explain_unwritable(stage.path):
+            checkpoint.save(run, RunFolder.create(part.path, to_json(run.config)).checkpoint)
+            if stage.path.exists():  # it goes once the new one is on the disk
+                shutil.rmtree(stage.path)
+            part.path.rename(stage.path)
+    finally:
+        shutil.rmtree(part.path, ignore_errors=True)
+    return Job(run, prior, prompts, stage, RunFolder(path))
 
 
 def finished(path: Path) -> bool:

@@ -42,6 +42,25 @@ class Ramp:
 
 
 @dataclass(frozen=True)
+class Geometric:
+    """As `Ramp`, with equal factors in equal times: `start ** (1 - share) * end ** share`. Both are positive."""
+
+    start: float
+    end: float
+    begin: float = 0.0
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.start > 0 and self.end > 0):
+            raise UserError(f"a geometric schedule needs positive values, not {self.start} and {self.end}")
+        Ramp(self.start, self.end, self.begin, self.until)
+
+    def __call__(self, progress: float) -> float:
+        share = Ramp(0.0, 1.0, self.begin, self.until)(progress)
+        return self.start ** (1.0 - share) * self.end**share
+
+
+@dataclass(frozen=True)
 class Steps:
     """`values[i]` from progress `boundaries[i - 1]` (included) to `boundaries[i]` (excluded).
 
@@ -83,4 +102,4 @@ class WarmupCosine:
         return self.end + 0.5 * (self.peak - self.end) * (1.0 + math.cos(math.pi * share))
 
 
-Schedule = Constant | Ramp | Steps | WarmupCosine
+Schedule = Constant | Ramp | Geometric | Steps | WarmupCosine

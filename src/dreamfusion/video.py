@@ -40,7 +40,7 @@ class PreviewCamera:
         """`views` cameras around the scene, the first one in front, azimuth growing."""
         distance = scene.radius / math.sin(self.fov_y / 2)
         cameras = turntable(views, self.elevation, distance, self.fov_y, self.size)
-        return cameras.to(scene.occupancy.occupied.device)
+        return cameras.to(scene.occupancy.occupied.device).about(scene.centre)
 
     def render(self, scene: Scene, cameras: Cameras, light: Light, options: RenderOptions) -> Picture:
         """The views before the backdrop."""

@@ -276,5 +276,5 @@ def saved_step(path: Path) -> int:
 
     try:
         return int(json_text.read(RunFolder(path).checkpoint / checkpoint.HEAD)["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return 0

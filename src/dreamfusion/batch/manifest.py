@@ -2,28 +2,26 @@
 
 JSON lines of two kinds. `settings` lines hold a whole configuration but for words and seed, and come before the items
 that refer to them; item lines hold `id`, the `line` of the list they come from, `prompt`, `negative`, `seed`, what is
-`understood` otherwise than typed, and the name of their `settings`. Whoever reads them reads line by line.
+`understood` otherwise than typed, and the name of their `settings`. Whoever reads them reads line by line
+(`new_manifest` writes them).
 """
 
-import json
+import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from dreamfusion import json_text
 from dreamfusion.batch.folder import BatchFolder, Item
-from dreamfusion.batch.resolve import OWN, Resolver, name_of
-from dreamfusion.batch.rows import Row
 from dreamfusion.config import Config
-from dreamfusion.config.serialise import from_file, to_json
+from dreamfusion.config.serialise import from_file
 from dreamfusion.errors import UserError
-from dreamfusion.files import explain_unwritable, permitted
+from dreamfusion.files import permitted
 
 _SETTINGS = b'{"settings": '
+_ITEM = {"id": "", "line": 0, "prompt": "", "negative": "", "seed": 0, "settings": ""}
+_NAME = re.compile("[0-9a-z]+")
 
 
 class Manifest:
@@ -54,7 +52,7 @@ class Manifest:
         place = 0
         for line in self._file:
             if line.startswith(_SETTINGS):
-                self._where[self._parsed(line)["settings"]] = place
+                self._where[str(self._parsed(line)["settings"])] = place
             else:
                 self._items.append(place)
             place += len(line)
@@ -68,23 +66,31 @@ class Manifest:
         """Raises UserError for a damaged line."""
         values = self.record(number)
         try:
-            own = {name: values[name] for name in ("prompt", "negative", "seed")}
-            captions = tuple((typed, caption) for typed, caption in values["understood"])
-            config = replace(self._settings(values["settings"]), **own, understood=captions)
+            own = {name: values[name] for name in OWN}
+            said = from_file(Config, own, self._path)
+            config = replace(self._settings(values["settings"]), **{name: getattr(said, name) for name in OWN})
             return Item(values["id"], config, self._folder.run(values["id"]), values["line"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged() from error
 
     def record(self, number: int) -> dict[str, Any]:
-        """An item's line as it is. Raises UserError if it is no JSON object."""
-        return self._parsed(self._line(self._items[number]))
+        """An item's line as it is. Raises UserError if it lacks something."""
+        values = self._parsed(self._line(self._items[number]))
+        if not all(json_text.alike(values.get(name), usual) for name, usual in _ITEM.items()):
+            raise self._damaged()
+        if not _NAME.fullmatch(values["id"]):  # names a folder
+            raise self._damaged()
+        return values
 
     def _line(self, place: int) -> bytes:
         self._file.seek(place)
         return self._file.readline()
 
     def _read_settings(self, name: str) -> Config:
-        return from_file(Config, self._parsed(self._line(self._where[name]))["config"], self._path)
+        config = self._parsed(self._line(self._where[name]))["config"]
+        if not isinstance(config, dict):
+            raise self._damaged()
+        return from_file(Config, config, self._path)
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:
@@ -97,76 +103,3 @@ class Manifest:
 
     def _damaged(self) -> UserError:
         return UserError(f"{self._path} is damaged: restore it, or begin a new batch with another --out")
-
-
-@dataclass
-class Count:
-    """What a list came to."""
-
-    items: int = 0
-    repeated: int = 0
-    """asked for before, and made once"""
-    bad: int = 0
-
-
-def write_manifest(lines: Iterator[dict[str, Any]], folder: BatchFolder, part: Path) -> None:
-    """Write a new manifest, by way of the file `part`, or compare it with the one that is there.
-
-    Raises UserError if that one holds other items, and for a disk that is full.
-    """
-    if folder.manifest.exists():
-        _require_equal(lines, folder)
-        return
-    with explain_unwritable(folder.manifest):
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(values, ensure_ascii=False) + "\n" for values in lines)
-            part.replace(folder.manifest)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def _require_equal(lines: Iterator[dict[str, Any]], folder: BatchFolder) -> None:
-    with Manifest(folder) as there:
-        wanted = (values for values in lines if "id" in values)
-        for new, number in zip_longest(wanted, range(len(there))):
-            if new is None or number is None or new["id"] != there.record(number)["id"]:
-                row = f"line {new['line']} of the list" if new else "the end of the list"
-                raise UserError(
-                    f"{folder.path} holds another batch ({row} differs): choose another --out, or go on with that one,"
-                    f" as it is, with `dreamfusion batch {folder.path}`"
-                )
-
-
-def manifest_lines(
-    rows: Iterator[Row], resolver: Resolver, count: Count, bad: Callable[[int, str], None]
-) -> Iterator[dict[str, Any]]:
-    """The lines of the manifest of such rows; `bad` is told of each row that cannot be made, with its line.
-
-    `count` holds the sums when all lines were taken.
-    """
-    seen, told = set[int](), set[str]()
-    for row in rows:
-        try:
-            if row.wrong:
-                raise UserError(row.wrong)
-            wishes = list(resolver(row.values))
-        except UserError as error:
-            count.bad += 1
-            bad(row.line, str(error))
-            continue
-        for wish, settings in wishes:
-            name = name_of(wish.prompt, wish.negative, wish.seed, settings.digest)
-            if int(name, 16) in seen:
-                count.repeated += 1
-                continue
-            seen.add(int(name, 16))
-            if settings.digest not in told:
-                told.add(settings.digest)
-                yield {"settings": settings.digest, "config": to_json(settings.config)}
-            count.items += 1
-            yield {"id": name, "line": row.line, **_own(wish), "settings": settings.digest}
-
-
-def _own(wish: Any) -> Mapping[str, Any]:
-    return {name: getattr(wish, name) for name in OWN}

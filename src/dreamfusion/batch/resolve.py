@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from dreamfusion import build, provenance
+from dreamfusion import build, json_text, provenance
 from dreamfusion.config import Config
 from dreamfusion.config.check import require_words, validate
-from dreamfusion.config.kinds import BACKGROUNDS, FIELDS, LAWS, with_kinds
-from dreamfusion.config.presets import preset
+from dreamfusion.config.kinds import BACKGROUNDS, FIELDS, LAWS, OBJECTIVES, with_kinds
+from dreamfusion.config.presets import FOR_OBJECTIVES, preset
 from dreamfusion.config.serialise import KIND, LARGEST, from_json, to_json
 from dreamfusion.diffusion.priors import PriorOptions, PromptEncoder, open_prompt_encoder
 from dreamfusion.diffusion.priors.folder import digest
@@ -30,7 +30,7 @@ from dreamfusion.diffusion.priors.vocabulary import understood, understood_negat
 from dreamfusion.errors import UserError
 from dreamfusion.files import expanded
 
-CHOICES = {"field": FIELDS, "background": BACKGROUNDS, "distill": LAWS}
+CHOICES = {"field": FIELDS, "background": BACKGROUNDS, "distill": LAWS, "objective": OBJECTIVES}
 """Words of a row that stand for members of unions, as options of `generate` do"""
 WHERE = ("device", "threads", "version", "prior")
 """Where and by what a run is made, which does not make it another one; `prior_sha256` says which prior"""
@@ -156,7 +156,7 @@ def _seeds(given: dict[str, Any]) -> Sequence[int]:
             seeds = value
         case str() if all(spans := [_RANGE.fullmatch(part.strip()) for part in value.split(",")]):
             ranges = [range(int(span[1]), int(span[2] or span[1]) + 1) for span in spans if span]
-            if sum(map(len, ranges)) > MOST_SEEDS:
+            if sum(max(0, each.stop - each.start) for each in ranges) > MOST_SEEDS:  # `len` ends at 2^63
                 raise UserError(f"seeds are more than {MOST_SEEDS}: write more rows")
             seeds = list(chain.from_iterable(ranges))
         case _:
@@ -172,10 +172,12 @@ def _configured(given: dict[str, Any]) -> Config:
     Raises UserError for a prior that is none, fields that are none, and values of another type.
     """
     named, prior = given.pop("preset", None), _text("prior", given.get("prior", Config.prior))
-    base = preset(preset_for(prior) if named is None else _text("preset", named))
+    objective = given.get("objective")
+    own = FOR_OBJECTIVES.get(objective) if isinstance(objective, str) else None
+    base = preset((own or preset_for(prior)) if named is None else _text("preset", named))
     chosen = {name: given.pop(name, None) for name in CHOICES}
     for name, value in chosen.items():
-        if value is not None and value not in CHOICES[name]:
+        if value is not None and value not in list(CHOICES[name]):  # it may be a list, which no table looks up
             raise UserError(f"{name} must be {' or '.join(CHOICES[name])}, not {value!r}")
     values = to_json(with_kinds(base, **chosen))
     for name, value in given.items():
@@ -208,5 +210,5 @@ def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
         values = values[name]
     if isinstance(value, str) and not isinstance(values[last], str):
         with suppress(ValueError):  # which then has the wrong type
-            value = json.loads(value.lower())
+            value = json_text.parse(value.lower().encode())
     values[last] = value

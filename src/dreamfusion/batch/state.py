@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from dreamfusion import json_text
 from dreamfusion.batch.folder import BatchFolder
@@ -72,10 +72,10 @@ class States:
     def read(self, name: str) -> State:
         """An item's state; that of one that was never begun if there is none, or none that can be read."""
         try:
-            values = json_text.read(self._folder.state(name))
-            return State(**values)
+            state = State(**json_text.read(self._folder.state(name)))
         except (OSError, ValueError, TypeError):
             return State()
+        return state if _sound(state) else State()
 
     def write(self, name: str, state: State) -> None:
         """Replace an item's state. Raises UserError where nothing can be written."""
@@ -89,3 +89,9 @@ class States:
     def age(self, name: str) -> float:
         """Seconds since an item was last seen to get on, by this machine's clock."""
         return time.time() - self.read(name).beat
+
+
+def _sound(state: State) -> bool:
+    """Whether a state from a file holds what it should."""
+    pairs = zip(asdict(state).values(), asdict(State()).values(), strict=True)
+    return all(json_text.alike(value, usual) for value, usual in pairs) and state.status in get_args(Status)

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import torch
 
-from dreamfusion import build, generate, provenance
+from dreamfusion import build, generate, provenance, stepping
 from dreamfusion.batch.watch import Watch
-from dreamfusion.config import Config
+from dreamfusion.config import Config, DistillationObjective
+from dreamfusion.contrastive import ContrastiveModel, open_contrastive
 from dreamfusion.diffusion.priors import Prior, PromptEncoder, open_prior, open_prompt_encoder
-from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.generate import Job
 from dreamfusion.loop import prompt_table
+from dreamfusion.objectives import Guide, Words
+from dreamfusion.objectives.target import target_of
 from dreamfusion.own_parts import require_given
 from dreamfusion.runs import RunFolder
 
@@ -36,14 +38,17 @@ class KeptPrior:
     def __init__(self, texts: bool = True) -> None:
         self._texts = texts
         self._asked: object = None
-        self._opened: tuple[PromptEncoder, Prior] | None = None
+        self._opened: tuple[PromptEncoder, Prior] | ContrastiveModel | None = None
 
-    def __call__(self, config: Config, device: torch.device) -> tuple[Prior, PromptTable]:
+    def __call__(self, config: Config, device: torch.device) -> tuple[Guide, Words]:
         """Raises UserError as `generate.open_parts`."""
         require_given(config, ())
+        if not isinstance(config.objective, DistillationObjective):
+            model = self._contrastive(config.objective.model, device)
+            return model, target_of(config.caption(config.prompt), model)
         options = replace(build.prior_options(config, device), keep_texts=self._texts)
         asked = (config.prior, config.prior_sha256, config.memory.embeddings, config.half, options)
-        if self._opened is None or asked != self._asked:
+        if not isinstance(self._opened, tuple) or asked != self._asked:
             self._opened = None  # before the next one comes, which may need its memory
             saved = Path(config.memory.embeddings) if config.memory.embeddings else None
             reader, prior = open_prompt_encoder(config.prior, options, saved), open_prior(config.prior, options)
@@ -51,6 +56,12 @@ class KeptPrior:
             self._asked, self._opened = asked, (reader, prior)
         reader, prior = self._opened
         return prior, prompt_table(config, reader)
+
+    def _contrastive(self, name: str, device: torch.device) -> ContrastiveModel:
+        if not isinstance(self._opened, ContrastiveModel) or (name, device) != self._asked:
+            self._opened = None
+            self._asked, self._opened = (name, device), open_contrastive(name, device)
+        return self._opened
 
 
 def open_job(config: Config, path: Path, kept: KeptPrior) -> Job:
@@ -71,7 +82,7 @@ def work_off(job: Job, watch: Watch, files: bool = True) -> bool:
 
     Then it is saved. Raises UserError: Diverged, for a full disk, for an empty scene after its pictures.
     """
-    with closing(generate.train(job, watch.say)) as steps:
+    with closing(stepping.train(job, watch.say)) as steps:
         for metrics in steps:
             watch.stepped(metrics)
             if watch.stopped():

@@ -16,7 +16,7 @@ from dreamfusion.config import OutputConfig
 from dreamfusion.config.bounds import Amount, Count, FrameSize, Seed
 from dreamfusion.config.check import require_bounds
 from dreamfusion.config.kinds import with_kinds
-from dreamfusion.config.presets import PRESETS, preset
+from dreamfusion.config.presets import FOR_OBJECTIVES, PRESETS, preset
 from dreamfusion.config.serialise import from_file, schedule_from_text, schedule_text
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_json
@@ -44,7 +44,7 @@ class Generate:
     """defaults of all settings; if not given, those of the kind of prior, fast for the embedded one"""
     config: Path | None = None
     """config.json whose settings replace the preset's"""
-    field: Literal["grid", "mlp"] | None = None
+    field: Literal["grid", "mlp", "fourier", "sphere"] | None = None
     """kind of field; the preset's if not given"""
     background: Literal["solid", "random", "learned"] | None = None
     """kind of background; the preset's if not given"""
@@ -52,6 +52,8 @@ class Generate:
     """new .safetensors file for the prompt's text embeddings, to be used again with --embeddings"""
     distill: Literal["sds", "csd", "nfsd", "ism", "vsd"] | None = None
     """law of distillation; the preset's if not given"""
+    objective: Literal["distillation", "dream-fields", "clip-mesh"] | None = None
+    """what pictures are judged by: a diffusion prior, or a contrastive model as earlier methods do"""
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,14 @@ class MakeVideo:
 
 @dataclass(frozen=True)
 class Compose:
-    """Place finished objects in one scene."""
+    """Place finished objects in one scene, or set them in motion."""
 
     scene: Positional[Path]
-    """JSON file with the objects and their places (docs/meshes-and-viewer.md)"""
+    """JSON file with the objects and their places (docs/meshes-and-viewer.md), or a run's folder or .glb file alone"""
     out: Path | None = None
-    """folder to create; runs/NAME if not given, NAME being that of the JSON file"""
+    """folder to create; runs/NAME if not given, NAME being that of the JSON file, run or .glb file"""
+    turntable: Annotated[float, Interval(gt=0, le=3600)] | None = None
+    """let everything turn about the vertical, once in so many seconds: an animation in the .glb file"""
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,7 @@ def read_generate(given: list[str]) -> Generate:
     words = list(takewhile(lambda text: not text.startswith("-"), given))
     given = [" ".join(words), *given[len(words) :]] if words else given
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--config", "--prior", "--field", "--background", "--distill"):
+    for name in ("--preset", "--config", "--prior", "--field", "--background", "--distill", "--objective"):
         chooser.add_argument(name)
     try:
         chosen, _ = chooser.parse_known_args(given)
@@ -247,9 +251,11 @@ def read_generate(given: list[str]) -> Generate:
     if chosen.config and chosen.preset:
         raise UserError("--config holds all settings, --preset chooses others: give one of the two")
     base = (
-        _config_from(_expanded(chosen.config)) if chosen.config else preset(chosen.preset or preset_for(chosen.prior))
+        _config_from(_expanded(chosen.config))
+        if chosen.config
+        else preset(chosen.preset or FOR_OBJECTIVES.get(chosen.objective) or preset_for(chosen.prior))
     )
-    settings = with_kinds(base, chosen.field, chosen.background, chosen.distill)
+    settings = with_kinds(base, chosen.field, chosen.background, chosen.distill, chosen.objective)
     return read(Generate, "generate", given, Generate(settings))
 
 

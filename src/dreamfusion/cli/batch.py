@@ -1,5 +1,6 @@
 """The command `batch`, with its arguments. What is slow to load it imports."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -110,7 +111,7 @@ def _directory(arguments: Batch) -> Path:
 def _shard(text: str) -> tuple[int, int]:
     """Number and count of the shards; 1 of 1 if none is asked for. Raises UserError."""
     first, _, last = (text or "1/1").partition("/")
-    if first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last):
+    if all(re.fullmatch("[0-9]{1,9}", number) for number in (first, last)) and 1 <= int(first) <= int(last):
         return int(first), int(last)
     raise UserError(f"--shard must be I/N with I from 1 to N, such as 3/8, not {text!r}")
 
@@ -133,18 +134,18 @@ def _made(arguments: Batch, folder: "BatchFolder", shard: tuple[int, int], stopp
 
 
 def _write_manifest(arguments: Batch, folder: "BatchFolder", part: Path) -> None:
-    from dreamfusion.batch import manifest
+    from dreamfusion.batch import new_manifest
     from dreamfusion.batch.resolve import Resolver
     from dreamfusion.batch.rows import read_rows
     from dreamfusion.runtime import available_cores
 
     defaults = dict(setting(text) for text in arguments.set)
     each = max(1, available_cores() // arguments.jobs) if arguments.jobs and arguments.executor == "local" else 1
-    count = manifest.Count()
+    count = new_manifest.Count()
 
     def lines() -> Iterator[dict[str, object]]:
         rows = read_rows(arguments.prompts)
-        yield from manifest.manifest_lines(rows, Resolver(defaults, each), count, _bad)
+        yield from new_manifest.manifest_lines(rows, Resolver(defaults, each), count, _bad)
         if count.bad and not arguments.skip_bad:
             raise UserError(
                 f"{_rows(count.bad)} cannot be made, see above: mend them, or leave them out with --skip-bad"
@@ -152,7 +153,7 @@ def _write_manifest(arguments: Batch, folder: "BatchFolder", part: Path) -> None
         if not count.items:
             raise UserError(f"{arguments.prompts} holds no prompt that can be made")
 
-    manifest.write_manifest(lines(), folder, part)
+    new_manifest.write_manifest(lines(), folder, part)
     if count.bad or count.repeated:
         _say(f"{_rows(count.bad)} left out, {_rows(count.repeated)} repeated and made once")
 

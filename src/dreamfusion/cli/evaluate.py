@@ -11,7 +11,7 @@ from annotated_types import Ge, Interval
 from dreamfusion.claims import owned
 from dreamfusion.cli import arguments as a
 from dreamfusion.cli.interrupt import interruptible
-from dreamfusion.config import ConditionSet, Config
+from dreamfusion.config import ConditionSet, Config, DreamFieldsObjective
 from dreamfusion.config.bounds import Count, Seed
 from dreamfusion.errors import UserError
 from dreamfusion.files import listed
@@ -35,10 +35,14 @@ class Evaluate:
     """evaluate pictures drawn by the prior from 60 captions, without 3D"""
     ablation: bool = False
     """ablation of the method's ingredients on ten prompts (the paper's figure 6)"""
+    compare: bool = False
+    """DreamFusion, Dream Fields, CLIP-Mesh and real meshes side by side, on ten prompts or --prompts (table 1)"""
+    contrastive: str = DreamFieldsObjective.model
+    """with --compare: what Dream Fields and CLIP-Mesh optimise: toybox-clip, a CLIP or SigLIP folder, or a hub id"""
     out: Path = Path("evaluation")
     """folder of the runs and the report; what is there is continued"""
     scorer: str = "judge"
-    """scoring model: judge, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
+    """scoring model: judge, toybox-clip, the folder of a CLIP or SigLIP model, or a hub id (owner/name)"""
     truth: Path | None = None
     """folder of benchmarks/ceiling.py: what prompts mean, for fidelity; without, the suites' to the embedded prior"""
     prior: str = "embedded"
@@ -78,14 +82,14 @@ def evaluate(name: str, given: list[str]) -> int:
 
 
 def _check(arguments: Evaluate) -> None:
-    chosen = [name for name in ("prompts", "runs", "samples", "ablation") if getattr(arguments, name)]
-    if len(chosen) > 1 and chosen != ["prompts", "runs"]:
+    chosen = [name for name in ("prompts", "runs", "samples", "ablation", "compare") if getattr(arguments, name)]
+    if len(chosen) > 1 and chosen not in (["prompts", "runs"], ["prompts", "compare"]):
         raise UserError(f"--{chosen[0]} and --{chosen[1]} are different evaluations: give one of them")
 
 
 def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
     """The files of the report; none if it was stopped."""
-    from dreamfusion.evaluate import ablation, session
+    from dreamfusion.evaluate import ablation, comparison, session
     from dreamfusion.evaluate.suites import SUITES, read_prompts
 
     prompts = read_prompts(arguments.prompts) if arguments.prompts else []
@@ -101,6 +105,8 @@ def _evaluated(arguments: Evaluate, stopped: Callable[[], bool]) -> list[Path]:
         return session.judge_folders(opened, arguments.runs, prompts, _say)
     if arguments.ablation:
         return ablation.run_ablation(opened, _say, stopped)
+    if arguments.compare:
+        return comparison.run_comparison(opened, arguments.contrastive, prompts, _say, stopped)
     if prompts:
         return session.run_prompts(opened, prompts, _say, stopped)
     names = SUITES if arguments.suite == "all" else (arguments.suite,)

@@ -22,6 +22,7 @@ from dreamfusion.cli import scene as cli_scene
 from dreamfusion.cli import studio as cli_studio
 from dreamfusion.cli.interrupt import INTERRUPTED, Ended, ending, interruptible
 from dreamfusion.cli.streams import patient
+from dreamfusion.config import DistillationObjective
 from dreamfusion.config.check import validate
 from dreamfusion.config.distill import NfsdLaw
 from dreamfusion.config.presets import preset
@@ -125,11 +126,14 @@ def _generate(name: str, given: list[str]) -> int:
     validate(arguments.settings)
     if arguments.save_embeddings is not None:
         require_new_file(arguments.save_embeddings, (".safetensors",), "--save-embeddings")
+        if not isinstance(arguments.settings.objective, DistillationObjective):
+            raise UserError("--save-embeddings keeps what a diffusion prior reads: leave it, or --objective, away")
     from dreamfusion import generate
     from dreamfusion.build import device_of
     from dreamfusion.cli.hints import hints
     from dreamfusion.cli.memory import in_words, planned, require_room
     from dreamfusion.diffusion.priors.locate import index_of
+    from dreamfusion.diffusion.prompts import PromptTable
     from dreamfusion.distributed import init_process_group
     from dreamfusion.loop import start
 
@@ -141,7 +145,7 @@ def _generate(name: str, given: list[str]) -> int:
     group = init_process_group(device)
     if not group.is_main:
         return _follow(start(config, device, group))
-    if config.prior != "embedded":
+    if config.prior != "embedded" and isinstance(config.objective, DistillationObjective):
         if arguments.preset is None and arguments.config is None:
             kind = index_of(config.prior).pipeline
             _note(f"preset {config.preset}, as the prior is a {kind}; --preset chooses another")
@@ -154,6 +158,7 @@ def _generate(name: str, given: list[str]) -> int:
         with new_files(texts):
             job = generate.create_run(config, path, group, say=_note)
             for file in texts:
+                assert isinstance(job.prompts, PromptTable)
                 generate.save_embeddings(config, job.prompts, file)
         for hint in hints(config):
             _note(hint)
@@ -212,7 +217,7 @@ def _follow(run: "Run") -> int:
 
 def _work(job: "Job", formats: Iterable[str] = ()) -> int:
     """Drive a run to its end, or to the first request to stop; `formats` of its mesh beside `mesh.glb`."""
-    from dreamfusion import generate
+    from dreamfusion import generate, stepping
     from dreamfusion.cli.memory import measured
     from dreamfusion.cli.progress_line import ProgressLine
 
@@ -222,7 +227,7 @@ def _work(job: "Job", formats: Iterable[str] = ()) -> int:
     asked = f"{config.prompt!r}" + (f", understood as {caption!r}" if caption != config.prompt else "")
     print(f"{asked}, {config.steps} steps, seed {config.seed}, into {folder.path}", file=sys.stderr)
     with interruptible() as stop, ProgressLine(run.step, config.steps) as line:
-        with closing(generate.train(job, line.say)) as steps:
+        with closing(stepping.train(job, line.say)) as steps:
             for metrics in steps:
                 line.show(metrics)
                 if stop.is_set():

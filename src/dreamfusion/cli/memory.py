@@ -1,6 +1,5 @@
 """The memory of a run: estimated before it, measured after it. Both for people; no file of the run depends on them."""
 
-import sys
 from dataclasses import dataclass
 
 import torch
@@ -80,9 +79,5 @@ def measured(device: torch.device) -> str | None:
     """The most that this process has held so far on the device that computes, in words; None if nobody says."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_reserved(device) / GB:.2f} GB on {device}"
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes elsewhere
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GB:.2f} GB of main memory, libraries included"
+    held = memory.most_held()
+    return None if held is None else f"{held / GB:.2f} GB of main memory, libraries included"

@@ -78,10 +78,12 @@ def video(name: str, given: list[str]) -> int:
     """Make a run's pictures again."""
     arguments = a.read(a.MakeVideo, name, given)
     from dreamfusion import generate
+    from dreamfusion.facts import facts_of
 
     folder, run = generate.open_run(arguments.run, prepare_process_as(arguments.run, arguments.device))
     output = replace(run.config.output, frames=arguments.frames, frame_size=arguments.size)
     with owned(folder.path):
+        facts_of(run, folder)  # what the page would refuse, before the pictures take their time
         files = [*generate.write_video(run, folder, output, _say), *generate.write_page(run, folder)]
     print(listed(files))
     return 0
@@ -90,9 +92,15 @@ def video(name: str, given: list[str]) -> int:
 def compose(name: str, given: list[str]) -> int:
     """Make one scene of several objects."""
     arguments = a.read(a.Compose, name, given)
-    from dreamfusion.compose import read, write
+    from dreamfusion.compose import alone, read, write
+    from dreamfusion.compose.motion import Spin
 
-    composition, wanted = read(arguments.scene), arguments.out or Path("runs") / arguments.scene.stem
+    single = arguments.scene.is_dir() or arguments.scene.suffix.lower() == ".glb"
+    composition = alone(arguments.scene) if single else read(arguments.scene)
+    if arguments.turntable is not None:
+        composition = replace(composition, motion=Spin(arguments.turntable))
+    name = arguments.scene.resolve().stem
+    wanted = arguments.out or Path("runs") / (f"{name}-scene" if single else name)
     with new_folder(wanted, or_next=arguments.out is None) as out:
         files = write(composition, out, _say)
     print(listed(files))

@@ -1,5 +1,6 @@
 """The command `scene`, with its arguments. What is slow to load it imports."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def _metres(text: str) -> tuple[str, float]:
 
 def _seed(settings: dict[str, str]) -> int:
     seed = settings.get("seed", "0")
-    return int(seed) if seed.isdecimal() else 0
+    return int(seed) if re.fullmatch("[0-9]{1,19}", seed) else 0
 
 
 def _say(doing: str) -> None:

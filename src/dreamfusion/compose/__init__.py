@@ -8,7 +8,7 @@ import math
 import os
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from dreamfusion.compose.glb import Glb, Placed, glb_content, join, read_glb
+from dreamfusion.compose.motion import Motion, motion_from
 from dreamfusion.config.serialise import from_json, require_text
 from dreamfusion.errors import UserError
 from dreamfusion.files import explain_unwritable, permitted, read_json, write_bytes, write_text
@@ -44,6 +45,8 @@ class Asset:
     """of all lengths of the object; runs' objects are 1 metre long"""
     height: float = 0.0
     """instead of a scale: metres from the lowest to the highest point before it is turned; 0 where a scale is meant"""
+    motion: Motion | None = None
+    """how it moves (`motion_from` reads it); nothing is learned"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Composition:
     assets: tuple[Asset, ...]
     home: Path
     """folder from which files are seen"""
+    motion: Motion | None = None
+    """of everything, about the origin"""
 
 
 def read(path: Path) -> Composition:
@@ -65,7 +70,7 @@ def parse(content: Any, path: Path) -> Composition:
     """The composition that such a file holds, or will hold. Raises UserError as `read` does."""
     if not isinstance(content, dict):
         raise UserError(f'{path} must hold an object: {{"assets": [...]}}')
-    unknown = sorted(set(content) - {"title", "assets"})
+    unknown = sorted(set(content) - {"title", "assets", "motion"})
     if unknown:
         raise UserError(f"unknown setting {unknown[0]} in {path}: remove it, or check its spelling")
     title, assets = content.get("title", path.stem), content.get("assets")
@@ -76,7 +81,15 @@ def parse(content: Any, path: Path) -> Composition:
         raise UserError(
             f'{path} names no assets: give at least one, as {{"assets": [{{"file": "runs/a-hamburger-0"}}]}}'
         )
-    return Composition(title, tuple(_asset(each, f"assets[{i}]") for i, each in enumerate(assets)), path.parent)
+    motion = None if content.get("motion") is None else motion_from(content["motion"], "motion")
+    return Composition(title, tuple(_asset(each, f"assets[{i}]") for i, each in enumerate(assets)), path.parent, motion)
+
+
+def alone(path: Path) -> Composition:
+    """One object by itself: the folder of a run or a .glb file. Raises UserError if there is none."""
+    made = _made_by(read_glb(_mesh_of(path)).tree["asset"])
+    name = path.resolve().name
+    return Composition(str(made.get("prompt", "")) or name, (Asset(name),), path.resolve().parent)
 
 
 def write(composition: Composition, out: Path, say: ProgressCallback = silent) -> list[Path]:
@@ -93,7 +106,8 @@ def renew(composition: Composition, out: Path, say: ProgressCallback = silent) -
     scene = compose(composition)
     say(f"scene and page of {len(composition.assets)} objects")
     content = glb_content(scene)
-    tops = [scene.tree["nodes"][top] for top in scene.roots]
+    roots = scene.tree["nodes"][scene.roots[0]]["children"] if composition.motion else scene.roots
+    tops = [scene.tree["nodes"][top] for top in roots]
     facts = {f"{number}. {top['name']}": _few_words(top["extras"]) for number, top in enumerate(tops, 1)}
     page = render_page(Page(composition.title, facts, content, heading="Objects", mesh_name=SCENE))
     with explain_unwritable(out):
@@ -111,7 +125,7 @@ def compose(composition: Composition) -> Glb:
     files = [read_glb(path) for path in distinct]
     numbers = [distinct.index(path) for path in paths]
     placed = [_placed(asset, n, files[n]) for asset, n in zip(composition.assets, numbers, strict=True)]
-    return join(files, placed, {"title": composition.title})
+    return join(files, placed, {"title": composition.title}, composition.motion)
 
 
 def _asset(values: Any, where: str) -> Asset:
@@ -119,7 +133,8 @@ def _asset(values: Any, where: str) -> Asset:
         raise UserError(
             f'{where} must be an object with a file, as {{"file": "runs/a-hamburger-0"}}, not {reprlib.repr(values)}'
         )
-    asset = from_json(Asset, values, where)
+    motion = None if values.get("motion") is None else motion_from(values["motion"], f"{where}.motion")
+    asset = from_json(Asset, {name: value for name, value in values.items() if name != "motion"}, where)
     for number in (*asset.position, *asset.rotation, asset.scale, asset.height):
         if not math.isfinite(number):
             raise UserError(f"{where} must hold finite numbers, not {number}")
@@ -128,7 +143,7 @@ def _asset(values: Any, where: str) -> Asset:
     for name in ("scale", "height"):
         if name in values and values[name] <= 0:
             raise UserError(f"{where}.{name} must be above 0, not {values[name]}")
-    return asset
+    return replace(asset, motion=motion)
 
 
 def _mesh_of(path: Path) -> Path:
@@ -155,6 +170,7 @@ def _placed(asset: Asset, number: int, file: Glb) -> Placed:
         tuple(Rotation.from_euler("xyz", asset.rotation, degrees=True).as_quat().tolist()),
         scale,
         {"file": asset.file, "asset": origin},
+        asset.motion,
     )
 
 

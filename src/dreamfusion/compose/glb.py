@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamfusion import json_text
+from dreamfusion.compose.motion import Motion, animated, kind_of
 from dreamfusion.errors import UserError
 
 _MAGIC, _VERSION, _JSON, _BINARY = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
@@ -58,6 +59,7 @@ class Placed:
     """unit quaternion x, y, z, w"""
     scale: float = 1.0
     extras: Mapping[str, Any] = field(default_factory=dict)
+    motion: Motion | None = None
 
 
 def read_glb(path: Path) -> Glb:
@@ -84,8 +86,13 @@ def glb_content(glb: Glb) -> bytes:
     return b"".join([head, struct.pack("<2I", len(text), _JSON), text, struct.pack("<2I", len(block), _BINARY), block])
 
 
-def join(files: Sequence[Glb], placed: Sequence[Placed], extras: Mapping[str, Any]) -> Glb:
-    """One scene of the files, each wherever it is placed; what is placed several times is stored once."""
+def join(
+    files: Sequence[Glb], placed: Sequence[Placed], extras: Mapping[str, Any], motion: Motion | None = None
+) -> Glb:
+    """One scene of the files, each wherever it is placed; what is placed several times is stored once.
+
+    `motion` is that of everything, about the origin of the scene.
+    """
     tree: dict[str, Any] = {name: [] for name in _LISTS}
     spans, block = list[Spans](), b""
     for file in files:
@@ -95,23 +102,35 @@ def join(files: Sequence[Glb], placed: Sequence[Placed], extras: Mapping[str, An
         for view in tree["bufferViews"][spans[-1]["bufferViews"].start :]:
             view["byteOffset"] = view.get("byteOffset", 0) + len(block)
         block += file.block + bytes(-len(file.block) % 4)
-    nodes, tops = list[dict[str, Any]](), list[int]()
+    nodes, tops, moving = list[dict[str, Any]](), list[int](), list[tuple[int, str, Motion]]()
     for each in placed:
         file = files[each.file]
         span = {**spans[each.file], **_spans(file.tree, ("nodes",), {"nodes": nodes})}
         nodes += [_moved(node, "", span) for node in file.tree["nodes"]]
+        children = [_number(root, span["nodes"]) for root in file.roots]
+        if each.motion is not None:  # moves in the axes of the scene, whatever way the object is turned inside
+            nodes.append({"rotation": list(each.rotation), "scale": [each.scale] * 3, "children": children})
+            children = [len(nodes) - 1]
+            moving.append((len(nodes), each.name, each.motion))
         tops.append(len(nodes))
-        nodes.append(_top(each, [_number(root, span["nodes"]) for root in file.roots]))
+        nodes.append(_top(each, children))
+    if motion is not None:
+        moving.append((len(nodes), "everything", motion))
+        nodes.append({"name": kind_of(motion), "children": tops})
+        tops = [len(nodes) - 1]
     named = {name: _union(name, files) for name in ("extensionsUsed", "extensionsRequired")}
     tree |= named | {"nodes": nodes, "scenes": [{"nodes": tops}], "buffers": [{"byteLength": len(block)}]}
     tree = {name: part for name, part in tree.items() if part}  # empty lists are not allowed
     asset = {"version": "2.0", "generator": "dreamfusion", "extras": dict(extras)}
-    return Glb({"asset": asset, "scene": 0, **tree}, block)
+    tree = {"asset": asset, "scene": 0, **tree}
+    return Glb(*animated(tree, block, moving)) if moving else Glb(tree, block)
 
 
 def _top(placed: Placed, children: list[int]) -> dict[str, Any]:
-    turned = {"translation": list(placed.translation), "rotation": list(placed.rotation), "scale": [placed.scale] * 3}
-    return {"name": placed.name, **turned, "children": children, "extras": dict(placed.extras)}
+    there: dict[str, Any] = {"translation": list(placed.translation)}
+    if placed.motion is None:
+        there |= {"rotation": list(placed.rotation), "scale": [placed.scale] * 3}
+    return {"name": placed.name, **there, "children": children, "extras": dict(placed.extras)}
 
 
 def _spans(tree: Mapping[str, Any], names: Sequence[str], joined: Mapping[str, Sequence[Any]]) -> Spans:

@@ -2,6 +2,12 @@
 
 from dreamfusion.config.bounds import Colour, Span
 from dreamfusion.config.distill import DistillConfig
+from dreamfusion.config.objective import (
+    ClipMeshObjective,
+    DistillationObjective,
+    DreamFieldsObjective,
+    ObjectiveConfig,
+)
 from dreamfusion.config.refine import RefineConfig
 from dreamfusion.config.run import (
     ConditionSet,
@@ -17,6 +23,7 @@ from dreamfusion.config.scene import (
     BackgroundConfig,
     BlobConfig,
     FieldConfig,
+    FourierFieldConfig,
     GridFieldConfig,
     LearnedBackground,
     MeshConfig,
@@ -26,6 +33,7 @@ from dreamfusion.config.scene import (
     RandomBackground,
     SceneConfig,
     SolidBackground,
+    SphereFieldConfig,
 )
 from dreamfusion.config.views import CameraConfig, LightConfig
 
@@ -33,17 +41,22 @@ __all__ = [
     "BackgroundConfig",
     "BlobConfig",
     "CameraConfig",
+    "ClipMeshObjective",
     "Colour",
     "ConditionSet",
     "Config",
     "DistillConfig",
+    "DistillationObjective",
+    "DreamFieldsObjective",
     "FieldConfig",
+    "FourierFieldConfig",
     "GridFieldConfig",
     "LearnedBackground",
     "LightConfig",
     "MemoryConfig",
     "MeshConfig",
     "MlpFieldConfig",
+    "ObjectiveConfig",
     "OccupancyConfig",
     "OptimiseConfig",
     "OutputConfig",
@@ -56,4 +69,5 @@ __all__ = [
     "ShampooConfig",
     "SolidBackground",
     "Span",
+    "SphereFieldConfig",
 ]

@@ -10,7 +10,18 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf, Predicate
 
-from dreamfusion.config import Config, GridFieldConfig, MeshConfig, MlpFieldConfig, SceneConfig
+from dreamfusion.config import (
+    ClipMeshObjective,
+    Config,
+    DistillationObjective,
+    FourierFieldConfig,
+    GridFieldConfig,
+    LearnedBackground,
+    MeshConfig,
+    MlpFieldConfig,
+    SceneConfig,
+    SphereFieldConfig,
+)
 from dreamfusion.config.distill import NfsdLaw, VsdLaw
 from dreamfusion.config.serialise import require_text
 from dreamfusion.errors import UserError
@@ -39,6 +50,8 @@ def validate(config: Config) -> None:
     _validate_growth(config)
     if isinstance(config.distill.law, VsdLaw) and config.memory.offload:
         raise UserError("--distill vsd needs the prior's weights on the way back: leave out --memory.offload")
+    if not isinstance(config.objective, DistillationObjective):
+        _validate_similarity(config)
     if config.negative and config.distill.guidance_scale == 1 and not isinstance(config.distill.law, NfsdLaw):
         raise UserError(
             "at a guidance scale of 1 a --negative prompt changes nothing: give --guidance-scale 2, or more"
@@ -48,8 +61,25 @@ def validate(config: Config) -> None:
     match config.scene.field:
         case GridFieldConfig() if config.scene.blob.on == "density":
             raise UserError("--scene.blob.on must be logit with --field grid, whose first grid holds the blob")
-        case MlpFieldConfig() if config.regularise.smoothness != Constant(0.0):
-            raise UserError("--regularise.smoothness must be 0 with --field mlp: only grids have neighbours")
+        case MlpFieldConfig() | FourierFieldConfig() if config.regularise.smoothness != Constant(0.0):
+            raise UserError("--regularise.smoothness must be 0 without --field grid: only grids have neighbours")
+
+
+def _validate_similarity(config: Config) -> None:
+    """What objectives without a diffusion model cannot do."""
+    unused = {
+        "--distill vsd": isinstance(config.distill.law, VsdLaw),
+        "--negative": bool(config.negative),
+        "--perp-neg": config.perp_neg > 0,
+        "--candidates": config.candidates > 1,
+        "--embeddings": bool(config.memory.embeddings),
+    }
+    if given := [option for option, there in unused.items() if there]:
+        raise UserError(f"{given[0]} needs the diffusion prior of --objective distillation: leave it away")
+    if isinstance(config.objective, ClipMeshObjective) and not isinstance(config.scene.field, SphereFieldConfig):
+        raise UserError("--objective clip-mesh moves the vertices of a mesh: give --field sphere")
+    if isinstance(config.scene.background, LearnedBackground):
+        raise UserError("this --objective puts backgrounds of its own behind the object: give --background solid")
 
 
 def require_words(prompt: str, negative: str) -> None:
@@ -86,6 +116,10 @@ def _validate_size(scene: SceneConfig) -> None:
             numbers = grids + hidden * (features * len(colour_cells) + 3)
         case MlpFieldConfig(levels, blocks, width):
             numbers = 2 * blocks * width**2 + 6 * levels * width
+        case FourierFieldConfig(directions, _, blocks, width, inner):
+            numbers = 2 * blocks * width * inner + 2 * (directions + 3) * width
+        case SphereFieldConfig(parts, _, texture_size):
+            numbers = 30 * parts**2 + 5 * texture_size**2
         case MeshConfig(vertices, faces, told=told):
             numbers = 3 * vertices + 15 * faces + 3 * told.texture_size**2
     if numbers > LARGEST_SCENE:

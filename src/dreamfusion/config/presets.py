@@ -7,8 +7,11 @@ from dataclasses import replace
 from dreamfusion.config import (
     BlobConfig,
     CameraConfig,
+    ClipMeshObjective,
     Config,
     DistillConfig,
+    DreamFieldsObjective,
+    FourierFieldConfig,
     GridFieldConfig,
     LearnedBackground,
     LightConfig,
@@ -21,10 +24,14 @@ from dreamfusion.config import (
     RegulariseConfig,
     RenderConfig,
     SceneConfig,
+    SolidBackground,
+    SphereFieldConfig,
 )
 from dreamfusion.errors import UserError
-from dreamfusion.schedules import Constant, Ramp, Steps, WarmupCosine
+from dreamfusion.schedules import Constant, Geometric, Ramp, Steps, WarmupCosine
 
+FOV_DREAM_FIELDS = math.degrees(2 * math.atan(0.5 / (1.2 * 1111.1111 / 800)))
+"""Field of view of Dream Fields: 1.2 times the focal length of NeRF's synthetic scenes"""
 FOCAL_1_35, FOCAL_0_7 = (math.degrees(2 * math.atan(0.5 / focal)) for focal in (1.35, 0.7))
 """Fields of view of the paper's focal lengths, 1.35 and 0.7 picture heights"""
 
@@ -194,7 +201,119 @@ FLUX = replace(
 )
 """Flow matching models: Flux, Stable Diffusion 3."""
 
-PRESETS = {config.preset: config for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX)}
+_NOTHING = RegulariseConfig(opacity=Constant(0.0), orientation=Constant(0.0), interlevel=Constant(0.0))
+
+DREAM_FIELDS = Config(
+    preset="dream-fields",
+    objective=DreamFieldsObjective(),
+    steps=10_000,
+    size=88,
+    checkpoint_steps=250,
+    preview_seconds=60.0,
+    scene=SceneConfig(
+        radius=1.0,
+        field=FourierFieldConfig(),
+        activation="softplus",
+        blob=BlobConfig(height=0.0),
+        background=SolidBackground((0.0, 0.0, 0.0)),
+        occupancy=OccupancyConfig(every=0),
+        centre_memory=0.999,
+    ),
+    camera=CameraConfig(
+        elevation_deg=(30.0, 30.0),
+        distance=(4.0, 4.0),
+        fov_deg=(FOV_DREAM_FIELDS, FOV_DREAM_FIELDS),
+        position_jitter=0.0,
+        look_at_jitter=0.0,
+        up_jitter=0.0,
+    ),
+    light=LightConfig(shaded=0.0),
+    render=RenderConfig(samples=192, weight_threshold=0.0, checkpoint_rays=1024, chunk=1024),
+    regularise=_NOTHING,
+    optimise=OptimiseConfig(
+        network=1e-4, betas=(0.9, 0.999), epsilon=1e-5, lr_schedule=Geometric(0.1, 1.0, 0.0, 1500 / 10_000)
+    ),
+)
+"""Dream Fields (Jain et al. 2022) at its low quality; docs/reference/baselines.md has every number. For GPUs."""
+
+DREAM_FIELDS_FAST = replace(
+    FAST,
+    preset="dream-fields-fast",
+    objective=DreamFieldsObjective(crops=4),
+    scene=replace(FAST.scene, background=SolidBackground((0.0, 0.0, 0.0)), centre_memory=0.999),
+    # The embedded world's camera, at the paper's elevation.
+    camera=replace(FAST.camera, elevation_deg=(30.0, 30.0)),
+    light=LightConfig(shaded=0.0),
+    regularise=_NOTHING,
+)
+"""The same loss in minutes on two cores: our grid field, views of 64 pixels, fewer steps, half the crops."""
+
+CLIP_MESH = Config(
+    preset="clip-mesh",
+    objective=ClipMeshObjective(),
+    steps=5_000,
+    size=512,
+    views=25,
+    checkpoint_steps=250,
+    preview_seconds=60.0,
+    scene=SceneConfig(
+        radius=1.0,
+        field=SphereFieldConfig(),
+        background=SolidBackground((0.0, 0.0, 0.0)),
+        occupancy=OccupancyConfig(every=0),
+    ),
+    camera=CameraConfig(
+        elevation_deg=(0.0, 90.0),
+        elevation_uniform_in_angle=1.0,
+        elevation_falloff=5.0,
+        distance=(5.0, 12.0),
+        fov_deg=(30.0, 90.0),
+        fov_uniform_in_angle=True,
+        position_jitter=0.0,
+        look_at_jitter=0.0,
+        up_jitter=0.0,
+        shift=2.0,
+    ),
+    light=LightConfig(
+        albedo_until=0.0,
+        shaded=1.0,
+        textureless=0.5,
+        textureless_until=0.5,
+        grey=0.5,
+        ambient=0.3,
+        diffuse=0.7,
+        distance=(5.0, 12.0),
+    ),
+    regularise=_NOTHING,
+    # Texels are logits, whose slope at grey is a quarter.
+    optimise=OptimiseConfig(
+        grid=0.04, vertices=0.01, betas=(0.9, 0.999), epsilon=1e-8, lr_schedule=Geometric(1.0, 0.1)
+    ),
+)
+"""CLIP-Mesh (Khalid et al. 2022) without its embedding prior; docs/reference/baselines.md has the numbers. For GPUs."""
+
+CLIP_MESH_FAST = replace(
+    CLIP_MESH,
+    preset="clip-mesh-fast",
+    steps=300,
+    size=64,
+    views=4,
+    checkpoint_steps=FAST.checkpoint_steps,
+    preview_seconds=FAST.preview_seconds,
+    scene=replace(CLIP_MESH.scene, field=SphereFieldConfig(size=0.6, texture_size=256)),
+    # The embedded world: the object in the middle, at one distance.
+    camera=replace(CLIP_MESH.camera, distance=(3.0, 3.0), fov_deg=(40.0, 40.0), fov_uniform_in_angle=False, shift=0.1),
+    light=replace(CLIP_MESH.light, distance=(2.5, 4.0)),
+)
+"""The same loss in minutes on two cores: small pictures, few views, fewer steps."""
+
+PRESETS = {
+    config.preset: config
+    for config in (FAST, PAPER, SD, LAPTOP, SDXL, IF, FLUX, DREAM_FIELDS, DREAM_FIELDS_FAST, CLIP_MESH, CLIP_MESH_FAST)
+}
+
+FOR_OBJECTIVES = {"dream-fields": DREAM_FIELDS_FAST.preset, "clip-mesh": CLIP_MESH_FAST.preset}
+"""By the name of the objective, if only that is given"""
 
 
 def preset(name: str) -> Config:

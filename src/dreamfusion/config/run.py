@@ -11,6 +11,7 @@ from tyro.conf import Positional, Suppress, arg
 
 from dreamfusion.config.bounds import Amount, Count, Fraction, FrameSize, Memory, Samples, Seed, Threads
 from dreamfusion.config.distill import DistillConfig
+from dreamfusion.config.objective import DistillationObjective, ObjectiveConfig
 from dreamfusion.config.scene import SceneConfig
 from dreamfusion.config.views import CameraConfig, LightConfig
 from dreamfusion.schedules import Constant, Ramp, Schedule
@@ -192,6 +193,8 @@ class Config:
     """times that a run that goes wrong is taken back and changed (docs/health.md); 0: never, only told"""
     candidates: Annotated[int, Interval(ge=1, le=100)] = 1
     """draws that are begun with, of which the likeliest after a fifth of the steps goes on (docs/health.md)"""
+    objective: ObjectiveConfig = DistillationObjective()
+    """what pictures are judged by, chosen with --objective"""
     scene: SceneConfig = SceneConfig()
     camera: CameraConfig = CameraConfig()
     light: LightConfig = LightConfig()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, MultipleOf
 
-from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Places, Width
+from dreamfusion.config.bounds import Amount, Cells, Colour, Count, Fraction, Layers, Levels, Memory, Places, Width
 from dreamfusion.config.refine import RefineConfig
 from dreamfusion.schedules import Ramp, Schedule
 
@@ -43,6 +43,22 @@ class MlpFieldConfig:
 
 
 @dataclass(frozen=True)
+class FourierFieldConfig:
+    """Fourier field, that of Dream Fields: a residual network on Fourier features of random directions."""
+
+    directions: Annotated[int, Interval(ge=1, le=8192)] = 128
+    """random directions, beside the three axes"""
+    levels: Levels = 8
+    """octaves of their frequencies"""
+    blocks: Annotated[int, Interval(ge=1, le=256)] = 4
+    """residual blocks"""
+    width: Width = 128
+    """hidden units per layer"""
+    inner: Width = 256
+    """hidden units inside a block"""
+
+
+@dataclass(frozen=True)
 class MeshConfig:
     """A closed mesh with a texture in place of a field: the second stage's. Its sizes are recorded when it begins."""
 
@@ -54,6 +70,18 @@ class MeshConfig:
     """steps of the first stage, whose surface it began as"""
     told: RefineConfig = RefineConfig()
     """what the second stage was told"""
+
+
+@dataclass(frozen=True)
+class SphereFieldConfig:
+    """Sphere, that of CLIP-Mesh: the limit surface of a control mesh, with a texture and a normal map."""
+
+    parts: Annotated[int, Interval(ge=1, le=64)] = 8
+    """parts of each edge of an icosahedron: 8 make 642 vertices and 1,280 triangles"""
+    size: Annotated[float, Interval(gt=0, le=100)] = 1.0
+    """radius of the sphere that it begins as, world units"""
+    texture_size: Annotated[int, Interval(ge=64, le=4096)] = 512
+    """size of the texture and of the normal map, pixels per side"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +116,7 @@ class LearnedBackground:
     """hidden units per layer"""
 
 
-FieldConfig = GridFieldConfig | MlpFieldConfig | MeshConfig
+FieldConfig = GridFieldConfig | MlpFieldConfig | FourierFieldConfig | SphereFieldConfig | MeshConfig
 BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
 
 
@@ -161,3 +189,5 @@ class SceneConfig:
     background: BackgroundConfig = RandomBackground()
     """kind of background, chosen with --background"""
     occupancy: OccupancyConfig = OccupancyConfig()
+    centre_memory: Memory = 0.0
+    """decay per step of the running mean of the matter's centre, about which views are taken; 0: about the origin"""

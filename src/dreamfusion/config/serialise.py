@@ -1,8 +1,8 @@
 """A configuration as text: schedules in a short form, and frozen records as JSON that reads back exactly.
 
 Schedules are written `0.5` (constant), `0:1` (a line over the whole run), `0:1@0.2:0.6` (a line between these fractions
-of the run, level outside), `1,0.5,0.1@0.3,0.6` (steps at these fractions) or `0:1~0.1@0.2` (a line until this fraction,
-then half a cosine wave).
+of the run, level outside), `0.1^1` and `0.1^1@0.2:0.6` (the same in equal factors), `1,0.5,0.1@0.3,0.6` (steps at these
+fractions) or `0:1~0.1@0.2` (a line until this fraction, then half a cosine wave).
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dreamfusion.errors import UserError
-from dreamfusion.schedules import Constant, Ramp, Schedule, Steps, WarmupCosine
+from dreamfusion.schedules import Constant, Geometric, Ramp, Schedule, Steps, WarmupCosine
 from dreamfusion.version import VERSION
 
 Record = TypeVar("Record")
@@ -32,13 +32,15 @@ def schedule_from_text(text: str) -> Schedule:
             return WarmupCosine(*_two(warmup), float(end), float(places))
         if "," in values:
             return Steps(_numbers(values, ","), _numbers(places, ","))
+        if "^" in values:
+            return Geometric(*_two(values, "^"), *(_two(places) if places else (0.0, 1.0)))
         if ":" in values:
             return Ramp(*_two(values), *(_two(places) if places else (0.0, 1.0)))
         if places:
             raise ValueError
         return Constant(float(values))
     except ValueError:
-        forms = "0.5, 0:1, 0:1@0.2:0.6, 1,0.5,0.1@0.3,0.6 or 0:1~0.1@0.2"
+        forms = "0.5, 0:1, 0:1@0.2:0.6, 0.1^1, 1,0.5,0.1@0.3,0.6 or 0:1~0.1@0.2"
         raise UserError(f"{text!r} is no schedule: write {forms}") from None
 
 
@@ -51,6 +53,10 @@ def schedule_text(schedule: Schedule) -> str:
             return f"{start!r}:{end!r}"
         case Ramp(start, end, begin, until):
             return f"{start!r}:{end!r}@{begin!r}:{until!r}"
+        case Geometric(start, end, 0.0, 1.0):
+            return f"{start!r}^{end!r}"
+        case Geometric(start, end, begin, until):
+            return f"{start!r}^{end!r}@{begin!r}:{until!r}"
         case Steps(values, boundaries):
             return ",".join(map(repr, values)) + "@" + ",".join(map(repr, boundaries))
         case WarmupCosine(start, peak, end, until):
@@ -92,7 +98,7 @@ def from_file(kind: type[Record], values: Mapping[str, Any], path: Path) -> Reco
 
 def _plain(value: Any) -> Any:
     match value:
-        case Constant() | Ramp() | Steps() | WarmupCosine():
+        case Constant() | Ramp() | Geometric() | Steps() | WarmupCosine():
             return schedule_text(value)
         case tuple():
             return [_plain(item) for item in value]
@@ -171,8 +177,8 @@ def _numbers(text: str, separator: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(separator))
 
 
-def _two(text: str) -> tuple[float, float]:
-    first, second = _numbers(text, ":")
+def _two(text: str, separator: str = ":") -> tuple[float, float]:
+    first, second = _numbers(text, separator)
     return first, second
 
 

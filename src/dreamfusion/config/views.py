@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Interval
+
 from dreamfusion.config.bounds import RANGE, Amount, Angle, Distance, Fraction, Span
 
 
@@ -28,6 +30,12 @@ class CameraConfig:
     """spread of the normal jitter of the up vector, per axis (see jitter-is)"""
     jitter_is: Literal["deviation", "variance"] = "deviation"
     """whether the two spreads are standard deviations or variances: the paper's N(0, 0.2 I) can be read as both"""
+    elevation_falloff: Annotated[float, Interval(ge=1, le=100)] = 1.0
+    """b of the law Beta(1, b) in which elevations uniform in angle lie between their ends; 1: uniform"""
+    fov_uniform_in_angle: bool = False
+    """draw the field of view uniformly in the angle instead of the focal length"""
+    shift: Amount = 0.0
+    """half width of the uniform shift of the camera with what it looks at, along x and along y, world units"""
     stratified: bool = False
     """stratify the azimuth: one view in each of as many equal sectors as there are views"""
 
@@ -46,6 +54,10 @@ class LightConfig:
     """ambient intensity of a shaded view, as a factor on the albedo"""
     diffuse: float = 0.9
     """intensity of the point light of a shaded view, as a factor on the albedo"""
+    textureless_until: Fraction = 1.0
+    """fraction of the run after which no view is textureless"""
+    grey: Fraction = 1.0
+    """albedo of textureless views"""
     distance: Distance = (0.8, 1.5)
     """distance of the point light from the centre, world units (low high)"""
     spread: float = 1.0

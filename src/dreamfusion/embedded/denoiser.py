@@ -44,6 +44,8 @@ BEHIND, BEHIND_WIDTH = 0.5, 0.3
 AMBIENT, TOWARD, LIGHT_WIDTH = 0.75, 0.25, 0.3
 """of a light that nobody told: its ambient part, its part towards the camera, and the standard deviation of each"""
 LEAST_LUMA = 0.05
+LEAST_SPREAD = 0.006
+"""of pixels that a thing is nowhere near, standard deviation in [-1, 1], as measured"""
 POOLED = 4
 """pixels per side of what one number says, where guesses are compared: their noise is as much smaller"""
 SEEN_WHOLE = 16
@@ -115,7 +117,7 @@ class TablesDenoiser(StoredModule):
         self.luma = nn.Buffer(torch.zeros(things + 1))
         """mean brightness of the paint"""
         self.spread = nn.Buffer(torch.zeros(things + 1, 2))
-        """of each pixel about the truth, from a camera that is told and from the nearest one of the grid"""
+        """of pixels about the truth (root mean square), from a camera that is told and from the nearest of the grid"""
         self._remembered: OrderedDict[tuple[int, Any], tuple[Tensor, Tensor]] = OrderedDict()
 
     def forward(
@@ -154,9 +156,9 @@ class TablesDenoiser(StoredModule):
         assert told.variety is not None
         thing = _chosen(said.thing, told.variety)
         maps = self._drawn(thing, told.pose[:, None])
-        guesses = _guesses(self._seen(maps, thing[:, None], said), told.pose[:, None], said, told)
-        guesses = replace(guesses, spread=_wide(self.spread)[thing, :1])
-        return posterior_mean(noise.noisy, noise.alpha, noise.sigma, guesses, torch.ones_like(guesses.spread))
+        spread = _wide(self.spread)[thing, :1]
+        guesses = _guesses(self._seen(maps, thing[:, None], said), spread, told.pose[:, None], said, told)
+        return posterior_mean(noise.noisy, noise.alpha, noise.sigma, guesses, torch.ones_like(spread))
 
     def _undecided(self, noise: Noise, said: Reading, told: ViewCondition) -> Float[Tensor, "1 3 h w"]:
         """All things and all cameras that may be meant by one picture.
@@ -167,8 +169,9 @@ class TablesDenoiser(StoredModule):
         spread = _wide(self.spread)[meant.thing, int(told.pose is None)]
 
         def guessed(maps: Float[Tensor, "k h w 10"], kept: Int[Tensor, " k"]) -> Guesses:
-            made = _guesses(self._seen(maps[None], meant.thing[None, kept], said), meant.pose[None, kept], said, told)
-            return replace(made, spread=spread[None, kept], log_prior=meant.log_prior[None, kept])
+            seen = self._seen(maps[None], meant.thing[None, kept], said)
+            made = _guesses(seen, spread[None, kept], meant.pose[None, kept], said, told)
+            return replace(made, log_prior=meant.log_prior[None, kept])
 
         pooled = F.avg_pool2d(noise.noisy, POOLED), noise.alpha, noise.sigma / POOLED
         every = torch.arange(len(spread), device=spread.device)
@@ -259,11 +262,12 @@ def _chosen(likely: Float[Tensor, "b t"], variety: Int[Tensor, " b"]) -> Int[Ten
 
 def _guesses(
     seen: Seen,
+    spread: Float[Tensor, "b k"],
     pose: Float[Tensor, "b k 4 4"],
     said: Reading,
     told: ViewCondition,
 ) -> Guesses:
-    """Light the maps and put them before backgrounds, as far as these are known; spreads and priors are zero."""
+    """Light the maps and put them before backgrounds, as far as these are known; all as likely as each other."""
     white = said.textureless if told.light is None else told.light.textureless.to(said.textureless)
     albedo = torch.lerp(seen.albedo, seen.alpha.expand_as(seen.albedo), _per_pixel(white))
     parts, width = list[Tensor](), list[float]()
@@ -284,8 +288,24 @@ def _guesses(
         behind = told.background[:, None, None, None]
     mean = (albedo * light + (1 - seen.alpha) * behind).clamp(0, 1)
     amounts = 2 * torch.stack(parts, dim=2) if parts else mean.new_zeros(*mean.shape[:2], 0, *mean.shape[2:])
-    none = mean.new_zeros(mean.shape[:2])
-    return Guesses((2 * mean - 1).movedim(-1, 2), none, none, amounts.movedim(-1, 3), torch.tensor(width).to(mean))
+    return Guesses(
+        mean=(2 * mean - 1).movedim(-1, 2),
+        spread=laid(spread, seen.alpha[..., 0]),
+        log_prior=torch.zeros_like(spread),
+        parts=amounts.movedim(-1, 3),
+        width=torch.tensor(width).to(mean),
+    )
+
+
+def laid(spread: Float[Tensor, "b k"], alpha: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
+    """A picture's spread, the root of its mean square, laid over the pixels: what is nothing but background is known.
+
+    On views that nothing learned from, a pixel's squared error is proportional to the largest coverage that is drawn
+    within one pixel of it (docs/reference/embedded-prior.md); where that is zero, `LEAST_SPREAD` is left.
+    """
+    near = F.max_pool2d(alpha, 3, stride=1, padding=1)
+    share = near / near.mean((2, 3), keepdim=True).clamp_min(1e-3)
+    return (spread.square()[..., None, None] * share + LEAST_SPREAD**2).sqrt()
 
 
 def _per_pixel(numbers: Float[Tensor, " b"]) -> Float[Tensor, "b 1 1 1 1"]:

@@ -18,8 +18,8 @@ class Guesses:
     """k guesses of each of b pictures: x = mean + sum_j amount_j parts_j + spread noise, values in [-1, 1]."""
 
     mean: Float[Tensor, "b k c h w"]
-    spread: Float[Tensor, "b k"]
-    """standard deviation of each pixel"""
+    spread: Float[Tensor, "b k h w"]
+    """standard deviation of each pixel, alike in its channels"""
     log_prior: Float[Tensor, "b k"]
     """up to a constant; -inf: not among the guesses"""
     parts: Float[Tensor, "b k q c h w"]
@@ -42,7 +42,7 @@ def posterior_mean(
     _, variance, amount, _ = _fit(noisy, alpha, sigma, guesses)
     picture = guesses.mean + (amount[..., None, None, None] * guesses.parts).sum(2)
     missed = noisy[:, None] - alpha[:, None, None, None, None] * picture
-    wiener = (alpha[:, None] * guesses.spread.square())[..., None, None, None] / variance
+    wiener = alpha[:, None, None, None, None] * guesses.spread.square()[:, :, None] / variance
     return (weights[..., None, None, None] * (picture + wiener * missed)).sum(1)
 
 
@@ -51,22 +51,21 @@ def log_evidence(
 ) -> Float[Tensor, "b k"]:
     """How likely each guess is after the noisy picture was seen, up to a constant."""
     missed, variance, _, gain = _fit(noisy, alpha, sigma, guesses)
-    size = missed[0, 0].numel()
-    unlike = (missed.square() / variance).sum((2, 3, 4)) + size * variance[..., 0, 0, 0].log()
+    unlike = (missed.square() / variance + variance.log()).sum((2, 3, 4))
     return guesses.log_prior - 0.5 * unlike + gain
 
 
 def _fit(
     noisy: Float[Tensor, "b c h w"], alpha: Float[Tensor, " b"], sigma: Float[Tensor, " b"], guesses: Guesses
-) -> tuple[Float[Tensor, "b k c h w"], Float[Tensor, "b k 1 1 1"], Float[Tensor, "b k q"], Float[Tensor, "b k"]]:
+) -> tuple[Float[Tensor, "b k c h w"], Float[Tensor, "b k 1 h w"], Float[Tensor, "b k q"], Float[Tensor, "b k"]]:
     """What the guesses miss, its variance, the means of their amounts, and what these add to the log evidence."""
     alpha = alpha[:, None, None, None, None]
-    variance = sigma[:, None, None, None, None].square() + (alpha * guesses.spread[..., None, None, None]).square()
+    variance = sigma[:, None, None, None, None].square() + (alpha * guesses.spread[:, :, None]).square()
     missed = noisy[:, None] - alpha * guesses.mean
     if not len(guesses.width):
-        return missed, variance, guesses.spread.new_zeros(*guesses.spread.shape, 0), torch.zeros_like(guesses.spread)
+        return missed, variance, missed.new_zeros(*guesses.log_prior.shape, 0), torch.zeros_like(guesses.log_prior)
     parts = alpha[..., 0] * guesses.parts.flatten(3)
-    scaled = parts / variance[..., 0]
+    scaled = parts / variance.expand_as(missed).flatten(2)[:, :, None]
     precision = scaled @ parts.mT + torch.diag(guesses.width**-2)
     pull = (scaled @ missed.flatten(2)[..., None])[..., 0]
     root = torch.linalg.cholesky(precision)

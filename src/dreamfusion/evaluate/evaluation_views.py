@@ -53,7 +53,7 @@ def lights(ring: Cameras) -> dict[str, Light]:
 
 def evaluation_views(scene: Scene, options: RenderOptions, size: int = SIZE) -> Views:
     """A scene in all kinds of light."""
-    ring = cameras(scene.radius, size).to(scene.occupancy.density.device)
+    ring = cameras(scene.radius, size).to(scene.occupancy.density.device).about(scene.centre)
     behind = torch.full_like(ring.position, BACKDROP)
     seen = {kind: render_views(scene, ring, light, options, behind) for kind, light in lights(ring).items()}
     surface = seen["shaded"]

@@ -1,8 +1,9 @@
 """Making the runs of a suite, as a batch makes its own, with the pictures beside them that are judged."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import monotonic
 
 from dreamfusion import generate
 from dreamfusion.batch.folder import Item
@@ -14,6 +15,8 @@ from dreamfusion.batch.worker import Work
 from dreamfusion.config import Config
 from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.evaluate.evaluation_views import evaluation_views, save_views
+from dreamfusion.files import read_json, write_json
+from dreamfusion.memory import most_held
 from dreamfusion.progress import ProgressCallback
 from dreamfusion.runs import RunFolder
 
@@ -50,6 +53,29 @@ def pictures_of(folder: Path) -> Path:
     return RunFolder(folder).media / "evaluation.png"
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What it took to make a run."""
+
+    seconds: float
+    """wall time, all attempts together, its files included"""
+    memory_mb: float | None
+    """most main memory of the process that ended it, libraries and runs before it included; None where nobody says"""
+
+
+def cost_of(folder: Path) -> Cost | None:
+    """What a run took; None if it was not made here. Raises UserError for a damaged file."""
+    path = _cost_path(folder)
+    if not path.exists():
+        return None
+    found = read_json(path, "delete it")
+    try:
+        seconds, memory = found["seconds"], found["memory_mb"]
+        return Cost(float(seconds), None if memory is None else float(memory))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: delete it") from error
+
+
 def make_all(
     tasks: Sequence[Task], out: Path, jobs: int, say: ProgressCallback, stopped: Callable[[], bool], files: bool = True
 ) -> dict[Path, str]:
@@ -72,16 +98,24 @@ def make(config: Config, path: Path, watch: Watch, kept: KeptPrior, files: bool)
 
     An empty scene has no mesh, and pictures all the same: that is a result.
     """
+    begun, before = monotonic(), cost_of(path)
     job, empty = open_job(config, path, kept), None
     try:
         done = work_off(job, watch, files)
     except NoSurface as error:
         done, empty = True, error
+    seconds = monotonic() - begun + (before.seconds if before else 0.0)
+    held = most_held()
+    write_json(_cost_path(path), asdict(Cost(seconds, None if held is None else held / 1e6)))
     if done:
         save_views(evaluation_views(job.run.scene, job.run.recipe.eval_render), pictures_of(path))
     if empty:
         raise empty
     return done
+
+
+def _cost_path(folder: Path) -> Path:
+    return RunFolder(folder).media / "cost.json"
 
 
 def _require_same(task: Task) -> None:

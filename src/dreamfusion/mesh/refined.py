@@ -11,7 +11,7 @@ from dreamfusion.files import rounded
 from dreamfusion.mesh.solid import Solid, solid
 from dreamfusion.mesh.texture import shown_texels, spread
 from dreamfusion.mesh.triangles import Mesh, closed
-from dreamfusion.surface import MeshScene, Shape, colours_at
+from dreamfusion.surface import LimitScene, MeshScene, Shape, colours_at
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,11 @@ def taken_from(scene: MeshScene) -> Mesh:
     texture = (scene.texture[0].movedim(0, -1) * 255).round().byte().cpu().numpy()
     vertices, faces, uv = (part.cpu().numpy() for part in (shape.vertices, shape.faces, shape.uv))
     mesh = Mesh(vertices, faces, uv=uv)
-    return replace(mesh, texture=spread(texture, shown_texels(mesh, len(texture))), colours=_at_vertices(scene))
+    mesh = replace(mesh, texture=spread(texture, shown_texels(mesh, len(texture))), colours=_at_vertices(scene))
+    if isinstance(scene, LimitScene):
+        bumps = scene.normal_map[0].movedim(0, -1)
+        mesh = replace(mesh, normal_map=((0.5 + 0.5 * bumps) * 255).round().byte().cpu().numpy())
+    return mesh
 
 
 def _at_vertices(scene: MeshScene) -> Float[np.ndarray, "v 3"]:

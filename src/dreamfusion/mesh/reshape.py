@@ -52,9 +52,11 @@ def thickened(mesh: Mesh, wall: float) -> Mesh:
 
     Where a chord from the surface along the inward normal is shorter, a ball of that diameter about its middle is
     added; parts that do not touch are joined by a bar of that diameter. Raises UserError for walls that are too thin to
-    be told apart.
+    be told apart, or thicker than the whole solid.
     """
     longest = float(np.ptp(mesh.vertices, axis=0).max())
+    if wall >= longest:
+        raise UserError("walls so thick are more than the whole object: ask for thinner ones, or for a larger height")
     if wall < longest / FINEST:
         raise UserError(f"walls so thin cannot be measured: ask for at least 1/{FINEST} of the longest side")
     body = _joined(manifold(mesh), wall)

@@ -1,18 +1,25 @@
 """A scene: everything of the 3D half that is learned or remembered."""
 
-from torch import Generator, nn
+import torch
+from torch import Generator, Tensor, nn
 
 from dreamfusion.nerf.background import Background
-from dreamfusion.nerf.fields import AnnealedField, Field, GrowingField
+from dreamfusion.nerf.fields import AnnealedField, Field, Gaussians, GrowingField
 from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.proposals import Proposal
+
+_POINTS = 4096
+"""Places that are asked where the matter is, each step"""
 
 
 class Scene(nn.Module):
     """A field inside the ball of `radius` about the origin, a background outside, and a memory of empty space.
 
-    With a `proposal`, samples follow the density of that network, else they are uniform.
+    With a `proposal`, samples follow the density of that network, else they are uniform. With a `centre_memory`, views
+    are taken about the running mean of the matter's centre, its `centre`, else about the origin.
     """
+
+    centre: Tensor | None
 
     def __init__(
         self,
@@ -21,6 +28,7 @@ class Scene(nn.Module):
         occupancy: Occupancy,
         radius: float,
         proposal: Proposal | None = None,
+        centre_memory: float = 0.0,
     ) -> None:
         super().__init__()
         self.field = field
@@ -28,6 +36,20 @@ class Scene(nn.Module):
         self.occupancy = occupancy
         self.radius = radius
         self.proposal = proposal
+        self.centre_memory = centre_memory
+        self.register_buffer("centre", torch.zeros(3) if centre_memory else None)
+
+    @torch.no_grad()
+    def track(self, generator: Generator) -> None:
+        """Let the centre, if there is one, follow the matter (Dream Fields): centre of mass at random places."""
+        if self.centre is None:
+            return
+        place = (2 * torch.rand(_POINTS, 3, generator=generator, device=generator.device) - 1).to(self.centre)
+        place = place * self.radius
+        inside = place.square().sum(-1) <= self.radius**2
+        density = self.field.density(Gaussians(mean=place, var=torch.zeros_like(place))) * inside
+        mean = (density[:, None] * place).sum(0) / density.sum().clamp(min=torch.finfo(density.dtype).tiny)
+        self.centre.lerp_(mean, 1 - self.centre_memory)
 
     def set_variance(self, variance: float, progress: float) -> None:
         """Make all that is blurred as sharp as it is to be at this progress of the run, in [0, 1]."""

@@ -119,6 +119,8 @@ def closed_solid_of(path: Path) -> Manifold | None:
 def _mesh_in(path: Path) -> trimesh.Trimesh:
     try:
         found = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="glb").to_mesh()
+    except PermissionError:
+        raise
     except Exception as error:  # the reader has no errors of its own
         raise UserError(f"{path} cannot be read as a mesh: make it again with `dreamfusion mesh`") from error
     return found

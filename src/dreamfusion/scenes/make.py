@@ -96,8 +96,9 @@ def make_scene(plan: Plan, out: Path, jobs: int, say: ProgressCallback, stopped:
     solids = {path: solid_of(RunFolder(path).mesh) for path in distinct}
     sized = [solids[item.folder].scale((size, size, size)) for item, size in zip(plan.items, plan.sizes, strict=True)]
     placed, notes = layout(plan.sentence, sized)
-    write_json(out / SCENE, described(plan, placed, out))
-    files = compose.renew(compose.read(out / SCENE), out, say)
+    told = described(plan, placed, out)
+    files = compose.renew(compose.parse(told, out / SCENE), out, say)
+    write_json(out / SCENE, told)  # at last: as long as it is not there, the same command goes on
     return Scene([out / SCENE, *files], check(plan.sentence, placed), notes)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import zipfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,12 +20,15 @@ from starlette.types import Receive, Scope, Send
 
 from dreamfusion import json_text
 from dreamfusion.config.presets import PRESETS
+from dreamfusion.config.serialise import LARGEST
 from dreamfusion.errors import UserError
 from dreamfusion.runs import RunFolder
 from dreamfusion.studio import scan
+from dreamfusion.studio.batches import STATUSES, run_place
 from dreamfusion.studio.events import number_of
-from dreamfusion.studio.index import SORTS
-from dreamfusion.studio.priors import understanding
+from dreamfusion.studio.index import SORTS, terms_of
+from dreamfusion.studio.items import Row
+from dreamfusion.studio.priors import EMBEDDED, understanding
 from dreamfusion.studio.security import Door, Guard
 from dreamfusion.studio.settings import described
 from dreamfusion.studio.studio import FORMATS, Refused, Studio
@@ -82,6 +86,7 @@ def _api() -> list[Route]:
         Route("/api/tasks", _search, methods=["GET"]),
         Route("/api/tasks", _submit, methods=["POST"]),
         Route("/api/scenes", _compose, methods=["POST"]),
+        Route("/api/sentences", _sentence, methods=["POST"]),
         Route("/api/tasks/{id}", _task, methods=["GET"]),
         Route("/api/tasks/{id}", _delete, methods=["DELETE"]),
         Route("/api/tasks/{id}/cancel", _cancel, methods=["POST"]),
@@ -89,6 +94,7 @@ def _api() -> list[Route]:
         Route("/api/tasks/{id}/retry", _retry, methods=["POST"]),
         Route("/api/tasks/{id}/refine", _refine, methods=["POST"]),
         Route("/api/tasks/{id}/exports", _export, methods=["POST"]),
+        Route("/api/tasks/{id}/runs", _runs, methods=["GET"]),
         Route("/api/tasks/{id}/curve", _curve, methods=["GET"]),
         Route("/api/tasks/{id}/files/{name}", _file, methods=["GET"]),
     ]
@@ -148,7 +154,7 @@ async def _object(request: Request) -> dict[str, Any]:
 
 def _number(request: Request, name: str, default: int, largest: int) -> int:
     text = request.query_params.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= largest:
+    if not re.fullmatch("[0-9]{1,18}", text) or not 1 <= int(text) <= largest:
         raise UserError(f"{name} must be a number from 1 to {largest}, not {text!r}")
     return int(text)
 
@@ -238,6 +244,28 @@ async def _search(request: Request) -> Response:
     return JSONResponse({"tasks": tasks, "total": found.total, "page": page, "pages": pages})
 
 
+async def _runs(request: Request) -> Response:
+    task, items = _found(request), _studio(request).catalogue.index.items
+    if task.kind != "batch":
+        raise Refused(404, "this task is no batch")
+    status = request.query_params.get("status", "")
+    if status:
+        _choice(request, "status", dict.fromkeys(STATUSES), "")
+    page, size = _number(request, "page", 1, 1_000_000), _number(request, "size", PAGE_SIZE, LARGEST_PAGE)
+    terms = terms_of(request.query_params.get("query", "")[:300])
+    rows, total = items.search(task.folder, terms, status, (page - 1) * size, size)
+    runs = await run_in_threadpool(lambda: [_run(_studio(request).root, row) for row in rows])
+    return JSONResponse({"runs": runs, "total": total, "page": page, "pages": max(1, -(-total // size))})
+
+
+def _run(root: Path, row: Row) -> dict[str, Any]:
+    """A run of a batch for its page."""
+    item, state = row.item, row.item.state
+    told = {name: getattr(item, name) for name in ("name", "line", "prompt", "seed", "status", "steps")}
+    told |= {name: getattr(state, name) for name in ("step", "error", "attempt", "failures", "host", "seconds", "beat")}
+    return {"id": row.id, **told, "picture": scan.has(root / run_place(row.batch, item.name), "preview.png")}
+
+
 async def _submit(request: Request) -> Response:
     task = _studio(request).submit(request.state.owner, await _object(request))
     return JSONResponse(task.public(), 201, headers={"location": f"/api/tasks/{task.id}"})
@@ -257,7 +285,9 @@ async def _cancel(request: Request) -> Response:
 
 
 async def _resume(request: Request) -> Response:
-    return JSONResponse(_studio(request).resume(request.state.owner, _own(request)).public(), 202)
+    wanted = await _object(request)
+    task = _studio(request).resume(request.state.owner, _own(request), wanted.get("set_aside") is True)
+    return JSONResponse(task.public(), 202)
 
 
 async def _refine(request: Request) -> Response:
@@ -287,6 +317,20 @@ async def _compose(request: Request) -> Response:
         raise UserError("assets must be a list of 1 to 50 objects")
     placed = [_asset(studio, asset) for asset in assets]
     task = await studio.compose(request.state.owner, title, placed)
+    return JSONResponse(task.public(), 201, headers={"location": f"/api/tasks/{task.id}"})
+
+
+async def _sentence(request: Request) -> Response:
+    wanted = await _object(request)
+    unknown = sorted(set(wanted) - {"sentence", "seed", "prior"})
+    if unknown:
+        raise UserError(f"unknown setting {unknown[0]}: remove it, or check its spelling")
+    sentence, seed, prior = wanted.get("sentence"), wanted.get("seed", 0), wanted.get("prior", EMBEDDED)
+    if not isinstance(sentence, str) or not any(map(str.isalnum, sentence)) or len(sentence) > 300:
+        raise UserError("sentence must be a text of at most 300 characters")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST:
+        raise UserError(f"seed must be a number from 0 to {LARGEST}, not {seed!r}")
+    task = await _studio(request).sentence(request.state.owner, sentence, seed, str(prior))
     return JSONResponse(task.public(), 201, headers={"location": f"/api/tasks/{task.id}"})
 
 

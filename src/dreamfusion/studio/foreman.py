@@ -36,6 +36,7 @@ class Foreman:
         self._products, self._product = Lane("cpu"), asyncio.Lock()
         self._running: dict[str, Lane] = {}
         self._canceled: set[str] = set()
+        self._yielding: set[str] = set()
         self._work = asyncio.Event()
         self._loops = set[asyncio.Task[None]]()
         self._closing = False
@@ -74,19 +75,31 @@ class Foreman:
         return places(self.waiting(), running, self._rate, len(self._lanes))
 
     def look(self) -> None:
-        """The queue is another one: tell the pages, and the workers that have nothing to do."""
+        """The queue is another one: tell the pages, and the workers that have nothing to do.
+
+        Where none is free, a batch is asked to save; it waits until everything else is done.
+        """
         self._catalogue.hub.tell("queue", json.dumps(self.queue()))
         self._work.set()
+        if len(self._running) < len(self._lanes) or not any(task.kind != "batch" for task in self.waiting()):
+            return
+        for task in filter(None, map(self._catalogue.index.get, self._running)):
+            if task.kind == "batch" and task.id not in self._yielding:
+                self._yielding.add(task.id)
+                self._keep(asyncio.create_task(self._running[task.id].stop()))
+                return
 
     def stop(self, task: Task) -> bool:
         """Ask for the end of a running task; False if no worker of the studio is at it."""
         lane = self._running.get(task.id)
         if lane is not None and task.id not in self._canceled:
             self._canceled.add(task.id)
-            stopping = asyncio.create_task(self._stop(task.id, lane))
-            self._loops.add(stopping)
-            stopping.add_done_callback(self._loops.discard)
+            self._keep(asyncio.create_task(self._stop(task.id, lane)))
         return lane is not None
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._loops.add(task)
+        task.add_done_callback(self._loops.discard)
 
     async def _stop(self, identity: str, lane: Lane) -> None:
         await lane.stop()
@@ -119,6 +132,7 @@ class Foreman:
             finally:
                 self._running.pop(task.id, None)
                 self._canceled.discard(task.id)
+                self._yielding.discard(task.id)
                 self.look()
 
     async def _rest(self, lane: Lane) -> None:
@@ -143,8 +157,13 @@ class Foreman:
         """Have a task done and follow it."""
         path = self._catalogue.root / task.folder
         self.look()
-        job, config = "refine" if task.refining else "run", scan.wanted(path)
-        async for message in lane.work({"do": job, "folder": str(path), "config": config}):
+        kind, config = "refine" if task.refining else task.kind, scan.wanted(path)
+        job = {"do": kind, "folder": str(path), "config": config, "retries": task.retries, "share": len(self._lanes)}
+        async for message in lane.work(job):
+            if task.kind == "batch":  # its runs are counted in its directory
+                if "end" in message:
+                    await self._catalogue.follow(task.folder, self.running)  # not waiting for the next look
+                task = self._catalogue.index.get(task.id) or task
             if "end" in message:
                 task = self._ended(_as_run(task, config), message)
             else:
@@ -167,6 +186,8 @@ class Foreman:
                 return replace(done, state=State.CANCELED, error="")
             case _ if self._closing:
                 return task
+            case _ if task.id in self._yielding:
+                return replace(task, state=State.PENDING, queued=time.time(), doing="", error="")
             case "died" if task.attempts + 1 >= ATTEMPTS:
                 return replace(done, state=State.FAILED, error=f"{error} ({ATTEMPTS} times)")
             case "died":

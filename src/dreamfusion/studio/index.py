@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreamfusion.studio import items
 from dreamfusion.studio.task import State, Task, task_from
 
-LAYOUT = 1
+LAYOUT = 2
 """of the tables; a file with another one is made again"""
 KEPT_EVENTS = 5_000
 SORTS = {
@@ -54,7 +55,7 @@ class Event:
 
 
 class Index:
-    """The tables, opened or made anew."""
+    """The tables, opened or made anew; `items` are the runs of batches."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -64,6 +65,7 @@ class Index:
             for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
                 file.unlink(missing_ok=True)
             self._base = self._opened()
+        self.items = items.Items(self._base)
 
     def _opened(self) -> sqlite3.Connection:
         base = sqlite3.connect(self._path, isolation_level=None)
@@ -73,7 +75,7 @@ class Index:
             base.execute("PRAGMA synchronous = NORMAL")
             layout = base.execute("PRAGMA user_version").fetchone()[0]
             if layout == 0:
-                base.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {LAYOUT}; COMMIT;")
+                base.executescript(f"BEGIN; {_TABLES} {items.TABLES} PRAGMA user_version = {LAYOUT}; COMMIT;")
             elif layout != LAYOUT:
                 raise sqlite3.DatabaseError("another layout")
         except sqlite3.DatabaseError:
@@ -122,16 +124,19 @@ class Index:
         return [task_from(json.loads(body)) for (body,) in rows]
 
     def search(self, words: str, states: Iterable[State], sort: str, first: int, count: int) -> Page:
-        """Tasks that hold every word of a query, `count` of them from the `first` one on.
+        """Tasks that hold every word of a query, `count` of them from the `first` one on, and batches of such runs.
 
         A word with a colon (`seed:3`, `preset:fast`, `state:failed`) must be there as it is, others as a part.
         """
-        terms = [f"% {word} %" if ":" in word else f"%{word}%" for word in map(_escaped, words.lower().split())]
-        wanted = [state.value for state in states]
-        where = " AND ".join([f"state IN ({','.join('?' * len(wanted))})", *["words LIKE ? ESCAPE '\\'"] * len(terms)])
-        (total,) = self._base.execute(f"SELECT count(*) FROM tasks WHERE {where}", [*wanted, *terms]).fetchone()
+        terms, wanted = terms_of(words), [state.value for state in states]
+        where = f"state IN ({','.join('?' * len(wanted))})"
+        if terms:
+            alike = " AND ".join(["words LIKE ? ESCAPE '\\'"] * len(terms))
+            where += f" AND ({alike} OR folder IN (SELECT batch FROM items WHERE {alike}))"
+        given = [*wanted, *terms, *terms]
+        (total,) = self._base.execute(f"SELECT count(*) FROM tasks WHERE {where}", given).fetchone()
         query = f"SELECT id FROM tasks WHERE {where} ORDER BY {SORTS[sort]}, id LIMIT ? OFFSET ?"
-        ids = self._base.execute(query, [*wanted, *terms, count, first]).fetchall()
+        ids = self._base.execute(query, [*given, count, first]).fetchall()
         return Page([task for (identity,) in ids if (task := self.get(identity))], total)
 
     def served(self) -> dict[str, float]:
@@ -157,6 +162,11 @@ def _row(task: Task) -> tuple[object, ...]:
     text = f"{task.prompt} {task.folder} seed:{task.seed} preset:{task.preset} state:{task.state.value} {day}".lower()
     head = (task.id, task.folder, task.state.value, task.created, task.prompt, task.seed, task.steps, task.owner)
     return (*head, task.started, task.stamp, f" {text} ")
+
+
+def terms_of(words: str) -> list[str]:
+    """What LIKE has to find of a query, word by word."""
+    return [f"% {word} %" if ":" in word else f"%{word}%" for word in map(_escaped, words.lower().split())]
 
 
 def _escaped(word: str) -> str:

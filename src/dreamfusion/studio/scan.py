@@ -1,7 +1,9 @@
 """What the run folders under a root say: each as a `Task`, whoever made it. No torch, and no file is changed.
 
-A folder with `config.json` is a run, one with `scene.glb` a scene (`dreamfusion compose`). `.task.json` is the studio's
-own note in the folders that it made: who asked, when, how it went, and of a run that waits, its configuration.
+A folder with `config.json` is a run, one with `scene.glb` a scene (`dreamfusion compose`), and one with
+`manifest.jsonl` and `drivers/` a batch (`dreamfusion batch`), whose runs are no tasks of their own. `.task.json` is the
+studio's own note in the folders that it made, or goes on with: who asked, when, how it went, and of a run that waits,
+its configuration.
 """
 
 import hashlib
@@ -17,25 +19,33 @@ from dreamfusion.claims import in_use
 from dreamfusion.files import write_json
 from dreamfusion.health import found_in, in_words
 from dreamfusion.runs import LOCK, RunFolder
+from dreamfusion.studio.batches import Item, Summary, run_place
 from dreamfusion.studio.task import State, Task
 
 NOTE = ".task.json"
 DEPTH = 3
 """folders below the root in which runs are looked for"""
 _TAIL = 4096  # bytes from the end of metrics.jsonl that hold its last whole line
-_NOTED = ("owner", "made", "created", "queued", "started", "finished", "error", "attempts", "refining")
+_NOTED = ("owner", "made", "created", "queued", "started", "finished", "error", "attempts", "refining", "retries")
 
 MEDIA = ("preview.png", "turntable.mp4", "turntable.webp", "sheet.png")
 FILES = {
-    **{name: name for name in ("config.json", "metrics.jsonl", "index.html", "scene.glb", "scene.json")},
+    **{name: name for name in ("config.json", "metrics.jsonl", "index.html", "scene.glb", "scene.json", "summary.csv")},
     **{f"mesh.{suffix}": f"mesh.{suffix}" for suffix in ("glb", "json", "obj", "mtl", "png", "ply", "stl", "usdz")},
     **{name: f"media/{name}" for name in MEDIA},
 }
 """Names of files that can be asked for, and where they lie in the folder; nothing else is ever served"""
 
 
-def folders(root: Path) -> Iterator[str]:
-    """All run and scene folders under a root, as seen from there. Links are not followed."""
+BATCH = {"manifest.jsonl", "drivers"}
+"""Names in the folder of a batch"""
+
+
+def folders(root: Path) -> Iterator[tuple[str, bool]]:
+    """All folders of runs, scenes and batches under a root, as seen from there; True for batches. No link is followed.
+
+    A root that is a batch itself is ".".
+    """
     pending = [("", 0)]
     while pending:
         place, depth = pending.pop()
@@ -45,8 +55,10 @@ def folders(root: Path) -> Iterator[str]:
         except OSError:
             continue
         names = {name for name, _ in inside}
-        if place and names & {"config.json", "scene.glb", NOTE}:
-            yield place
+        if names >= BATCH:
+            yield place or ".", True
+        elif place and names & {"config.json", "scene.glb", NOTE}:
+            yield place, False
         elif depth < DEPTH:
             below = (name for name, is_folder in inside if is_folder and not name.startswith("."))
             pending += [(f"{place}/{name}".lstrip("/"), depth + 1) for name in below]
@@ -77,13 +89,18 @@ def read(root: Path, place: str) -> Task | None:
             files=present(path),
             stamp=stamp_of(path),
         )
-        values = {name: note[name] for name in _NOTED if isinstance(note.get(name), type(getattr(task, name)))}
+        values = _told(note, task)
         config = wanted(path)
-        if not config:
-            return _scene(path, task, values)
+        if not config or "sentence" in config:
+            return _scene(path, task, values, config, note.get("state"))
         return _run(path, task, values, config, note.get("state"))
     except OSError:
         return None
+
+
+def _told(note: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """What a note says of a task, as far as it is of the right type."""
+    return {name: note[name] for name in _NOTED if json_text.alike(note.get(name), getattr(task, name))}
 
 
 def identity(place: str, made: object) -> str:
@@ -102,7 +119,7 @@ def note(root: Path, task: Task, config: Mapping[str, Any] | None = None) -> Non
 def noted(folder: Path) -> State | None:
     """The state that the studio wrote down last; None in a folder that is not its own."""
     state = _object(folder / NOTE).get("state")
-    return State(state) if state in State.__members__ else None
+    return State(state) if isinstance(state, str) and state in State.__members__ else None
 
 
 def wanted(folder: Path) -> dict[str, Any]:
@@ -113,7 +130,12 @@ def wanted(folder: Path) -> dict[str, Any]:
 
 def present(folder: Path) -> tuple[str, ...]:
     """Which of `FILES` are there, as files and not as links to some."""
-    return tuple(name for name, place in FILES.items() if _is_file(folder / place))
+    return tuple(name for name in FILES if has(folder, name))
+
+
+def has(folder: Path, name: str) -> bool:
+    """Whether this one of `FILES` is."""
+    return _is_file(folder / FILES[name])
 
 
 def _is_file(path: Path) -> bool:
@@ -123,21 +145,72 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _scene(path: Path, task: Task, values: Mapping[str, Any]) -> Task | None:
-    if "scene.glb" not in task.files:
+def read_batch(root: Path, place: str, summary: Summary, at_work: bool) -> Task:
+    """The folder of a batch as a task; `at_work` says whether somebody hands out its work."""
+    path, counts = root / place, dict(summary.counts)
+    note = _object(path / NOTE)
+    steps, done, running = sum(counts.values()), counts.get("done", 0), counts.get("running", 0)
+    task = Task(identity(place, 0.0), place, kind="batch", prompt=path.name, steps=steps, step=done, counts=counts)
+    rate = running / summary.seconds if summary.seconds else 0.0
+    state = _batch_state(counts, at_work or running > 0, note.get("state"))
+    shown = tuple(each for each, name in summary.cover if has(root / run_place(place, name), "preview.png"))
+    told = {**_told(note, task), "created": _changed(f"{path}/manifest.jsonl") / 1e9}
+    if state is not State.FAILED:
+        told["error"] = ""  # of an earlier attempt
+    task = replace(task, **told, state=state, rate=rate, cover=shown)
+    return replace(task, files=present(path), stamp=stamp_of(path))
+
+
+def _batch_state(counts: Mapping[str, int], at_work: bool, noted: object) -> State:
+    """Of one that no worker of this studio is at: what was begun when the studio ended waits to go on."""
+    if noted in (State.PENDING.value, State.IN_PROGRESS.value):
+        return State.PENDING
+    if at_work:
+        return State.IN_PROGRESS
+    if not counts.keys() - {"done"}:
+        return State.SUCCEEDED
+    return State.CANCELED if counts.keys() & {"waiting", "stopped"} else State.FAILED
+
+
+_STATES = {
+    **dict.fromkeys(("aside", "failed"), State.FAILED),
+    "running": State.IN_PROGRESS,
+    "stopped": State.CANCELED,
+    "done": State.SUCCEEDED,
+    "waiting": State.PENDING,
+}
+
+
+def read_item(root: Path, name: str, batch: str, place: str, item: Item) -> Task:
+    """A run of a batch as a task with the id `name`."""
+    own = {"prompt": item.prompt, "negative": item.negative, "seed": item.seed, "steps": item.steps}
+    state, there = item.state, read(root, place) or Task(name, place)
+    step = max(there.step, state.step)
+    task = replace(there, **own, id=name, batch=batch, state=_STATES[item.status], error=state.error, step=step)
+    over = state.beat if item.status != "running" else 0.0
+    return replace(task, started=over - state.seconds if over and state.seconds else state.began, finished=over)
+
+
+def _scene(path: Path, task: Task, values: Mapping[str, Any], config: Mapping[str, Any], noted: object) -> Task | None:
+    """A scene that is there, or that is being made of a sentence."""
+    made = "scene.glb" in task.files
+    if not made and not config:
         return None
-    title = str(_object(path / "scene.json").get("title", path.name))
-    done = replace(task, kind="scene", state=State.SUCCEEDED, prompt=title, finished=task.created)
-    return replace(done, **values)
+    title = str(_object(path / "scene.json").get("title", config.get("sentence", path.name)))
+    scene = replace(replace(task, kind="scene", prompt=title, finished=task.created), **values)
+    if noted in (State.PENDING.value, State.IN_PROGRESS.value):
+        return replace(scene, state=State(noted))
+    left = State.FAILED if noted == State.FAILED.value else State.CANCELED
+    return replace(scene, state=State.SUCCEEDED if made else left)
 
 
 def _run(path: Path, task: Task, values: Mapping[str, Any], config: Mapping[str, Any], noted: object) -> Task:
     told = {
         name: config[name]
         for name in ("prompt", "negative", "seed", "preset", "prior", "steps")
-        if isinstance(config.get(name), type(getattr(task, name)))
+        if json_text.alike(config.get(name), getattr(task, name))
     }
-    task = replace(task, **told, **values, **_last_line(path / "metrics.jsonl"))
+    task = replace(task, **told, **values, **_last_line(task, path / "metrics.jsonl"))
     return replace(task, state=_state(path, task, noted))
 
 
@@ -167,7 +240,7 @@ def _object(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _last_line(metrics: Path) -> dict[str, Any]:
+def _last_line(task: Task, metrics: Path) -> dict[str, Any]:
     """`step`, `opacity` and `losses` of the last whole line, and its findings in words."""
     try:
         with metrics.open("rb") as file:
@@ -175,7 +248,8 @@ def _last_line(metrics: Path) -> dict[str, Any]:
             record = json_text.parse(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2])
     except (OSError, ValueError):
         return {}
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+    if not isinstance(record, dict) or not json_text.alike(record.get("step"), 0):
         return {}
-    told = {name: record[name] for name in ("step", "opacity", "losses") if name in record}
+    names = ("step", "opacity", "losses")
+    told = {name: record[name] for name in names if json_text.alike(record.get(name), getattr(task, name))}
     return {**told, "health": in_words(found_in(record))}

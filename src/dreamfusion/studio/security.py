@@ -10,6 +10,7 @@
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -202,7 +203,7 @@ class _Body:
     def too_large(self, headers: Headers) -> bool:
         """Whether it says so."""
         length = headers.get("content-length", "0")
-        return not length.isdigit() or int(length) > LARGEST_BODY
+        return not re.fullmatch("[0-9]{1,18}", length) or int(length) > LARGEST_BODY
 
     async def __call__(self) -> Message:
         message = await self._receive()

@@ -29,6 +29,10 @@ HOME = ".studio"
 _DELETED = "deleted-"
 SCAN_SECONDS = 5.0
 """between looks at the folders, more where there are many"""
+LOOKING = 0.05
+"""share of the time for those looks; first ones at batches come on top"""
+LONGEST_SECONDS = 60.0
+"""between looks that take long"""
 FORMATS = ("obj", "ply", "stl", "usdz")
 
 
@@ -87,16 +91,28 @@ class Studio:
         while True:
             began = time.monotonic()
             try:
-                await self.catalogue.rescan(self.foreman.running)
+                batches = await self.catalogue.rescan(self.foreman.running)
+                for folder in batches:
+                    first, before = self.catalogue.is_new(folder), time.monotonic()
+                    batch = await self.catalogue.follow(folder, self.foreman.running)
+                    if batch and batch.state is State.PENDING:
+                        self.foreman.look()
+                    if first:
+                        began += time.monotonic() - before
             except Exception:  # the next look may see more
                 traceback.print_exc()
-            await asyncio.sleep(max(SCAN_SECONDS, 20 * (time.monotonic() - began)))
+            pause = min(LONGEST_SECONDS, (time.monotonic() - began) / LOOKING)
+            await asyncio.sleep(max(SCAN_SECONDS, pause))
 
     def task(self, identity: str) -> Task:
         """The task with this id. Raises Refused."""
-        if (task := self.catalogue.index.get(identity)) is None:
-            raise Refused(404, "there is no such task: it may have been deleted")
-        return task
+        if (task := self.catalogue.index.get(identity)) is not None:
+            return task
+        if (row := self.catalogue.index.items.get(identity)) is not None:
+            task = self.catalogue.item(row)
+            if (path := self.root / task.folder).resolve() == path:  # no link on the way
+                return task
+        raise Refused(404, "there is no such task: it may have been deleted")
 
     def submit(self, owner: str, wanted: Mapping[str, Any]) -> Task:
         """A new task at the end of the queue. Raises UserError for a bad configuration, Refused for a full queue."""
@@ -125,6 +141,24 @@ class Studio:
         self.foreman.look()
         return task
 
+    async def sentence(self, owner: str, sentence: str, seed: int, prior: str) -> Task:
+        """A scene of a sentence (`dreamfusion scene`) at the end of the queue.
+
+        Raises UserError for one that is not understood, Refused for a full queue.
+        """
+        if prior not in self.offered:
+            raise UserError(f"prior must be one of {', '.join(self.offered)}, not {prior!r}")
+        self._require_room(owner)
+        config = {"sentence": sentence, "seed": seed, "prior": prior}
+        await self.foreman.produce({"do": "plan", "config": config})
+        now, place = time.time(), self._new_folder(folder_name(sentence, seed))
+        own = {"kind": "scene", "prompt": sentence, "seed": seed, "prior": prior, "owner": owner}
+        task = Task(scan.identity(place, now), place, made=now, created=now, queued=now, **own)
+        scan.note(self.root, task, config)
+        self.catalogue.put(task)
+        self.foreman.look()
+        return task
+
     def _require_room(self, owner: str) -> None:
         waiting = self.catalogue.index.of_states(State.PENDING)
         own = sum(task.owner == owner for task in waiting)
@@ -141,6 +175,7 @@ class Studio:
 
     def cancel(self, task: Task) -> Task:
         """End a task: a waiting one at once, a running one once its worker has saved. Raises Refused."""
+        _refuse_item(task)
         if task.state is State.PENDING:
             task = self.catalogue.put(replace(task, state=State.CANCELED, finished=time.time(), doing=""), noted=True)
             self.foreman.look()
@@ -150,15 +185,20 @@ class Studio:
         other = "another process works on it: stop it there" if task.state is State.IN_PROGRESS else "it has ended"
         raise Refused(409, f"this task cannot be canceled: {other}")
 
-    def resume(self, owner: str, task: Task) -> Task:
-        """Queue a task again that was canceled or failed, from its last checkpoint on. Raises Refused."""
-        _require_run(task)
+    def resume(self, owner: str, task: Task, set_aside: bool = False) -> Task:
+        """Queue a task again that was canceled or failed, from its last checkpoint on. Raises Refused.
+
+        `set_aside`: of a batch also the runs that it tries no more, once.
+        """
+        _refuse_item(task)
         if task.state not in (State.CANCELED, State.FAILED):
             raise Refused(409, "this task needs no resuming: it is done, or on its way")
-        return self._queued(owner, task)
+        retries = self.catalogue.index.items.most_failures(task.folder) if set_aside else 0
+        return self._queued(owner, replace(task, retries=retries))
 
     def refine(self, owner: str, task: Task) -> Task:
         """Queue the second stage of a finished task. Raises Refused."""
+        _refuse_item(task)
         _require_run(task)
         if task.state is not State.SUCCEEDED:
             raise Refused(409, "this task is not finished: only then its mesh can be refined")
@@ -173,6 +213,9 @@ class Studio:
 
     async def delete(self, task: Task) -> None:
         """Remove a task and its folder. Raises Refused if it is in use, UserError if the system does not let it go."""
+        _refuse_item(task)
+        if task.kind == "batch":
+            raise Refused(409, "a batch is not deleted here: remove its folder")
         if task.state in ACTIVE:
             raise Refused(409, "this task has not ended: cancel it first")
         path, bin = self.root / task.folder, self.root / HOME / f"{_DELETED}{task.id}"
@@ -189,7 +232,7 @@ class Studio:
         if "mesh.glb" not in task.files:
             raise Refused(409, "this task has no mesh yet")
         await self.foreman.produce({"do": "export", "folder": str(self.root / task.folder), "format": suffix})
-        return self.catalogue.put(self.task(task.id))
+        return self.task(task.id) if task.batch else self.catalogue.put(self.task(task.id))
 
     async def compose(self, owner: str, title: str, assets: list[dict[str, Any]]) -> Task:
         """A scene of finished objects in a new folder. `assets` name each `file` as seen from the root. UserError."""
@@ -205,4 +248,10 @@ class Studio:
 
 def _require_run(task: Task) -> None:
     if task.kind != "run":
-        raise Refused(409, "this is a scene of several objects, and no run")
+        raise Refused(409, f"this is a {task.kind} of several objects, and no run")
+
+
+def _refuse_item(task: Task) -> None:
+    """What becomes of a run of a batch is written in the batch's states, by whoever drives it."""
+    if task.batch:
+        raise Refused(409, "this run belongs to a batch: go on with that one")

@@ -32,17 +32,18 @@ class Task:
     folder: str
     """as seen from the root, with `/`"""
     kind: str = "run"
-    """or "scene": several finished objects"""
+    """or "scene": several finished objects; or "batch": many runs of a list (`dreamfusion batch`)"""
     state: State = State.PENDING
     prompt: str = ""
-    """of a scene, its title"""
+    """of a scene, its title; of a batch, its folder's name"""
     negative: str = ""
     seed: int = 0
     preset: str = ""
     prior: str = ""
     steps: int = 0
+    """of a batch, its runs"""
     step: int = 0
-    """steps done"""
+    """steps done, or runs"""
     created: float = 0.0
     queued: float = 0.0
     """when it began to wait; 0 for what a restart of the server interrupted, which goes first"""
@@ -62,11 +63,19 @@ class Task:
     stage: int = 0
     """progress in percent that the product being made stands for"""
     rate: float = 0.0
-    """steps a second"""
+    """steps a second, or runs"""
     opacity: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
     health: str = ""
     """what is wrong with the run and would help, or what was done about it, in words"""
+    batch: str = ""
+    """id of the batch that this run belongs to; empty for all others"""
+    counts: dict[str, int] = field(default_factory=dict)
+    """runs of a batch by status (`batches.STATUSES`)"""
+    cover: tuple[str, ...] = ()
+    """ids of runs of a batch that have a picture"""
+    retries: int = 0
+    """failures in a row that a run of a batch may have and still be tried again; 0 for what a batch does unasked"""
     files: tuple[str, ...] = ()
     """that can be asked for"""
     stamp: int = 0
@@ -77,6 +86,8 @@ class Task:
         """0 to 100."""
         if self.state is State.SUCCEEDED:
             return 100
+        if self.kind == "batch":
+            return 100 * self.step // self.steps if self.steps else 0
         return max(self.stage, int(92 * self.step / self.steps) if self.steps else 0)
 
     @property
@@ -84,6 +95,8 @@ class Task:
         """Of a task in progress, from its speed so far; None if that is not known."""
         if self.state is not State.IN_PROGRESS or not self.rate:
             return None
+        if self.kind == "batch":
+            return (self.steps - self.step - self.counts.get("aside", 0)) / self.rate
         return (self.steps - self.step) / self.rate + SECONDS_OF_PRODUCTS * (100 - max(self.progress, 92)) / 8
 
     def record(self) -> dict[str, Any]:
@@ -92,7 +105,7 @@ class Task:
 
     def public(self) -> dict[str, Any]:
         """For the page: what everybody may know. Whose it is they learn by `owner`, which says nothing of the token."""
-        hidden = ("made", "stage", "queued", "attempts")
+        hidden = ("made", "stage", "queued", "attempts", "retries")
         known = {name: value for name, value in self.record().items() if name not in hidden}
         return {**known, "progress": self.progress, "seconds_left": self.seconds_left}
 
@@ -101,4 +114,5 @@ def task_from(record: Mapping[str, Any]) -> Task:
     """The task of a `record`."""
     known = {item.name for item in fields(Task)}
     values = {name: value for name, value in record.items() if name in known}
-    return Task(**{**values, "state": State(values["state"]), "files": tuple(values["files"])})
+    lists = {name: tuple(values[name]) for name in ("files", "cover")}
+    return Task(**{**values, **lists, "state": State(values["state"])})

@@ -3,6 +3,9 @@
     in   {"do": "run", "folder": PATH, "device": "auto", "config": {...}}    a run, new or begun, to its last file
          {"do": "refine", "folder": PATH, "device": "auto", "config": {...}} its second stage, likewise
          {"do": "export", "folder": PATH, "device": "auto", "format": "stl"} the run's mesh in another format
+         {"do": "batch", "folder": PATH, "device": "auto", "share": 1, "retries": 2}   what is left of a batch
+         {"do": "plan", "config": {"sentence": ..., "seed": 0, "prior": NAME}}          whether a sentence is understood
+         {"do": "scene", "folder": PATH, "device": "auto", "share": 1, "config": {...}} its things, and their scene
          {"do": "compose", "scene": {...}, "home": ROOT, "out": PATH}        several in one
          {"stop": true}                                                      save and end the job
     out  {"doing": "mesh"}   {"step": 3, "opacity": 0.1, "losses": {...}, "rate": 9.1, "health": "fog: ..."}
@@ -36,7 +39,10 @@ if TYPE_CHECKING:
     from dreamfusion.batch.work import KeptPrior
     from dreamfusion.generate import Job
     from dreamfusion.loop import Metrics
+    from dreamfusion.scenes.make import Plan
 
+NO_GPU = "-1"
+"""CUDA_VISIBLE_DEVICES for the CPU alone"""
 EVERY = 1.0
 """seconds between messages about steps"""
 
@@ -152,6 +158,71 @@ def _refine(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -
     return {"end": "done" if done else "stopped"}
 
 
+def _batch(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """What `dreamfusion batch FOLDER` does, with this worker's share of the machine, in processes of its own."""
+    from dreamfusion.batch.drive import Drive, Rules, driving
+    from dreamfusion.batch.folder import BatchFolder
+    from dreamfusion.batch.local import LocalWorkers
+    from dreamfusion.batch.manifest import Manifest
+    from dreamfusion.batch.report import write_report
+    from dreamfusion.batch.worker import MakeRuns
+
+    folder, rules = BatchFolder(Path(job["folder"])), Rules(max(job["retries"], Rules().retries))
+    voice.say("loading")
+    count, devices = _places(job["device"], job["share"])
+    with (
+        driving(folder, "1-of-1") as go,
+        Manifest(folder) as manifest,
+        LocalWorkers(count, MakeRuns(), devices) as workers,
+    ):
+        items = (manifest[number] for number in range(len(manifest)))
+        tally = Drive(folder, workers, rules, voice.say)(items, len(manifest), go, stopped)
+    with suppress(InUse):
+        write_report(folder)
+    if tally.left:
+        return {"end": "stopped"}
+    return {"end": "failed", "error": f"{tally.failed} of {tally.total} failed"} if tally.failed else {"end": "done"}
+
+
+def _plan(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    _planned(job, Path("runs"))
+    return {"end": "done"}
+
+
+def _scene(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """What `dreamfusion scene SENTENCE` does, with this worker's share of the machine."""
+    path = Path(job["folder"])
+    with owned(path):
+        voice.say("loading")
+        from dreamfusion.scenes.make import make_scene
+
+        count, _ = _places(job["device"], job["share"])
+        made = make_scene(_planned(job, path / "runs"), path, count, voice.say, stopped)
+    return {"end": "stopped" if made is None else "done"}
+
+
+def _planned(job: Mapping[str, Any], runs: Path) -> "Plan":
+    """Raises UserError for a sentence that is not understood."""
+    from dreamfusion.scenes.make import plan
+
+    config = job["config"]
+    settings = {name: str(config[name]) for name in ("seed", "prior")} | {"device": job["device"]}
+    return plan(config["sentence"], settings, {}, runs, 1)
+
+
+def _places(device: str, share: int) -> tuple[int, list[str]]:
+    """Runs at a time for one of `share` workers of the studio, and CUDA_VISIBLE_DEVICES for them (`LocalWorkers`)."""
+    from dreamfusion.batch.local import visible_gpus
+    from dreamfusion.runtime import available_cores
+
+    gpus = visible_gpus(device.partition(":")[0])
+    if not gpus:
+        return max(1, available_cores() // share), ["" if device == "auto" else NO_GPU]
+    _, colon, number = device.partition(":")
+    chosen = [gpus[int(number)]] if colon else gpus
+    return len(chosen), chosen
+
+
 def _worked_off(work: "Job", voice: Voice, stopped: Callable[[], bool]) -> bool:
     from dreamfusion.batch.work import Watch, work_off
 
@@ -204,6 +275,9 @@ JOBS: dict[str, Callable[[Mapping[str, Any], Voice, Callable[[], bool]], dict[st
     "run": _run,
     "refine": _refine,
     "export": _export,
+    "batch": _batch,
+    "plan": _plan,
+    "scene": _scene,
     "compose": _compose,
 }
 

@@ -128,6 +128,7 @@ class MeshScene(Scene):
         hit = rays.origin[seen.pixel] + distance[:, None] * rays.direction[seen.pixel]
         place, normal, weights = _surface_at(shape, seen, hit, rays.direction[seen.pixel])
         uv = (weights[..., None] * shape.uv[seen.face]).sum(1)
+        normal = self.bent(shape, seen.face, uv, normal)
         at = FieldOutput(torch.ones_like(distance), colours_at(self.texture, uv), normal)
         view = torch.arange(len(cameras), device=place.device).repeat_interleave(size)
         behind = self.background.colour(rays.direction) if background is None else background[view]
@@ -145,6 +146,12 @@ class MeshScene(Scene):
             depth.view(picture.shape[:-1]),
             picture[..., 4:] if normals else None,
         )
+
+    def bent(
+        self, shape: Shape, face: Int[Tensor, " m"], uv: Float[Tensor, "m 2"], normal: Float[Tensor, "m 3"]
+    ) -> Float[Tensor, "m 3"]:
+        """Normals as they are seen at places of faces, where the surface's are `normal`; a normal map bends them."""
+        return normal
 
     def _outlines(self, shape: Shape, cameras: Cameras, seen: Fragments, place: Float[Tensor, "m 3"]) -> Crossings:
         """Where outlines are seen, in all pictures."""

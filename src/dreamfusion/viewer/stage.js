@@ -13,6 +13,7 @@ const FIELD_OF_VIEW = 40; // degrees, as all angles here; of the stage's shorter
 const AZIMUTH = 25;
 const ELEVATION = 20;
 const ROUND = 12; // seconds
+const POSES = 24; // of everything that moves, for which there must be room
 const KEY_STEP = 5;
 const RADIANS = Math.PI / 180;
 
@@ -20,6 +21,7 @@ const stage = document.getElementById("stage");
 const canvas = document.getElementById("canvas");
 const sun = document.getElementById("sun");
 const turn = document.getElementById("turn");
+const play = document.getElementById("play");
 const modes = [...document.querySelectorAll("input[name=mode]")];
 
 const camera = new three.PerspectiveCamera();
@@ -33,18 +35,22 @@ let renderer, controls, scene, middle, radius;
 let surfaces = [];
 let lines = [];
 let shadow;
+let motion = null; // a mixer of all the file's animations, if it has any
+let moving = false;
 let scheduled = false;
 let before = 0;
 
 async function open(content) {
   renderer ??= new three.WebGLRenderer({ canvas, alpha: true, antialias: true });
-  const loaded = (await new three.GLTFLoader().parseAsync(content.buffer, "")).scene;
+  const { scene: loaded, animations } = await new three.GLTFLoader().parseAsync(content.buffer, "");
   const meshes = [];
   loaded.traverse((part) => part.isMesh && meshes.push(part));
   if (!meshes.length) throw new Error("the file holds no mesh");
   if (scene) clear();
   scene = loaded;
-  const box = measure(meshes);
+  motion = animations.length ? new three.AnimationMixer(scene) : null;
+  for (const clip of animations) motion.clipAction(clip).play();
+  const box = measure(meshes, Math.max(0, ...animations.map(({ duration }) => duration)));
   shadow = groundShadow(meshes, box);
   if (meshes.every((mesh) => mesh.material.isMeshBasicMaterial)) choose("albedo"); // the file's colours hold a light already
   for (const mesh of meshes) {
@@ -59,6 +65,7 @@ async function open(content) {
     lines.push(wires);
   }
   scene.add(shadow);
+  if (motion && scene.children.length === 1 && turnsUpright(scene.children[0])) scene.children[0].attach(shadow);
 }
 
 // What the mesh before held of the graphics card's memory.
@@ -71,20 +78,42 @@ function clear() {
   lines = [];
 }
 
-// The box of everything; and the ball about its middle, within which everything lies however it turns.
-function measure(meshes) {
-  scene.updateMatrixWorld(true);
-  const box = new three.Box3().setFromObject(scene, true);
+// The box of everything at rest; and the ball within which everything lies however it turns and moves (for so many seconds).
+function measure(meshes, seconds) {
+  const poses = Array.from({ length: motion ? POSES : 1 }, (_, i) => (seconds * i) / POSES);
+  const box = poses.map((time) => boxAt(time)).reduce((all, one) => all.union(one));
   middle = box.getCenter(new three.Vector3());
   const corner = new three.Vector3();
   radius = 0;
-  for (const { geometry, matrixWorld } of meshes) {
-    for (let i = 0; i < geometry.attributes.position.count; i++) {
-      corner.fromBufferAttribute(geometry.attributes.position, i).applyMatrix4(matrixWorld);
-      radius = Math.max(radius, corner.distanceTo(middle));
+  for (const time of poses) {
+    const rest = boxAt(time);
+    if (time === 0) box.copy(rest);
+    for (const { geometry, matrixWorld } of meshes) {
+      for (let i = 0; i < geometry.attributes.position.count; i++) {
+        corner.fromBufferAttribute(geometry.attributes.position, i).applyMatrix4(matrixWorld);
+        radius = Math.max(radius, corner.distanceTo(middle));
+      }
     }
   }
+  boxAt(0);
   return box;
+}
+
+// Whether all that a thing does is to turn about the vertical: then its shadow turns with it.
+function turnsUpright(thing) {
+  const place = thing.position.clone();
+  const upright = Array.from({ length: POSES }, (_, i) => {
+    motion.setTime((i * 7) / POSES);
+    return !thing.quaternion.x && !thing.quaternion.z && thing.position.equals(place);
+  });
+  boxAt(0);
+  return upright.every(Boolean);
+}
+
+function boxAt(time) {
+  motion?.setTime(time);
+  scene.updateMatrixWorld(true);
+  return new three.Box3().setFromObject(scene, true);
 }
 
 // How far away the camera must be to see the ball whole.
@@ -119,6 +148,13 @@ function fitControls() {
 function setTurning(on) {
   controls.autoRotate = on;
   turn.setAttribute("aria-pressed", String(on));
+  before = performance.now();
+  redraw();
+}
+
+function setMoving(on) {
+  moving = on;
+  play.setAttribute("aria-pressed", String(on));
   before = performance.now();
   redraw();
 }
@@ -160,9 +196,11 @@ function redraw() {
 
 function draw() {
   scheduled = false;
-  if (controls.autoRotate) {
+  if (controls.autoRotate || moving) {
     const now = performance.now();
-    controls.update(Math.min((now - before) / 1000, 0.1)); // a page that comes back to sight goes on where it was
+    const passed = Math.min((now - before) / 1000, 0.1); // a page that comes back to sight goes on where it was
+    if (controls.autoRotate) controls.update(passed);
+    if (moving) motion.update(passed);
     before = now;
     redraw();
   }
@@ -234,6 +272,7 @@ function listen() {
   sun.addEventListener("pointerdown", (event) => sun.setPointerCapture(event.pointerId));
   sun.addEventListener("pointermove", dragLight);
   turn.addEventListener("click", () => setTurning(!controls.autoRotate));
+  play.addEventListener("click", () => setMoving(!moving));
   document.getElementById("home").addEventListener("click", goHome);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   new ResizeObserver(resize).observe(canvas);
@@ -255,6 +294,9 @@ async function openStage(content) {
   }
   fitControls();
   resize();
-  setTurning(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  play.hidden = !motion;
+  setTurning(!still && !motion);
+  setMoving(!still && Boolean(motion));
   stage.setAttribute("aria-busy", "false");
 }

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from dreamfusion.diffusion.priors import weights
-from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.diffusion.priors.single_file import describe
 from dreamfusion.diffusion.priors.weights import PLAIN, Weights
 from dreamfusion.errors import UserError
 from dreamfusion.files import permitted, read_json, visible
+from dreamfusion.quiet import quiet
 
 LIBRARIES = ("diffusers", "transformers", "dreamfusion")
 LOADING_ERRORS = (Exception,)

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,26 +13,18 @@ import torch
 from dreamfusion.config.presets import suited
 from dreamfusion.diffusion.priors.folder import PipelineFolder, read_pipeline
 from dreamfusion.diffusion.priors.kinds import Kind, kind_of
-from dreamfusion.diffusion.priors.quiet import quiet
-from dreamfusion.diffusion.priors.single_file import SUFFIXES, describe
+from dreamfusion.diffusion.priors.single_file import describe
 from dreamfusion.diffusion.priors.weights import PLAIN, preferred, variant_of
 from dreamfusion.errors import UserError
 from dreamfusion.files import expanded, kind_of_place, permitted
+from dreamfusion.places import HUB_ID, HubId, find, folders_here
+from dreamfusion.quiet import quiet
 
 EMBEDDED = "embedded"
-_HUB_ID = re.compile(r"(?P<id>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,255}))?")
 _ADDRESS = re.compile(r"https?://[^/]+/(?P<id>[\w.-]+/[\w.-]+).*")
 # No pickles, nothing for other frameworks.
 _LEFT_OUT = ["*.bin", "*.msgpack", "*.onnx*", "*openvino*", "*flax*"]
 _HALVES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
-
-
-@dataclass(frozen=True)
-class HubId:
-    """A repository of the model hub, at a revision (None: the newest)."""
-
-    name: str
-    revision: str | None
 
 
 def locate(name: str, texts: bool = True, half: bool = False) -> PipelineFolder:
@@ -65,17 +57,6 @@ def preset_for(name: str) -> str:
     return suited(folder.pipeline, (library for library, _ in folder.classes.values()))
 
 
-def find(name: str) -> Path | HubId | None:
-    """The folder here or the hub repository that a name means, without asking the hub; None if it means neither."""
-    path, asked = expanded(name), _HUB_ID.fullmatch(name)
-    place = kind_of_place(path)
-    if place == "folder":
-        return path
-    if asked is None or place == "file" or _looks_local(name):
-        return None
-    return HubId(asked["id"], asked["revision"])
-
-
 def _find_prior(name: str) -> Path | HubId:
     if name == EMBEDDED:
         return Path(str(files("dreamfusion"))) / "embedded" / "weights"
@@ -92,20 +73,11 @@ def rooted(name: str) -> str:
     return os.path.abspath(path) if name != EMBEDDED and kind_of_place(path) == "folder" else name
 
 
-def _looks_local(name: str) -> bool:
-    """Whether a name that could be a hub id was more likely meant as a path."""
-    return name.startswith(".") or Path(name).suffix.lower() in SUFFIXES or Path(name).parts[0] in _folders_here()
-
-
-def _folders_here() -> set[str]:
-    return {path.name for path in Path().iterdir() if path.is_dir()}
-
-
 def _advice(name: str) -> str:
     if address := _ADDRESS.fullmatch(name):
         return f"it is an address; give its hub id, {address['id']}"
     first = name.split("/")[0]
-    if _HUB_ID.fullmatch(name) and first in _folders_here():
+    if HUB_ID.fullmatch(name) and first in folders_here():
         return f"{first}/ is a folder here, without this in it; if a hub id is meant, start where there is no {first}/"
     return (
         'give "embedded", a diffusers pipeline folder, or a hub id such as owner/model or owner/model@revision; if the'

@@ -25,11 +25,11 @@ from dreamfusion.diffusion.priors.kinds import Kind, kind_of
 from dreamfusion.diffusion.priors.opening import divided, dtype_of, image_size, shown_size, tuned, vae_dtype_of
 from dreamfusion.diffusion.priors.options import PriorOptions
 from dreamfusion.diffusion.priors.protocol import ViewCondition
-from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.diffusion.priors.spaces import LatentSpace
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_json
 from dreamfusion.lights import albedo_only
+from dreamfusion.quiet import quiet
 
 META = torch.device("meta")
 WORKSPACE = 250_000_000
@@ -112,6 +112,8 @@ def empty(folder: PipelineFolder, component: str, dtype: torch.dtype) -> Any:
             )
     except LOADING_ERRORS as error:
         raise UserError(f"{path} describes no {made.__name__} ({reason(error)}): restore the file") from error
+    if hasattr(network, "tie_weights"):
+        network.tie_weights()  # transformers 5.0 leaves that away on the meta device: a shared table would count twice
     # Not the networks' own `to`, which warns about layers that only matter where there are weights.
     return nn.Module.to(network, dtype=dtype).requires_grad_(False).eval()
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-SUFFIXES = (".safetensors", ".gguf", ".json", *PICKLES)
+from dreamfusion.places import PICKLES
+
 _LAYOUTS = {
     "conditioner.embedders.": "StableDiffusionXLPipeline",
     "model.diffusion_model.joint_blocks.": "StableDiffusion3Pipeline",

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamfusion.diffusion.priors.folder import PipelineFolder, load_component, load_network
-from dreamfusion.diffusion.priors.quiet import quiet
 from dreamfusion.errors import UserError
 from dreamfusion.files import read_json
+from dreamfusion.quiet import quiet
 
 # T5 reads any length; these are the lengths with which the models were trained, and diffusers' defaults.
 IF_LENGTH, PIXART_ALPHA_LENGTH, PIXART_SIGMA_LENGTH, SD3_LENGTH = 77, 120, 300, 256

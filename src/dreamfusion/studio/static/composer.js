@@ -63,6 +63,7 @@ async function understand() {
   if (found.error && !unknown.size) parts.push(h("span", { class: "said" }, found.error.replace(/[:,] (or )?use words it knows.*/, "")));
   for (const [, caption] of found.error.matchAll(/"([^"]+)"/g)) parts.push(chip(caption, caption));
   for (const word of completions(text)) parts.push(chip(`${word}`, text.replace(/[^\s]+$/, word)));
+  if (PLACES.test(text)) parts.unshift(h("button", { type: "button", class: "chip scene", onclick: pressScene }, "Make a scene of it"));
   $("understood").replaceChildren(...parts);
 }
 
@@ -86,6 +87,31 @@ function asked_for() {
     place[last] = valueOf(text);
   }
   return wanted;
+}
+
+const PLACES = /\b(on|in|under|over|beside|by|near|behind|around|next to|in front of|left of|right of|with)\b/i;
+
+// For a sentence with places in it: its things, and a scene of them.
+async function makeScene() {
+  $("problem").hidden = true;
+  const body = { sentence: $("prompt").value.trim(), seed: valueOf($("seed").value || "0"), prior: $("prior").value };
+  try {
+    const task = await api("POST", "sentences", body);
+    remember(task);
+    toast(`In the queue: ${task.prompt}`, ["See it", `#/task/${task.id}`]);
+  } catch (error) {
+    $("problem").textContent = error.message;
+    $("problem").hidden = false;
+  }
+}
+
+// Understanding a sentence takes a worker, which may have to start.
+async function pressScene({ currentTarget: pressed }) {
+  pressed.disabled = true;
+  pressed.classList.add("busy");
+  await makeScene();
+  pressed.classList.remove("busy");
+  pressed.disabled = false;
 }
 
 async function make(event) {

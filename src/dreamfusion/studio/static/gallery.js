@@ -37,10 +37,10 @@ export async function readGallery() {
 }
 
 function tile(task) {
-  const line = task.kind === "scene" ? "scene" : `seed ${task.seed}`;
+  const line = { scene: () => "scene", batch: () => batchLine(task) }[task.kind]?.() ?? `seed ${task.seed}`;
   const link = h(
     "a",
-    { href: `#/task/${task.id}`, class: "look", "aria-label": `${task.prompt}, ${line}, ${STATES[task.state]}` },
+    { href: `#/${task.kind === "batch" ? "batch" : "task"}/${task.id}`, class: "look", "aria-label": `${task.prompt}, ${line}, ${STATES[task.state]}` },
     thumbnail(task),
     task.state !== "SUCCEEDED" && h("span", { class: `badge ${task.state.toLowerCase()}` }, STATES[task.state]),
     task.state === "IN_PROGRESS" && h("progress", { max: 100, value: task.progress, "aria-hidden": "true" }),
@@ -49,11 +49,21 @@ function tile(task) {
   return h("li", { class: "tile", "data-id": task.id }, link, add, h("p", { class: "name" }, task.prompt), h("p", { class: "meta" }, `${line} · ${ago(task.created)}`));
 }
 
+// How many runs a batch has, and how many went wrong.
+function batchLine({ steps, counts }) {
+  const wrong = (counts.failed ?? 0) + (counts.aside ?? 0);
+  return `${steps.toLocaleString("en")} runs${wrong ? `, ${wrong.toLocaleString("en")} failed` : ""}`;
+}
+
 // The last picture; while pointed at, or in focus, the turntable.
 function thumbnail(task) {
-  const frame = h("span", { class: "frame" });
+  const frame = h("span", { class: task.kind === "batch" ? "frame many" : "frame" });
+  if (task.cover.length) {
+    frame.append(...task.cover.map((id) => h("img", { src: `/api/tasks/${id}/files/preview.png`, alt: "", loading: "lazy", class: "colour" })));
+    return frame;
+  }
   if (!task.files.includes("preview.png")) {
-    frame.append(h("span", { class: task.kind === "scene" ? "glyph many" : "glyph", "aria-hidden": "true" }));
+    frame.append(h("span", { class: task.kind === "run" ? "glyph" : "glyph many", "aria-hidden": "true" }));
     return frame;
   }
   frame.append(h("img", { src: fileOf(task, "preview.png"), alt: "", loading: "lazy", class: "colour" }));
@@ -117,7 +127,7 @@ export async function startGallery() {
     if (!old) return again();
     const before = old.querySelector("progress");
     if (before && task.state === "IN_PROGRESS") before.value = task.progress;
-    const look = `${task.state} ${task.files.length} ${task.state === "IN_PROGRESS" ? "" : task.stamp}`;
+    const look = `${task.state} ${task.files.length} ${task.cover.length} ${task.kind === "batch" ? batchLine(task) : ""} ${task.state === "IN_PROGRESS" ? "" : task.stamp}`;
     if (old.dataset.look === look) return;
     const focused = old.contains(document.activeElement);
     const fresh = tile(task);

@@ -4,6 +4,8 @@ import { $, clock, h, wrong } from "./dom.js";
 import { api, changes, fileOf, store } from "./api.js";
 import { Curve } from "./curve.js";
 
+export const STATUS_NAMES = { aside: "set aside", failed: "failed", running: "running", stopped: "stopped", done: "done", waiting: "waiting" };
+
 export const mayChange = (task) => !store.options.shared || task.owner === store.options.owner;
 
 export const cancel = (task) => api("POST", `tasks/${task.id}/cancel`, {}).catch(wrong);
@@ -62,6 +64,28 @@ export class LiveCard {
   }
 }
 
+// A batch in progress, whoever works on it, or a scene whose things are being made.
+class ManyCard {
+  constructor(task) {
+    this.title = h("a", { class: "prompt", href: `#/${task.kind === "batch" ? "batch" : "task"}/${task.id}` });
+    this.doing = h("p", { class: "doing" });
+    this.bar = h("progress", { max: 100, "aria-label": "Progress", hidden: task.kind === "scene" });
+    this.numbers = h("dl", { class: "numbers" });
+    this.element = h("article", { class: "card told" }, h("div", {}, this.title, this.doing), this.bar, this.numbers);
+  }
+
+  update(task) {
+    this.title.textContent = task.prompt;
+    this.doing.textContent = task.doing || (task.kind === "batch" ? "a batch of another process" : "starting");
+    this.bar.value = task.progress;
+    const left = task.seconds_left === null ? "–" : clock(task.seconds_left);
+    const counts = Object.entries(task.counts).map(([status, count]) => [STATUS_NAMES[status], count.toLocaleString("en")]);
+    if (task.kind === "batch") this.numbers.replaceChildren(...[...counts, ["Left", left]].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  }
+}
+
+export const cardOf = (task) => (task.kind === "run" ? new LiveCard(task) : new ManyCard(task));
+
 // A task that waits.
 class WaitingLine {
   constructor(task) {
@@ -74,17 +98,18 @@ class WaitingLine {
   update(task) {
     const { place, seconds } = store.queue.find(({ id }) => id === task.id);
     this.place.textContent = place;
-    this.when.textContent = `seed ${task.seed}${seconds === null ? "" : ` · done in about ${clock(seconds)}`}`;
+    const what = task.kind === "batch" ? `${task.steps.toLocaleString("en")} runs` : `${task.kind === "scene" ? "scene, " : ""}seed ${task.seed}`;
+    this.when.textContent = `${what}${seconds === null ? "" : ` · done in about ${clock(seconds)}`}`;
   }
 }
 
 const [cards, lines] = [new Map(), new Map()];
 
 // One element a task, kept from time to time: what is pressed, or in focus, must not go.
-function fill(box, tasks, elements, Kind) {
+function fill(box, tasks, elements, make) {
   for (const id of elements.keys()) if (!tasks.some((task) => task.id === id)) elements.delete(id);
   const wanted = tasks.map((task) => {
-    if (!elements.has(task.id)) elements.set(task.id, new Kind(task));
+    if (!elements.has(task.id)) elements.set(task.id, make(task));
     elements.get(task.id).update(task);
     return elements.get(task.id).element;
   });
@@ -95,8 +120,8 @@ function fill(box, tasks, elements, Kind) {
 export function drawNow() {
   const running = [...store.tasks.values()].filter(({ state }) => state === "IN_PROGRESS").sort((a, b) => a.started - b.started);
   const waiting = store.queue.map(({ id }) => store.tasks.get(id)).filter((task) => task?.state === "PENDING");
-  fill($("live"), running, cards, LiveCard);
-  fill($("queue"), waiting, lines, WaitingLine);
+  fill($("live"), running, cards, cardOf);
+  fill($("queue"), waiting, lines, (task) => new WaitingLine(task));
   $("waiting").textContent = waiting.length || "";
   $("live-part").hidden = !running.length;
   $("queue-part").hidden = !waiting.length;

@@ -6,10 +6,11 @@ import { startComposer } from "./composer.js";
 import { drawTray, STATES, startGallery } from "./gallery.js";
 import { startLive } from "./live.js";
 import { leaveResult, showResult, startResult } from "./result.js";
+import { leaveBatch, showBatch, startBatch } from "./batch.js";
 import { showArrange, startArrange } from "./arrange.js";
 import { toast } from "./dom.js";
 
-const VIEWS = ["home-view", "result-view", "arrange-view"];
+const VIEWS = ["home-view", "result-view", "batch-view", "arrange-view"];
 let place = 0; // scrolled so far, in the gallery
 
 function show(view, title) {
@@ -23,10 +24,14 @@ function show(view, title) {
 async function route() {
   const [, name, id] = location.hash.split("/");
   leaveResult();
+  leaveBatch();
   try {
     if (name === "task" && id) {
-      await showResult(id);
+      if ((await showResult(id)) === "batch") return location.replace(`#/batch/${id}`);
       show("result-view", "result-title");
+    } else if (name === "batch" && id) {
+      await showBatch(id);
+      show("batch-view", "batch-title");
     } else if (name === "compose") {
       show("arrange-view", "arrange-title");
       await showArrange();
@@ -100,6 +105,7 @@ async function main() {
   await readActive();
   startLive();
   startResult();
+  startBatch();
   startArrange();
   await Promise.all([startComposer(), startGallery()]);
   addEventListener("hashchange", route);

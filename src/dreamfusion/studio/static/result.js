@@ -4,7 +4,7 @@ import { $, clock, h, moment, toast, wrong } from "./dom.js";
 import { api, ask, changes, fileOf, forget, remember, store } from "./api.js";
 import { Curve } from "./curve.js";
 import { chosen, STATES } from "./gallery.js";
-import { cancel, LiveCard, mayChange } from "./live.js";
+import { cancel, cardOf, mayChange } from "./live.js";
 import { takeOver } from "./composer.js";
 import { openStage } from "./viewer.js";
 
@@ -20,7 +20,8 @@ export async function showResult(id) {
   for (const part of ["stage", "result-files"]) $(part).hidden = true;
   const [answer, newest] = await ask(`tasks/${encodeURIComponent(id)}`);
   const found = newest(answer) ?? answer;
-  store.tasks.set(found.id, found);
+  if (found.kind === "batch") return found.kind;
+  if (!found.batch) store.tasks.set(found.id, found);
   draw(found);
   readCurve();
 }
@@ -33,16 +34,18 @@ function draw(now) {
   const before = task;
   task = now;
   $("result-title").textContent = now.prompt;
+  $("result-up").href = now.batch ? `#/batch/${now.batch}` : "#/";
+  $("result-up").textContent = now.batch ? "← Batch" : "← Studio";
   $("result-state").textContent = STATES[now.state];
   $("result-state").className = `badge ${now.state.toLowerCase()}`;
   const going = now.state === "IN_PROGRESS";
   if (going) {
-    if (!live) $("result-live").replaceChildren((live = new LiveCard(now)).element);
+    if (!live) $("result-live").replaceChildren((live = cardOf(now)).element);
     live.update(now);
   } else {
     live = null;
     const picture = now.files.includes("preview.png") && !now.files.includes("mesh.glb");
-    $("result-live").replaceChildren(...[now.error, now.health].filter(Boolean).map((text) => h("p", { class: "problem" }, text)), ...(now.state === "PENDING" ? [h("p", { class: "card" }, "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
+    $("result-live").replaceChildren(...[now.error, now.health].filter(Boolean).map((text) => h("p", { class: "problem" }, text)), ...(now.state === "PENDING" ? [h("p", { class: "card" }, now.batch ? "Nobody has begun it yet." : "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
   }
   if (before && before.state === now.state && String(before.files) === String(now.files) && (going || before.stamp === now.stamp)) return;
   drawActions();
@@ -78,11 +81,11 @@ async function stageMesh() {
 const button = (text, act, kind = "") => h("button", { type: "button", class: kind, onclick: () => Promise.resolve(act()).catch(wrong) }, text);
 
 function drawActions() {
-  const [own, run] = [mayChange(task), task.kind === "run"];
+  const [own, run] = [mayChange(task) && !task.batch, task.kind === "run"];
   const going = ["PENDING", "IN_PROGRESS"].includes(task.state);
   const buttons = [
     run && button("Again with another seed", anotherSeed, going ? "" : "primary"),
-    run && own && ["CANCELED", "FAILED"].includes(task.state) && button("Resume", resume),
+    own && ["CANCELED", "FAILED"].includes(task.state) && button("Resume", resume),
     run && own && task.state === "SUCCEEDED" && button("Refine", refine),
     going && own && button("Cancel", () => cancel(task)),
     run && button("Change and make again", edit),
@@ -183,7 +186,10 @@ function drawMedia() {
 }
 
 export function startResult() {
-  changes.addEventListener("task", ({ detail }) => task?.id === detail.id && draw(detail));
+  changes.addEventListener("task", ({ detail }) => {
+    if (task?.id === detail.id) draw(detail);
+    else if (task?.batch === detail.id) api("GET", `tasks/${task.id}`).then((now) => task?.id === now.id && draw(now), wrong);
+  });
   changes.addEventListener("reload", () => task && api("GET", `tasks/${task.id}`).then(draw, wrong));
   changes.addEventListener("removed", ({ detail }) => {
     if (task?.id === detail) location.hash = "#/";
