@@ -1,6 +1,7 @@
 """Contrastive models: unit vectors, gradients, what opens and what does not, and the one that ships."""
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,16 @@ import torch
 from PIL import Image
 from torch import Generator
 
-from dreamfusion.contrastive import ContrastiveModel, open_contrastive
+from dreamfusion.contrastive import TOYBOX, ContrastiveModel, open_contrastive
 from dreamfusion.contrastive.network import SIZE, new_network
 from dreamfusion.contrastive.pretrained import Preprocessing
 from dreamfusion.contrastive.toybox import CARD, WEIGHTS, ToyboxClip
 from dreamfusion.errors import UserError
+from dreamfusion.evaluate.captions import without_colour
+from dreamfusion.evaluate.judge.judge import open_judge
 from dreamfusion.evaluate.scorer import open_scorer
+from dreamfusion.evaluate.suites import pool
+from dreamfusion.evaluate.truth import open_truths
 from miniatures import CLIP_SIZE, CLIP_TEXT, save_contrastive
 from training.clip.ship import write
 
@@ -233,3 +238,44 @@ def test_it_scores_as_a_scorer_does(tmp_path):
     expected = scorer.model.embed_images(image) @ scorer.model.embed_text(CAPTIONS[:2]).T
     assert scores.shape == (2, 2)
     assert torch.allclose(scores, expected, atol=1e-5)
+
+
+# What ships
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return open_contrastive(TOYBOX)
+
+
+def test_the_weights_are_small_and_know_what_the_judge_knows(shipped):
+    folder = Path(str(resources.files("dreamfusion.contrastive"))) / "weights"
+    judge = open_judge()
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 8 * 2**20
+    assert shipped.card["nouns"] == judge.nouns
+    assert shipped.card["colours"] == judge.card["colours"]
+    assert 1 < shipped.logit_scale <= 100
+
+
+def test_its_nouns_lie_apart(shipped):
+    nouns = shipped.embed_text([f"a {noun}" for noun in shipped.card["nouns"]])
+    cosine = nouns @ nouns.T - 2 * torch.eye(len(nouns))
+    assert cosine.max() < 0.99
+    assert cosine.sum() / (len(nouns) * (len(nouns) - 1)) < 0.3 + 2 / (len(nouns) - 1)
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize(("kind", "least"), [("colour", 0.5), ("textureless", 0.3)])
+def test_it_finds_the_captions_of_real_things(shipped, kind, least):
+    """Evaluation views of the 80 prompts' things (unlit), and of what a perfect prior made of them (textureless).
+
+    Someone who guesses finds one of 80, or one of 60 without colours.
+    """
+    truths, prompts = open_truths(), pool()
+    name = without_colour if kind == "textureless" else str
+    captions = list(dict.fromkeys(map(name, prompts)))
+    said, right = shipped.embed_text(captions), []
+    for prompt in prompts:
+        views = truths.made(prompt)[2] if kind == "textureless" else truths.true(prompt).pictures[0]
+        right.append((shipped.embed_images(views) @ said.T).argmax(1) == captions.index(name(prompt)))
+    assert torch.cat(right).float().mean() > least

@@ -217,10 +217,10 @@ def test_things_are_moved_and_scaled_as_a_whole(turned):
 
 
 def test_pictures_get_harder_from_simple_ones_on():
-    assert eased(TRAINING, 0) == replace(TRAINING, **{
+    assert eased(TRAINING, 0.0) == replace(TRAINING, **{
         name: getattr(SIMPLE, name) for name in ("soft", "toned", "zoom", "shift", "roll_deg", "plain")
     })  # fmt: skip
-    assert eased(TRAINING, 1) == TRAINING
+    assert eased(TRAINING, 1.0) == TRAINING
     assert eased(TRAINING, 0.5).plain == pytest.approx((1 + TRAINING.plain) / 2)
     assert eased(TRAINING, 0.5).painted == TRAINING.painted
 

@@ -55,10 +55,11 @@ class ToyboxNet(nn.Module):
         )
         self.centre = nn.BatchNorm1d(WIDTH, affine=False)
         self.read = nn.Linear(words, WIDTH, bias=False)
-        self.blend = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, WIDTH, bias=False))
+        hidden, blended = nn.Linear(WIDTH, HIDDEN), nn.Linear(HIDDEN, WIDTH, bias=False)
+        self.blend = nn.Sequential(hidden, nn.SiLU(), blended)
         self.log_scale = nn.Parameter(torch.tensor(math.log(LOGIT_SCALE)))
         nn.init.normal_(self.read.weight)
-        nn.init.zeros_(self.blend[2].weight)
+        nn.init.zeros_(blended.weight)
 
     def embed_images(self, image: Float[Tensor, "b 3 64 64"]) -> Float[Tensor, "b d"]:
         """Unit vectors of pictures in [0, 1]."""
@@ -81,4 +82,4 @@ def new_network(words: int, seed: int) -> ToyboxNet:
     """An untrained network; torch's global generator is as it was afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ToyboxNet(words).to(memory_format=torch.channels_last)
+        return ToyboxNet(words).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in stubs

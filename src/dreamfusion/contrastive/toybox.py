@@ -69,7 +69,7 @@ def open_toybox(folder: Path, device: torch.device | str = "cpu") -> ToyboxClip:
         network.load_state_dict(
             {name: t.float() if t.is_floating_point() else t for name, t in load_file(folder / WEIGHTS).items()}
         )
-    return ToyboxClip(network.to(memory_format=torch.channels_last), card, device)
+    return ToyboxClip(network, card, device)
 
 
 def _checked(card: Any) -> dict[str, Any]:
