@@ -102,7 +102,7 @@ def _measured(prompt: str, told: RefineConfig, arguments: argparse.Namespace) ->
         metrics.seconds["prior"] for metrics in optimise(run, prior, prompt_table(run.config, prior), told.steps)
     )
     assert isinstance(run.scene, MeshScene)
-    refined = taken_from(run.scene)[0]
+    refined = taken_from(run.scene)
     times = {"seconds": time.perf_counter() - begun, "processor_seconds": time.process_time() - clock}
     true = thing.views(ring)
     meshes = {"bare": bare, "plain": plain, "begun": mesh, "refined": refined}

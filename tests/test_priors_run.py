@@ -29,6 +29,7 @@ from dreamfusion.diffusion.priors.memory_plan import LiveBytes, plan
 from dreamfusion.diffusion.priors.pipeline import PipelineEncoder
 from dreamfusion.errors import UserError
 from dreamfusion.loop import Metrics, advance, prompt_table, start
+from dreamfusion.nerf.memory_plan import plan as scene_plan
 from dreamfusion.provenance import prior_digest
 from dreamfusion.schedules import Constant
 
@@ -178,7 +179,7 @@ def test_saved_embeddings_take_the_place_of_the_text_encoders(miniature_folders,
         cli.main([*given, "--out", str(tmp_path / "one")])
     assert stop.value.code == 0
     said = capsys.readouterr().err
-    assert re.search(r"the prior needs about .* GB while the prompt is read, then .* GB \(weights", said)
+    assert re.search(r"the run needs about .* GB while the prompt is read, then .* GB \(weights .*, 3D half", said)
     assert re.search(r"peak memory: \d+\.\d\d GB", said)
     for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         shutil.rmtree(copy / part)
@@ -344,9 +345,11 @@ def test_doctor_tells_the_memory_of_a_prior(miniature_folders, tmp_path, capsys)
         return stop.value.code
 
     call("--prior", str(miniature_folders[SD]), "--preset", "sd")
-    assert "prior: StableDiffusionPipeline, about" in capsys.readouterr().out
+    assert re.search("prior: StableDiffusionPipeline, about .* 3D half 1.09", capsys.readouterr().out)
     vsd = replace(preset("sd"), prior=str(miniature_folders[SD]), distill=DistillConfig(VsdLaw()))
-    assert "vsd" in in_words(planned(vsd, torch.device("cpu")), vsd)
+    needs = planned(vsd, torch.device("cpu"))
+    assert "vsd" in in_words(needs, vsd)
+    assert needs.step == needs.prior.step + scene_plan(vsd).peak
     call("--prior", str(miniature_folders["PixArtSigmaPipeline"]))
     assert "with preset sdxl" in capsys.readouterr().out
     assert call("--prior", str(miniature_folders[SD]), "--preset", "slow") == 2

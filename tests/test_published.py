@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, TCDScheduler
 from safetensors.torch import load_file, save_file
 
 import miniatures
 from dreamfusion import memory
 from dreamfusion.cli import main as cli
 from dreamfusion.cli.arguments import read_generate
+from dreamfusion.cli.hints import hints
 from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.diffusion.priors import Prediction, PriorOptions, open_prior, open_prompt_encoder
 from dreamfusion.diffusion.priors.folder import load_component
@@ -24,7 +26,12 @@ from dreamfusion.diffusion.priors.kinds import KINDS
 from dreamfusion.diffusion.priors.locate import index_of, locate, preset_for
 from dreamfusion.diffusion.priors.memory_plan import empty, plan
 from dreamfusion.diffusion.priors.opening import image_size, shown_size
-from dreamfusion.diffusion.priors.schedulers import prediction_of, rectified_flow_schedule, variance_preserving_schedule
+from dreamfusion.diffusion.priors.schedulers import (
+    for_few_steps,
+    prediction_of,
+    rectified_flow_schedule,
+    variance_preserving_schedule,
+)
 from dreamfusion.errors import UserError
 from dreamfusion.studio.priors import offers
 
@@ -273,10 +280,10 @@ def test_a_run_says_which_preset_and_why(told):
 
 def test_what_cannot_fit_is_refused_before_the_work(told, monkeypatch):
     """The estimate comes first; a text encoder that is too large has another way out than a step."""
-    for free, message in ((None, ""), (10**9, ""), (500_000, "error: a step needs"), (10, "error: a text encoder of")):
+    for free, message in ((None, ""), (10**10, ""), (10**8, "error: a step needs"), (10, "error: a text encoder of")):
         monkeypatch.setattr(memory, "available", lambda free=free: free)
         code, said = told("--memory.size", "64")
-        assert "the prior needs about" in said
+        assert "the run needs about" in said
         assert (code, message in said) == (2 if message else 0, True)
         assert not message or " free: give --half" in said
 
@@ -291,6 +298,23 @@ def test_the_laptop_preset_fits_a_laptop():
     needs = plan(locate(str(PUBLISHED / "bk-sdm-tiny")), options, config.views)
     assert needs.peak < 5e9
     assert not config.half
+
+
+def test_a_scheduler_tells_a_model_of_few_steps():
+    names = [name for name in KNOWN if for_few_steps(load_component(locate(str(PUBLISHED / name)), "scheduler"))]
+    assert names == ["sd-turbo"]
+    assert "--guidance-scale 1" in hints(replace(preset("sd"), prior=str(PUBLISHED / "sd-turbo")))[0]
+    for config in (
+        replace(preset("sd"), prior=str(PUBLISHED / "stable-diffusion-2.1")),
+        replace(preset("fast"), prior=str(PUBLISHED / "sd-turbo")),  # whose guidance scale is 1
+    ):
+        assert hints(config) == []
+
+
+def test_a_trailing_schedule_that_was_rescaled_is_of_an_ordinary_model():
+    options: dict[str, Any] = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    assert not for_few_steps(DDIMScheduler(prediction_type="v_prediction", **options))
+    assert for_few_steps(TCDScheduler())
 
 
 REFUSED = {

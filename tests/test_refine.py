@@ -19,9 +19,8 @@ from dreamfusion.config.presets import preset
 from dreamfusion.config.serialise import from_json, to_json
 from dreamfusion.errors import UserError
 from dreamfusion.loop import Run, optimise, prompt_table, start
-from dreamfusion.mesh import Mesh
-from dreamfusion.mesh.refined import taken_from
-from dreamfusion.mesh.triangles import closed
+from dreamfusion.mesh import Mesh, solid
+from dreamfusion.mesh.refined import refined_report, taken_from
 from dreamfusion.surface import MeshScene
 
 CPU = torch.device("cpu")
@@ -60,13 +59,13 @@ def test_it_begins_as_the_surface_of_the_run(tiny_config):
     assert isinstance(scene, MeshScene)
     first = start(tiny_config, CPU)
     mesh = refine.first_mesh(first, TOLD)
-    again, report = taken_from(scene)
+    again = taken_from(scene)
     assert np.array_equal(again.vertices, mesh.vertices)
     assert np.array_equal(again.faces, mesh.faces)
     assert again.texture is not None
     assert mesh.texture is not None
     assert np.abs(again.texture.astype(int) - mesh.texture).mean() < 0.5
-    assert report.watertight
+    assert refined_report(again, 50.0, "oak").solid == solid(mesh, 50.0, "oak")
     assert again.colours is not None
     assert np.abs(again.colours - mesh.colours).mean() < 0.05
 
@@ -94,7 +93,9 @@ def test_it_learns_shape_and_texture_and_goes_on_bit_for_bit(tiny_config, disc_p
     assert told_first + go(resumed, disc_prior, 6) == told
     assert [name for name, tensor in state(resumed).items() if not torch.equal(tensor, after[name])] == []
     assert isinstance(whole.scene, MeshScene)
-    assert closed(taken_from(whole.scene)[0])
+    report = refined_report(taken_from(whole.scene), 100.0, "pla")
+    assert report.watertight
+    assert report.solid.weight_g > 0
 
 
 def test_what_is_not_said_is_that_of_the_run_at_its_end():
@@ -168,8 +169,12 @@ def test_the_files_are_those_of_the_refined_mesh_and_the_first_stage_stays(finis
     said = said_by(finished)
     assert said["refined"] == "shape and texture, 6 steps at 16 pixels"
     assert said["steps"] == 2
-    assert json.loads((finished / "mesh.json").read_text())["watertight"] is True
-    assert "6 steps at 16 pixels" in (finished / "index.html").read_text(encoding="utf-8")
+    report = json.loads((finished / "mesh.json").read_text())
+    assert report["watertight"] is True
+    assert report["solid"]["material"] == "pla"
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    assert f"{report['solid']['weight_g']:.0f} g of pla" in page
+    assert "6 steps at 16 pixels" in page
     assert str(finished / "index.html") in capsys.readouterr().out
     assert call("refine", str(finished), *OPTIONS, "--format", "stl") == 0  # done: the files alone
     assert files(finished) == after

@@ -91,6 +91,15 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     write_text(path, json.dumps(dict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def rounded(value: Any) -> Any:
+    """The same content for a file, its numbers with the four digits that mean something."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(part) for part in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def remove_parts(folder: Path) -> None:
     """Delete what killed writers left half-written in a folder (`replacing`, checkpoints). Call as its owner."""
     for path in folder.rglob(".*"):

@@ -23,7 +23,7 @@ from dreamfusion.files import permitted, replacing, require_reachable, write_jso
 from dreamfusion.healing import write_healings
 from dreamfusion.loop import Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
-from dreamfusion.mesh.refined import RefinedReport, taken_from
+from dreamfusion.mesh.refined import RefinedReport, refined_report, taken_from
 from dreamfusion.objectives import Guide, Words
 from dreamfusion.objectives.target import target_of
 from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
@@ -267,11 +267,12 @@ def export_mesh(
 ) -> tuple[list[Path], Report | RefinedReport]:
     """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is.
 
-    `options` say how it is made of a field; the scene of a second stage is one.
+    `options` say how it is made of a field, and how large it is; the scene of a second stage is a mesh.
     """
     require_formats(paths)
     if isinstance(run.scene, MeshScene):
-        mesh, report = taken_from(run.scene)
+        mesh = taken_from(run.scene)
+        report = refined_report(mesh, options.body.height_mm, options.body.material)
     else:
         mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
         if run.scene.centre is not None:  # as pictures are taken about it

@@ -105,6 +105,7 @@ def _products() -> Iterator[Finding]:
 
 def _chosen_prior(chosen: Callable[[], Config]) -> Iterator[Finding]:
     from dreamfusion.build import device_of, prior_options
+    from dreamfusion.cli.hints import hints
     from dreamfusion.cli.memory import in_words, planned, require_room
     from dreamfusion.diffusion.priors.locate import locate
     from dreamfusion.diffusion.priors.opening import require_whole
@@ -118,7 +119,8 @@ def _chosen_prior(chosen: Callable[[], Config]) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("prior", str(error), missing=True)
         return
-    yield Finding("prior", f"{folder.pipeline}, about {in_words(needs, config)}, with preset {config.preset}")
+    told = [f"{folder.pipeline}, about {in_words(needs, config)}, with preset {config.preset}", *hints(config)]
+    yield Finding("prior", "; ".join(told))
 
 
 def _optional() -> Iterator[Finding]:

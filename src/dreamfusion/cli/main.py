@@ -130,6 +130,7 @@ def _generate(name: str, given: list[str]) -> int:
             raise UserError("--save-embeddings keeps what a diffusion prior reads: leave it, or --objective, away")
     from dreamfusion import generate
     from dreamfusion.build import device_of
+    from dreamfusion.cli.hints import hints
     from dreamfusion.cli.memory import in_words, planned, require_room
     from dreamfusion.diffusion.priors.locate import index_of
     from dreamfusion.diffusion.prompts import PromptTable
@@ -149,7 +150,7 @@ def _generate(name: str, given: list[str]) -> int:
             kind = index_of(config.prior).pipeline
             _note(f"preset {config.preset}, as the prior is a {kind}; --preset chooses another")
         needs = planned(config, device)
-        _note(f"the prior needs about {in_words(needs, config)}")
+        _note(f"the run needs about {in_words(needs, config)}")
         require_room(needs, device)
     texts = [] if arguments.save_embeddings is None else [arguments.save_embeddings]
     wanted = arguments.out or default_folder(config.prompt, config.seed)
@@ -159,6 +160,8 @@ def _generate(name: str, given: list[str]) -> int:
             for file in texts:
                 assert isinstance(job.prompts, PromptTable)
                 generate.save_embeddings(config, job.prompts, file)
+        for hint in hints(config):
+            _note(hint)
         return _work(job)
 
 

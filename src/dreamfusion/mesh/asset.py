@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dreamfusion.files import rounded
 from dreamfusion.mesh.agreement import Agreement, agreement, overlap, sides, silhouettes, views_of
 from dreamfusion.mesh.colour import paint
 from dreamfusion.mesh.extract import simplified, surface
@@ -103,7 +104,7 @@ class Report:
 
     def record(self) -> dict[str, Any]:
         """For a JSON file."""
-        return _rounded(asdict(self))
+        return rounded(asdict(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,12 +204,3 @@ def _curve(scene: Scene, look: RenderOptions, options: MeshOptions) -> tuple[Lev
 def _patience(faces: int) -> str:
     """A warning for counts of triangles whose atlas takes minutes."""
     return f": some {faces / FACES_A_MINUTE:.0f} minutes" if faces > 1.5 * FACES_A_MINUTE else ""
-
-
-def _rounded(value: Any) -> Any:
-    """Numbers with the digits that mean something."""
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(part) for part in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value

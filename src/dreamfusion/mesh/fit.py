@@ -38,7 +38,7 @@ def fitted(mesh: Mesh, scene: Scene, look: RenderOptions, size: int) -> Mesh:
         optimiser.zero_grad()
         torch.stack([missed, *stiff]).sum().backward()
         optimiser.step()
-    return taken_from(learner)[0]
+    return taken_from(learner)
 
 
 def _learner(mesh: Mesh, scene: Scene) -> MeshScene:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from dreamfusion.files import rounded
+from dreamfusion.mesh.solid import Solid, solid
 from dreamfusion.mesh.texture import shown_texels, spread
 from dreamfusion.mesh.triangles import Mesh, closed
 from dreamfusion.surface import LimitScene, MeshScene, Shape, colours_at
@@ -21,13 +23,21 @@ class RefinedReport:
     """without the doubles that texture seams need in most formats"""
     watertight: bool
     """see `Report`"""
+    solid: Solid
+    """what it would be as a real thing"""
 
     def __str__(self) -> str:
-        return f"{self.faces} triangles, " + ("closed and manifold" if self.watertight else "NOT manifold as .stl")
+        surface = f"{self.faces} triangles, " + ("closed and manifold" if self.watertight else "NOT manifold as .stl")
+        return f"{surface}\n{self.solid}"
 
     def record(self) -> dict[str, Any]:
         """For a JSON file."""
-        return asdict(self)
+        return rounded(asdict(self))
+
+
+def refined_report(mesh: Mesh, height_mm: float, material: str) -> RefinedReport:
+    """What a mesh that learned is like, at a height, of a material."""
+    return RefinedReport(len(mesh.faces), len(mesh.vertices), closed(mesh), solid(mesh, height_mm, material))
 
 
 def put_into(scene: MeshScene, mesh: Mesh) -> None:
@@ -39,7 +49,7 @@ def put_into(scene: MeshScene, mesh: Mesh) -> None:
 
 
 @torch.no_grad()
-def taken_from(scene: MeshScene) -> tuple[Mesh, RefinedReport]:
+def taken_from(scene: MeshScene) -> Mesh:
     """The mesh as it is now; texels that no face shows are their nearest neighbours'."""
     shape = scene.shape
     texture = (scene.texture[0].movedim(0, -1) * 255).round().byte().cpu().numpy()
@@ -49,7 +59,7 @@ def taken_from(scene: MeshScene) -> tuple[Mesh, RefinedReport]:
     if isinstance(scene, LimitScene):
         bumps = scene.normal_map[0].movedim(0, -1)
         mesh = replace(mesh, normal_map=((0.5 + 0.5 * bumps) * 255).round().byte().cpu().numpy())
-    return mesh, RefinedReport(len(faces), len(vertices), closed(mesh))
+    return mesh
 
 
 def _at_vertices(scene: MeshScene) -> Float[np.ndarray, "v 3"]:

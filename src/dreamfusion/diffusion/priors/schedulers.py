@@ -31,6 +31,17 @@ def variance_preserving_schedule(folder: PipelineFolder, scheduler: Any) -> Nois
         ) from error
 
 
+def for_few_steps(scheduler: Any) -> bool:
+    """Whether it is set as those that are published with models distilled to few steps (SD-Turbo, SDXL-Turbo).
+
+    They count timesteps from the noisy end ("trailing"). So do models of v whose last step is pure noise, for another
+    reason: their schedules are rescaled. LCM's and TCD's schedulers serve such models alone.
+    """
+    config = scheduler.config
+    trailing = config.get("timestep_spacing") == "trailing" and config.get("prediction_type") != Prediction.V.value
+    return trailing or type(scheduler).__name__ in ("LCMScheduler", "TCDScheduler")
+
+
 def rectified_flow_schedule(folder: PipelineFolder, scheduler: Any, cells: int) -> NoiseSchedule:
     """The noise levels at which the scheduler would sample `cells` x `cells` latents in as many steps as it was trained
     with. Raises UserError if it is no flow matching scheduler.
