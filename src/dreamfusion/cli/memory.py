@@ -11,6 +11,7 @@ from dreamfusion.config.distill import VsdLaw
 from dreamfusion.diffusion.priors.locate import locate
 from dreamfusion.diffusion.priors.memory_plan import MemoryPlan, plan
 from dreamfusion.errors import UserError
+from dreamfusion.nerf.memory_plan import RECKONED
 from dreamfusion.nerf.memory_plan import plan as scene_plan
 
 GB = 1e9
@@ -54,6 +55,7 @@ def in_words(needs: Needs, config: Config) -> str:
         f" 3D half {needs.scene / GB:.2f}"
     )
     rest = ", and what vsd keeps for its own way back" if isinstance(config.distill.law, VsdLaw) else ""
+    rest += "" if isinstance(config.scene.field, RECKONED) else ", and what the field keeps of its samples"
     return f"{text}{needs.step / GB:.2f} GB ({parts}){rest}"
 
 

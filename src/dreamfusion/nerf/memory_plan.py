@@ -7,9 +7,11 @@ follow from what each kind of sample keeps for the way back. docs/reference/perf
 
 from dataclasses import dataclass
 
-from dreamfusion.config import Config, FieldConfig, GridFieldConfig, MeshConfig, MlpFieldConfig
+from dreamfusion.config import Config, FieldConfig, GridFieldConfig, MlpFieldConfig
 from dreamfusion.nerf.occupancy import FINEST
 
+RECKONED = (GridFieldConfig, MlpFieldConfig)
+"""The fields whose samples and parameters are in the plan; of others only rays and empty space are"""
 NUMBER = 4
 """bytes, of single precision: the 3D half knows no other"""
 REMEMBERED = 4
@@ -69,17 +71,14 @@ def stage(config: Config, progress: float) -> ScenePlan:
     field = scene.field
     levels = sum(progress >= at for at in field.grow) if isinstance(field, GridFieldConfig) else 0
     rays = config.views * config.size_at(progress) ** 2
-    hit, asked, seen, coloured = (
-        (HIT, OCCUPIED, SEEN, COLOURED) if scene.occupancy.every else (1.0, 1.0, SEEN, COLOURED)
-    )
+    hit, asked = (HIT, OCCUPIED) if scene.occupancy.every else (1.0, 1.0)
+    seen, coloured = SEEN, COLOURED
     if render.weight_threshold == 0:  # all that is asked has a colour
         seen, coloured = 0.0, asked
     if 0 < render.checkpoint_rays < HIT * rays:  # a piece is full of rays that hit
         rays, seen, coloured = render.checkpoint_rays, seen / hit, coloured / hit
         hit, asked = 1.0, asked / hit
-    each = (
-        per_sample(field, levels) if isinstance(field, GridFieldConfig | MlpFieldConfig) else PerSample(0.0, 0.0, 0.0)
-    )
+    each = per_sample(field, levels) if isinstance(field, RECKONED) else PerSample(0.0, 0.0, 0.0)
     learning = QUERY * TABLE * NUMBER * hit + seen * each.seen + coloured * each.coloured
     cells = min(scene.occupancy.cells << levels, max(FINEST, scene.occupancy.cells)) if scene.occupancy.every else 0
     return ScenePlan(
@@ -114,7 +113,7 @@ def _numbers(field: FieldConfig, levels: int) -> float:
     """Numbers that are there all the time."""
     if isinstance(field, MlpFieldConfig):
         return float(REMEMBERED * (2 * field.blocks + 1) * field.width**2)
-    if isinstance(field, MeshConfig):
+    if not isinstance(field, GridFieldConfig):
         return 0.0
     finest = field.cells[-1]
     base = sum(_vertices(cells) for cells in field.cells) + field.features * sum(map(_vertices, field.colour_cells))
