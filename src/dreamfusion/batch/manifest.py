@@ -19,6 +19,8 @@ from dreamfusion.config.serialise import from_file
 from dreamfusion.errors import UserError
 from dreamfusion.files import permitted
 
+OWN = ("prompt", "negative", "seed", "understood")
+"""What an item has for itself; all other settings it may share"""
 _SETTINGS = b'{"settings": '
 _ITEM = {"id": "", "line": 0, "prompt": "", "negative": "", "seed": 0, "settings": ""}
 _NAME = re.compile("[0-9a-z]+")

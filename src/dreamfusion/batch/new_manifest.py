@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamfusion.batch.folder import BatchFolder
-from dreamfusion.batch.manifest import Manifest
-from dreamfusion.batch.resolve import OWN, Resolver, name_of
+from dreamfusion.batch.manifest import OWN, Manifest
+from dreamfusion.batch.resolve import Resolver, name_of
 from dreamfusion.batch.rows import Row
 from dreamfusion.config.serialise import to_json
 from dreamfusion.errors import UserError

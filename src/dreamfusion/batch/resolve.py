@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from dreamfusion import build, json_text, provenance
+from dreamfusion.batch.manifest import OWN
 from dreamfusion.config import Config
 from dreamfusion.config.check import require_words, validate
 from dreamfusion.config.kinds import BACKGROUNDS, FIELDS, LAWS, OBJECTIVES, with_kinds
@@ -34,8 +35,6 @@ CHOICES = {"field": FIELDS, "background": BACKGROUNDS, "distill": LAWS, "objecti
 """Words of a row that stand for members of unions, as options of `generate` do"""
 WHERE = ("device", "threads", "version", "prior")
 """Where and by what a run is made, which does not make it another one; `prior_sha256` says which prior"""
-OWN = ("prompt", "negative", "seed", "understood")
-"""What an item has for itself"""
 _RANGE = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?")
 MOST_SEEDS = 1_000_000
 """of one row"""
