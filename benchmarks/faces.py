@@ -30,6 +30,7 @@ from torch import Tensor
 from dreamfusion import faces, generate, stepping
 from dreamfusion.cli.arguments import read_generate
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
+from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.evaluate.evaluation_views import KINDS, Views, evaluation_views, read_views, save_views
 from dreamfusion.evaluate.fidelity import compared
 from dreamfusion.evaluate.janus import fronts
@@ -67,6 +68,7 @@ def made(prompt: str, options: str, steps: int, prior: Prior, judge: Judge, work
     folder = work / "runs" / folder_name(f"{prompt} {options}", 0)
     shutil.rmtree(folder, ignore_errors=True)
     job = generate.create_run(read_generate(words).settings, folder, prior=prior)
+    assert isinstance(job.prompts, PromptTable)
     looks, seconds, pulls, check = list[list[float]](), list[float](), list[float](), 0.0
     with closing(stepping.train(job, lambda doing: None)) as stream:
         for metrics in _timed(stream, seconds):

@@ -137,10 +137,11 @@ def run_comparison(
         results = made(replace(session, config=config), dict.fromkeys(prompts, ""), there, say, stopped)
         if results is None:
             return []
-        judged = (verdicts(results, captions, scorer, judge) for scorer in (session.scorer, own))
-        rows[name] = Row(*judged, *_cost(results))
+        judged, by_own = (verdicts(results, captions, scorer, judge) for scorer in (session.scorer, own))
+        rows[name] = Row(judged, by_own, *_cost(results))
     if real := _real(session, prompts):
-        rows[REAL] = Row(*(verdicts(real, captions, scorer, judge) for scorer in (session.scorer, own)))
+        judged, by_own = (verdicts(real, captions, scorer, judge) for scorer in (session.scorer, own))
+        rows[REAL] = Row(judged, by_own)
     made_runs = [Path(verdict.run) for name, row in rows.items() if name != REAL for verdict in row.judged]
     facts = facts_of(session, made_runs) | {"contrastive model": own.name, "captions": len(captions.coloured)}
     return _written(facts, rows, session.out)
