@@ -83,7 +83,7 @@ def defaults(kind: type) -> dict[str, Any]:
     return {entry.name: entry.default for entry in found if entry.default is not Parameter.empty}
 
 
-OTHERS = {"DreamTime.spread"}
+OTHERS = {"DreamTime.spread", "Softplus.scale"}
 """What only shares its name with an option"""
 
 
