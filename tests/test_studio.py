@@ -158,7 +158,7 @@ def test_every_setting_is_described():
     rows = {row["name"]: row for row in described("fast")}
     assert rows["distill.guidance_scale"]["value"] == 1.0
     assert "guidance" in rows["distill.guidance_scale"]["help"]
-    assert rows["conditions"]["choices"] == ["all", "no-camera", "none"]
+    assert rows["conditions"]["choices"] == ["all", "no-camera", "no-variety", "none"]
     assert all(row["help"] for row in rows.values() if row["name"] not in ("optimise.shampoo",))
     wanted: dict[str, Any] = {"prompt": "a fox"}
     for name, row in rows.items():
