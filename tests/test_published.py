@@ -307,6 +307,8 @@ def test_a_scheduler_tells_a_model_of_few_steps():
     for config in (
         replace(preset("sd"), prior=str(PUBLISHED / "stable-diffusion-2.1")),
         replace(preset("fast"), prior=str(PUBLISHED / "sd-turbo")),  # whose guidance scale is 1
+        replace(preset("sd"), prior=preset("fast").prior),  # whose scheduler says little
+        replace(preset("clip-mesh"), prior=str(PUBLISHED / "sd-turbo")),  # which has no use for the prior
     ):
         assert hints(config) == []
 

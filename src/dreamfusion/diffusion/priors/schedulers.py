@@ -38,8 +38,9 @@ def for_few_steps(scheduler: Any) -> bool:
     reason: their schedules are rescaled. LCM's and TCD's schedulers serve such models alone.
     """
     config = scheduler.config
-    trailing = config.get("timestep_spacing") == "trailing" and config.get("prediction_type") != Prediction.V.value
-    return trailing or type(scheduler).__name__ in ("LCMScheduler", "TCDScheduler")
+    trailing = getattr(config, "timestep_spacing", None) == "trailing"
+    of_v = getattr(config, "prediction_type", None) == Prediction.V.value
+    return (trailing and not of_v) or type(scheduler).__name__ in ("LCMScheduler", "TCDScheduler")
 
 
 def rectified_flow_schedule(folder: PipelineFolder, scheduler: Any, cells: int) -> NoiseSchedule:
