@@ -12,7 +12,15 @@ from dreamfusion.config.presets import CLIP_MESH_FAST, FAST
 from dreamfusion.config.serialise import to_json
 from dreamfusion.errors import UserError
 from dreamfusion.evaluate import comparison, session
-from dreamfusion.evaluate.comparison import NOTE, PAPER, methods, real_pictures, run_comparison, ten_prompts
+from dreamfusion.evaluate.comparison import (
+    CAPTION_ALONE,
+    NOTE,
+    PAPER,
+    methods,
+    real_pictures,
+    run_comparison,
+    ten_prompts,
+)
 from dreamfusion.evaluate.evaluation_views import KINDS, SIZE, VIEWS, save_views
 from dreamfusion.evaluate.making import cost_of, pictures_of
 from dreamfusion.evaluate.session import Session
@@ -50,19 +58,27 @@ def opened(tmp_path, monkeypatch) -> Session:
 def test_all_methods_share_seed_machine_and_share_of_the_steps():
     found = methods(replace(CONFIG, seed=7, threads=1), "some model")
     kinds = [type(config.objective) for config in found.values()]
-    assert kinds == [DistillationObjective, DreamFieldsObjective, ClipMeshObjective]
+    assert kinds == [DistillationObjective, DistillationObjective, DreamFieldsObjective, ClipMeshObjective]
     assert {config.seed for config in found.values()} == {7}
     assert {config.threads for config in found.values()} == {1}
     assert found["CLIP-Mesh"].steps == round(CLIP_MESH_FAST.steps * CONFIG.steps / FAST.steps)
-    assert {config.objective.model for name, config in found.items() if name != "DreamFusion"} == {"some model"}
+    assert {config.objective.model for name, config in found.items() if "DreamFusion" not in name} == {"some model"}
+
+
+def test_a_prior_that_is_told_more_than_the_caption_is_compared_without_it_too():
+    alone = methods(CONFIG, "x")[CAPTION_ALONE]
+    assert alone == replace(CONFIG, conditions="none")
+    assert alone.view_words
+    for other in (replace(CONFIG, conditions="none"), replace(CONFIG, prior="some/model")):
+        assert CAPTION_ALONE not in methods(other, "x")
 
 
 def test_it_reports_every_method_and_the_papers_table_with_why_they_differ(opened):
     prompts = ten_prompts()[:2]
     files = run_comparison(opened, "x", prompts, print, lambda: False)
-    assert [task.config.prompt for task in opened.made] == 3 * prompts
+    assert [task.config.prompt for task in opened.made] == 4 * prompts
     told = json.loads(files[0].read_text())["methods"]
-    assert list(told) == ["DreamFusion", "Dream Fields", "CLIP-Mesh", "real meshes"]
+    assert list(told) == ["DreamFusion", CAPTION_ALONE, "Dream Fields", "CLIP-Mesh", "real meshes"]
     assert all(set(row["precision"]) == set(KINDS) for row in told.values())
     assert told["DreamFusion"]["seconds"] == 1.5
     assert told["CLIP-Mesh"]["memory_mb"] == 500
@@ -74,7 +90,7 @@ def test_it_reports_every_method_and_the_papers_table_with_why_they_differ(opene
     assert NOTE in page
     assert all(" | ".join(row) in page for row in PAPER)
     with Image.open(files[2]) as sheet:
-        assert sheet.size == (2 * (2 * 64 + 8) - 8, 4 * (2 * 64 + 14 + 2 * 14))
+        assert sheet.size == (2 * (2 * 64 + 8) - 8, 5 * (2 * 64 + 14 + 2 * 14))
 
 
 def test_it_is_known_what_the_ten_prompts_mean():
@@ -85,9 +101,9 @@ def test_it_is_known_what_the_ten_prompts_mean():
 def test_it_goes_on_where_it_was_and_stops_when_told(opened):
     first = run_comparison(opened, "x", ["a desk", "a snake"], print, lambda: False)
     told = first[0].read_text()
-    assert len(opened.made) == 6
+    assert len(opened.made) == 8
     assert run_comparison(opened, "x", ["a desk", "a snake"], print, lambda: False)[0].read_text() == told
-    assert len(opened.made) == 6
+    assert len(opened.made) == 8
     assert run_comparison(opened, "x", ["a desk", "a snake"], print, lambda: True) == []
 
 
