@@ -36,6 +36,7 @@ from dreamfusion.objectives.dream_fields import DreamFields
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.surface import LimitScene, MeshScene
 from dreamfusion.surface import regularise as surface
+from dreamfusion.surface.stability import stability
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def regularisers(config: c.Config) -> dict[str, WeightedRegulariser]:
         "smoothness": (weights.smoothness, lambda render, scene: regularise.smoothness(scene.field)),
         "laplacian": (weights.laplacian, lambda render, scene: surface.laplacian(scene)),
         "bending": (weights.bending, lambda render, scene: surface.bending(scene)),
+        "stability": (weights.stability, lambda render, scene: stability(scene)),
     }
 
 
