@@ -54,6 +54,11 @@ def untouched_torch():
 @pytest.fixture
 def tiny_config() -> Config:
     """Every part of a real run, as small as it goes."""
+    return small()
+
+
+def small() -> Config:
+    """Idem, for fixtures that live longer."""
     return Config(
         prompt="a ball",
         steps=12,

@@ -27,6 +27,7 @@ from dreamfusion.batch.state import State, States
 from dreamfusion.batch.worker import Order, Record, carry_out
 from dreamfusion.claims import owned
 from dreamfusion.cli import main as cli
+from dreamfusion.cli.interrupt import Stop
 from dreamfusion.config import Config
 from dreamfusion.config.kinds import LAWS
 from dreamfusion.diffusion.priors.locate import locate
@@ -636,6 +637,25 @@ def test_a_list_becomes_a_directory_and_the_same_command_goes_on(call, tmp_path)
     before = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert before == ["index.html", "manifest.jsonl", "runs", "state", "summary.csv"]
     assert call(tmp_path / "out", "--report")[0] == 0
+
+
+def test_a_command_that_is_stopped_saves_and_leaves_at_once(call, tmp_path, monkeypatch):
+    """No report: a million states take longer to read than a scheduler waits before it kills."""
+
+    @contextmanager
+    def asked():
+        stop = Stop()
+        stop.set(143)
+        yield stop
+
+    command = (written(tmp_path / "a.txt", "a frog\na red chair\n"), "--out", tmp_path / "out", "--set", "steps=5")
+    with monkeypatch.context() as patch:
+        patch.setattr("dreamfusion.cli.batch.interruptible", asked)
+        code, said = call(*command)
+    assert code == 143
+    assert "2 runs left" in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.jsonl"]
+    assert call(*command)[0] == 0
 
 
 def test_bad_rows_are_all_named_before_anything_starts(call, tmp_path):

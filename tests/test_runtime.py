@@ -53,6 +53,28 @@ def test_the_quota_of_a_container_counts(tmp_path, listing, files, quota):
 def test_cores_are_the_least_of_affinity_and_quota(monkeypatch, affinity, quota, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)), raising=False)
     monkeypatch.setattr(runtime, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(runtime, "_slurm_share", lambda: None)
+    assert runtime.available_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("told", "cores"),
+    [
+        ({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "12"}, 4),  # three tasks on this node
+        ({"SLURM_CPUS_ON_NODE": "2"}, 2),
+        ({"SLURM_CPUS_PER_TASK": "64"}, 8),
+        ({"SLURM_CPUS_PER_TASK": "many"}, 8),
+        ({"SLURM_JOB_ID": "7"}, 8),
+    ],
+)
+def test_a_slurm_job_takes_no_more_than_its_share(monkeypatch, told, cores):
+    """Where Slurm does not bind tasks to cores, a job's affinity is the whole node."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(runtime, "cpu_quota", lambda: None)
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
     assert runtime.available_cores() == cores
 
 

@@ -8,6 +8,7 @@ network, side by side.
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -73,10 +74,19 @@ def _settle_thread() -> None:
 
 
 def available_cores() -> int:
-    """The cores that this process may use: by its affinity, and by the quota of its control group (containers)."""
+    """The cores that this process may use: by its affinity, the quota of its control group (containers), and Slurm.
+
+    Slurm's share counts as well because not every Slurm enforces it: without a task plugin a job sees the whole node.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, int(quota)))
+    limits = [limit for limit in (cpu_quota(), _slurm_share()) if limit is not None]
+    return max(1, int(min([cores, *limits])))
+
+
+def _slurm_share() -> int | None:
+    """Cores that Slurm gave each task of this job, or the job on this node; None outside of a job."""
+    told = (os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"))
+    return next((int(text) for text in told if re.fullmatch("[0-9]{1,6}", text)), None)
 
 
 def cpu_quota(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float | None:

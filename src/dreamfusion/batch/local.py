@@ -108,10 +108,15 @@ class LocalWorkers:
 
 
 def visible_gpus(device: str) -> list[str]:
-    """What to put into CUDA_VISIBLE_DEVICES for each GPU that runs on `device` may use; none for the CPU."""
+    """What to put into CUDA_VISIBLE_DEVICES for each GPU that runs on `device` may use; none for the CPU.
+
+    A device that is one GPU by its name (cuda:1, mps) has "", which leaves the variable as it is.
+    """
     import torch
 
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+    if device not in ("auto", "cpu", "cuda"):
+        return [""]
+    if device == "cpu" or not torch.cuda.is_available():
         return []
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     return told.split(",") if told else [str(number) for number in range(torch.cuda.device_count())]

@@ -84,15 +84,15 @@ def batch(name: str, given: list[str]) -> int:
         return 0
     with interruptible() as stop:
         tally = _made(arguments, folder, shard, stop.is_set)
+    if tally.left and stop.is_set():  # without a report: who sent the signal may not wait for that
+        _say(f"stopped with {tally.left} runs left; all are saved, and the same command goes on")
+        return stop.code
     try:
         files, counts = write_report(folder)
     except InUse:  # another shard's process writes it
         files, counts = [], Counter()
     print(_told(counts), file=sys.stderr)
     print(listed(files))
-    if tally.left and stop.is_set():
-        print("stopped; all runs are saved, and the same command goes on", file=sys.stderr)
-        return stop.code
     return 1 if tally.failed else 0
 
 
@@ -180,6 +180,8 @@ def _workers(arguments: Batch, work: "MakeRuns", config: Config) -> Iterator["Wo
         from dreamfusion.runtime import available_cores
 
         gpus = visible_gpus(config.device)
+        if arguments.per_gpu > 1 and not gpus:
+            raise UserError(f"--per-gpu {arguments.per_gpu} divides GPUs, and there is none here: --jobs says how many")
         jobs = arguments.jobs or len(gpus) * arguments.per_gpu or available_cores()
         with LocalWorkers(jobs, work, gpus or [""]) as workers:
             yield workers
