@@ -50,8 +50,9 @@ demo: $(VENV)/run.stamp
 studio: $(VENV)/studio.stamp
 	$(BIN)/dreamfusion studio
 
+# Bytecode is kept, whatever the environment says: the workers, and the processes that tests start, compile a file once.
 test: $(VENV)/validator.stamp
-	$(BIN)/python -m pytest -n auto
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ def untouched_torch():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")  # `use_deterministic_algorithms` would import the compiler
     torch.set_flush_denormal(False)
     torch.utils.deterministic.fill_uninitialized_memory = True
 
@@ -54,6 +54,11 @@ def untouched_torch():
 @pytest.fixture
 def tiny_config() -> Config:
     """Every part of a real run, as small as it goes."""
+    return small()
+
+
+def small() -> Config:
+    """Idem, for fixtures that live longer."""
     return Config(
         prompt="a ball",
         steps=12,

@@ -24,6 +24,7 @@ from dreamfusion.nerf.fields import Field
 from dreamfusion.nerf.fields.density import Activation, DensityActivation, Exp, Softplus
 from dreamfusion.nerf.fields.fourier_mlp import FourierMlp
 from dreamfusion.nerf.fields.grid import GridField
+from dreamfusion.nerf.fields.joint import JointField
 from dreamfusion.nerf.fields.mip_mlp import MipMlp
 from dreamfusion.nerf.occupancy import Occupancy
 from dreamfusion.nerf.proposals import Proposal
@@ -36,6 +37,7 @@ from dreamfusion.objectives.dream_fields import DreamFields
 from dreamfusion.shampoo import Shampoo
 from dreamfusion.surface import LimitScene, MeshScene
 from dreamfusion.surface import regularise as surface
+from dreamfusion.surface.stability import stability
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def regularisers(config: c.Config) -> dict[str, WeightedRegulariser]:
         "smoothness": (weights.smoothness, lambda render, scene: regularise.smoothness(scene.field)),
         "laplacian": (weights.laplacian, lambda render, scene: surface.laplacian(scene)),
         "bending": (weights.bending, lambda render, scene: surface.bending(scene)),
+        "stability": (weights.stability, lambda render, scene: stability(scene)),
     }
 
 
@@ -270,7 +273,7 @@ def density_activation(config: c.SceneConfig) -> DensityActivation:
 
 
 def _field(
-    config: c.GridFieldConfig | c.MlpFieldConfig | c.FourierFieldConfig,
+    config: c.GridFieldConfig | c.MlpFieldConfig | c.FourierFieldConfig | c.JointFieldConfig,
     law: DensityActivation,
     radius: float,
     generator: Generator,
@@ -282,6 +285,8 @@ def _field(
             return MipMlp(config, law, generator)
         case c.FourierFieldConfig():
             return FourierMlp(config, law, generator)
+        case c.JointFieldConfig(each, things, places):
+            return JointField([_field(each, law, radius, generator) for _ in range(things)], places, radius)
 
 
 def _background(config: c.BackgroundConfig, generator: Generator) -> Background:

@@ -1,15 +1,16 @@
 """One run in its folder: how it begins, or goes on, and the files that it leaves. Doors drive it; it prints nothing."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dreamfusion import build, checkpoint, provenance, runtime, video, viewer
 from dreamfusion.build import device_of
-from dreamfusion.config import Config, DistillationObjective, MeshConfig, OutputConfig
+from dreamfusion.config import Config, DistillationObjective, JointFieldConfig, MeshConfig, OutputConfig
 from dreamfusion.config.check import validate
 from dreamfusion.config.serialise import from_file, to_json
 from dreamfusion.contrastive import ContrastiveModel, open_contrastive
@@ -24,6 +25,7 @@ from dreamfusion.healing import write_healings
 from dreamfusion.loop import Run, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, Report, TextureOptions, export, make_mesh, require_formats
 from dreamfusion.mesh.refined import RefinedReport, refined_report, taken_from
+from dreamfusion.mesh.triangles import ball_standing
 from dreamfusion.objectives import Guide, Words
 from dreamfusion.objectives.target import target_of
 from dreamfusion.own_parts import PRIOR, OwnParts, Unpack, require_given
@@ -82,6 +84,8 @@ def create_run(
     validate(config)
     if isinstance(config.scene.field, MeshConfig):
         raise UserError("a mesh begins as the surface of a finished run: make one, then `dreamfusion refine RUN`")
+    if isinstance(config.scene.field, JointFieldConfig):
+        raise UserError("a joint stage begins with the things of a scene: `dreamfusion scene SENTENCE --joint STEPS`")
     if config.memory.embeddings:  # to be found again from any folder
         memory = replace(config.memory, embeddings=os.path.abspath(os.path.expanduser(config.memory.embeddings)))
         config = replace(config, memory=memory)
@@ -263,22 +267,30 @@ def write_mesh(
 
 
 def export_mesh(
-    run: Run, paths: Sequence[Path], options: MeshOptions, say: ProgressCallback = silent
+    run: Run,
+    paths: Sequence[Path],
+    options: MeshOptions,
+    say: ProgressCallback = silent,
+    more: Mapping[str, object] = {},
 ) -> tuple[list[Path], Report | RefinedReport]:
     """One mesh in the formats that the suffixes say; returns the files written. Raises UserError before any is.
 
-    `options` say how it is made of a field, and how large it is; the scene of a second stage is a mesh.
+    `options` say how it is made of a field, and how large it is; the scene of a second stage is a mesh. Beside where it
+    comes from, the file holds where the ball of the scene is in it, and `more`.
     """
     require_formats(paths)
+    centre = np.zeros(3, np.float32)
     if isinstance(run.scene, MeshScene):
         mesh = taken_from(run.scene)
         report = refined_report(mesh, options.body.height_mm, options.body.material)
     else:
         mesh, report = make_mesh(run.scene, run.recipe.eval_render, options, say)
         if run.scene.centre is not None:  # as pictures are taken about it
-            mesh = replace(mesh, vertices=mesh.vertices - run.scene.centre.cpu().numpy())
+            centre = -run.scene.centre.cpu().numpy()
+            mesh = replace(mesh, vertices=mesh.vertices + centre)
     say(f"writing {', '.join(path.name for path in paths)}")
-    extras, height_mm = provenance.metadata(run.config, run.step), options.body.height_mm
+    extras = provenance.metadata(run.config, run.step) | {"ball": ball_standing(mesh, centre, run.scene.radius), **more}
+    height_mm = options.body.height_mm
     return [file for path in paths for file in export(mesh, path, extras, height_mm)], report
 
 

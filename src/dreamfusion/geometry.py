@@ -61,6 +61,20 @@ def look_at(
     return torch.cat([axes, axes.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(eye), 1, 4)], dim=1)
 
 
+def rotation_xyz(angles: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+    """Rotations about the x, then the y, then the z axis of the world, each by its angle; they turn column vectors."""
+    turned = torch.eye(3, dtype=angles.dtype, device=angles.device).repeat(len(angles), 1, 1)
+    for axis in range(3):
+        cos, sin = angles[:, axis].cos(), angles[:, axis].sin()
+        about = torch.zeros_like(turned)
+        one, other = (axis + 1) % 3, (axis + 2) % 3
+        about[:, axis, axis] = 1
+        about[:, one, one], about[:, one, other] = cos, -sin
+        about[:, other, one], about[:, other, other] = sin, cos
+        turned = about @ turned
+    return turned
+
+
 def intersect_ball(
     origin: Float[Tensor, "n 3"], direction: Float[Tensor, "n 3"], radius: float
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:

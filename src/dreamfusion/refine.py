@@ -61,6 +61,7 @@ def stage_config(config: Config, told: RefineConfig, mesh: Mesh) -> Config:
             interlevel=nothing,
             laplacian=Constant(told.laplacian),
             bending=Constant(told.bending),
+            stability=Constant(told.stability),
         ),
         optimise=replace(
             config.optimise,

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from dreamfusion import candidates, checkpoint, faces, video
-from dreamfusion.config import MeshConfig, SphereFieldConfig
+from dreamfusion.config import JointFieldConfig, MeshConfig, SphereFieldConfig
 from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.files import explain_unwritable
 from dreamfusion.generate import Job
@@ -74,9 +74,9 @@ def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Gener
 
 
 def _memory(run: Run, folder: RunFolder) -> Memory:
-    """What findings are judged by; most of them say nothing of a run that goes on as a mesh."""
-    meshed = isinstance(run.config.scene.field, MeshConfig | SphereFieldConfig)
-    return Memory("" if meshed else run.config.preset, folder.read_metrics())
+    """What findings are judged by; most of them say nothing of meshes, and of what begins with finished things."""
+    other = isinstance(run.config.scene.field, MeshConfig | SphereFieldConfig | JointFieldConfig)
+    return Memory("" if other else run.config.preset, folder.read_metrics())
 
 
 def _may_heal(run: Run) -> bool:

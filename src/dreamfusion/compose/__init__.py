@@ -117,15 +117,21 @@ def renew(composition: Composition, out: Path, say: ProgressCallback = silent) -
     return [out / SCENE, out / INDEX]
 
 
-@permitted()
 def compose(composition: Composition) -> Glb:
     """The scene. The node of every object holds in its extras which file it was and what the file said of itself."""
+    _, files, placed = parts_of(composition)
+    return join(files, placed, {"title": composition.title}, composition.motion)
+
+
+@permitted()
+def parts_of(composition: Composition) -> tuple[list[Path], list[Glb], list[Placed]]:
+    """The distinct files of a composition, what they hold, and where each is. Raises UserError as `read_glb`."""
     paths = [_mesh_of(composition.home / Path(asset.file).expanduser()).resolve() for asset in composition.assets]
     distinct = list(dict.fromkeys(paths))
     files = [read_glb(path) for path in distinct]
     numbers = [distinct.index(path) for path in paths]
     placed = [_placed(asset, n, files[n]) for asset, n in zip(composition.assets, numbers, strict=True)]
-    return join(files, placed, {"title": composition.title}, composition.motion)
+    return distinct, files, placed
 
 
 def _asset(values: Any, where: str) -> Asset:
@@ -201,5 +207,5 @@ def _made_by(origin: Mapping[str, Any]) -> Mapping[str, Any]:
 def _few_words(extras: Mapping[str, Any]) -> str:
     """What an object comes from, for the page."""
     made = _made_by(extras["asset"])
-    known = [f"{key} {made[key]}" for key in ("seed", "steps") if key in made]
+    known = [f"{key} {made[key]}" for key in ("seed", "steps", "joint") if key in made]
     return ", ".join(known) or Path(extras["file"]).name

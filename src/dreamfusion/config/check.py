@@ -14,8 +14,10 @@ from dreamfusion.config import (
     ClipMeshObjective,
     Config,
     DistillationObjective,
+    FieldConfig,
     FourierFieldConfig,
     GridFieldConfig,
+    JointFieldConfig,
     LearnedBackground,
     MeshConfig,
     MlpFieldConfig,
@@ -63,6 +65,8 @@ def validate(config: Config) -> None:
             raise UserError("--scene.blob.on must be logit with --field grid, whose first grid holds the blob")
         case MlpFieldConfig() | FourierFieldConfig() if config.regularise.smoothness != Constant(0.0):
             raise UserError("--regularise.smoothness must be 0 without --field grid: only grids have neighbours")
+        case JointFieldConfig(_, things, places) if {place.thing for place in places} != {*range(things)}:
+            raise UserError("--scene.field.places must name every one of its things, and no others")
 
 
 def _validate_similarity(config: Config) -> None:
@@ -110,20 +114,27 @@ def require_device_name(name: str) -> None:
 
 def _validate_size(scene: SceneConfig) -> None:
     """Refuse what no memory holds, before it is asked for."""
-    match scene.field:
-        case GridFieldConfig(cells, _, colour_cells, features, hidden, _):
-            grids = sum((side + 1) ** 3 for side in cells) + features * sum((side + 1) ** 3 for side in colour_cells)
-            numbers = grids + hidden * (features * len(colour_cells) + 3)
-        case MlpFieldConfig(levels, blocks, width):
-            numbers = 2 * blocks * width**2 + 6 * levels * width
-        case FourierFieldConfig(directions, _, blocks, width, inner):
-            numbers = 2 * blocks * width * inner + 2 * (directions + 3) * width
-        case SphereFieldConfig(parts, _, texture_size):
-            numbers = 30 * parts**2 + 5 * texture_size**2
-        case MeshConfig(vertices, faces, told=told):
-            numbers = 3 * vertices + 15 * faces + 3 * told.texture_size**2
+    numbers = _numbers(scene.field)
     if numbers > LARGEST_SCENE:
         raise UserError(f"--scene.field has {numbers:.1e} numbers, more than {LARGEST_SCENE:.1e}: choose smaller sizes")
+
+
+def _numbers(field: FieldConfig) -> int:
+    """About how many numbers a field has."""
+    match field:
+        case GridFieldConfig(cells, _, colour_cells, features, hidden, _):
+            grids = sum((side + 1) ** 3 for side in cells) + features * sum((side + 1) ** 3 for side in colour_cells)
+            return grids + hidden * (features * len(colour_cells) + 3)
+        case MlpFieldConfig(levels, blocks, width):
+            return 2 * blocks * width**2 + 6 * levels * width
+        case FourierFieldConfig(directions, _, blocks, width, inner):
+            return 2 * blocks * width * inner + 2 * (directions + 3) * width
+        case SphereFieldConfig(parts, _, texture_size):
+            return 30 * parts**2 + 5 * texture_size**2
+        case MeshConfig(vertices, faces, told=told):
+            return 3 * vertices + 15 * faces + 3 * told.texture_size**2
+        case JointFieldConfig(each, things):
+            return things * _numbers(each)
 
 
 def _validate_growth(config: Config) -> None:

@@ -42,3 +42,5 @@ class RefineConfig:
     """weight of the roughness of the vertices' displacements"""
     bending: Amount = 300.0
     """weight of the angles between neighbouring triangles"""
+    stability: Amount = 0.0
+    """weight of standing: how far the centre of mass is from well inside the base; 0: off"""

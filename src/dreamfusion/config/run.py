@@ -58,6 +58,8 @@ class RegulariseConfig:
     """weight of the roughness of a mesh's displacement (second stage only)"""
     bending: Schedule = Constant(0.0)
     """weight of the angles between a mesh's neighbouring faces (second stage only)"""
+    stability: Schedule = Constant(0.0)
+    """weight of how far a mesh's centre of mass is from well inside its base (second stage only)"""
     reduction: Literal["mean", "sum"] = "mean"
     """reduction over a view's pixels of the first four; score distillation is a sum, the paper does not say"""
 

@@ -116,7 +116,33 @@ class LearnedBackground:
     """hidden units per layer"""
 
 
-FieldConfig = GridFieldConfig | MlpFieldConfig | FourierFieldConfig | SphereFieldConfig | MeshConfig
+@dataclass(frozen=True)
+class PlaceConfig:
+    """Where a thing is in a scene of several."""
+
+    thing: Annotated[int, Ge(0)] = 0
+    """number of its field"""
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """of the field's origin, world units"""
+    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """degrees about the x, then the y, then the z axis of the scene, through the field's origin"""
+    scale: Annotated[float, Gt(0)] = 1.0
+    """of the field's lengths"""
+
+
+@dataclass(frozen=True)
+class JointFieldConfig:
+    """Fields of several things, each at its places: the joint stage's. Its things are recorded when it begins."""
+
+    each: GridFieldConfig | MlpFieldConfig | FourierFieldConfig = GridFieldConfig()
+    """kind of all fields"""
+    things: Count = 1
+    """fields; a thing that is there several times has one"""
+    places: tuple[PlaceConfig, ...] = (PlaceConfig(),)
+    """where they are"""
+
+
+FieldConfig = GridFieldConfig | MlpFieldConfig | FourierFieldConfig | SphereFieldConfig | MeshConfig | JointFieldConfig
 BackgroundConfig = SolidBackground | RandomBackground | LearnedBackground
 
 

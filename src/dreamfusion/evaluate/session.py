@@ -172,10 +172,12 @@ def real_facts(judge: Judge, results: Sequence[Result]) -> dict[str, object]:
 
 
 def facts_of(session: Session, folders: Sequence[Path]) -> dict[str, object]:
-    """How the figures came about: the scorer, and the settings of the runs, as lists where they differ."""
+    """How the figures came about: the scorer, and the settings of the runs, as lists where they differ; a baseline has
+    no weights of a prior.
+    """
     configs = [generate.config_of(folder) for folder in folders if RunFolder(folder).config.exists()]
     told = {
-        name: list(dict.fromkeys(getattr(config, name) for config in configs))
+        name: list(dict.fromkeys(value for config in configs if (value := getattr(config, name)) != ""))
         for name in ("prior", "prior_sha256", "version", "preset", "steps", "seed", "conditions")
     }
     for name in ("candidates", "heal"):  # which are worth a word only where they are used

@@ -129,6 +129,18 @@ def corners(mesh: Mesh) -> Float[np.ndarray, "3 f 3"]:
 
 def standing(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
     """The vertices on the ground (y = 0) over the origin, y up, the longest side 1 long."""
+    foot, size = _foot(mesh)
+    return (mesh.vertices - foot) / size
+
+
+def ball_standing(mesh: Mesh, centre: Float[np.ndarray, " 3"], radius: float) -> list[float]:
+    """Centre and radius of a ball about the mesh, once it is `standing`."""
+    foot, size = _foot(mesh)
+    return [*((centre - foot) / size).tolist(), radius / float(size)]
+
+
+def _foot(mesh: Mesh) -> tuple[Float[np.ndarray, " 3"], np.floating]:
+    """The point of the ground below the middle of the mesh, and its longest side."""
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     middle = (low + high) / 2
-    return (mesh.vertices - np.array([middle[0], low[1], middle[2]], np.float32)) / (high - low).max()
+    return np.array([middle[0], low[1], middle[2]], np.float32), (high - low).max()

@@ -20,11 +20,9 @@ from dreamfusion.runs import RunFolder, folder_name
 from dreamfusion.scenes.bodies import Placed, solid_of
 from dreamfusion.scenes.check import Verdict, check
 from dreamfusion.scenes.grammar import Sentence, parse
+from dreamfusion.scenes.joint import SCENE, require_sentences
 from dreamfusion.scenes.layout import layout
 from dreamfusion.scenes.sizes import UNKNOWN, size_of
-
-SCENE = "scene.json"
-"""Name of the file that says where everything is, for `dreamfusion compose`"""
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,17 @@ class Scene:
     """what was not laid out as said"""
 
 
-def plan(text: str, settings: Mapping[str, str], sizes: Mapping[str, float], runs: Path, threads: int) -> Plan:
+def plan(
+    text: str, settings: Mapping[str, str], sizes: Mapping[str, float], runs: Path, threads: int, joint: bool = False
+) -> Plan:
     """What a sentence asks for; nothing is made. `settings` as those of a batch, `sizes` in metres by name.
 
-    Raises UserError for what is not understood.
+    Raises UserError for what is not understood, and if there is to be a `joint` stage with a prior that cannot do it.
     """
     resolver = Resolver(settings, threads)
     reader = resolver.settings().reader
+    if joint:
+        require_sentences(reader)
     words = reader.words if isinstance(reader, WordListedEncoder) else None
     sentence = parse(text, lambda prompt: understood(reader, prompt), words)
     found = [size_of(thing.caption, sizes) for thing in sentence.things]
