@@ -90,7 +90,7 @@ def test_ray_says_that_there_are_no_gpus_or_that_it_does_not_start(monkeypatch):
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", late)
-    with pytest.raises(UserError, match="Ray did not start .The current node timed out"):
+    with pytest.raises(UserError, match=r"Ray did not start \(The current node timed out"):
         RayWorkers("", 0, Share(1, 1.0), MakeRuns())
 
 
