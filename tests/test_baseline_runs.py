@@ -13,6 +13,7 @@ from dreamfusion.batch.resolve import _configured
 from dreamfusion.batch.watch import Watch
 from dreamfusion.batch.work import KeptPrior
 from dreamfusion.cli.arguments import read_generate
+from dreamfusion.cli.main import run
 from dreamfusion.config import ClipMeshObjective, Config, DreamFieldsObjective, SolidBackground, SphereFieldConfig
 from dreamfusion.config.objective import CONTRASTIVE
 from dreamfusion.config.presets import CLIP_MESH, CLIP_MESH_FAST, DREAM_FIELDS_FAST
@@ -65,13 +66,24 @@ def test_a_stopped_run_goes_on_to_the_same_end_with_all_its_files(name, tiny_con
     assert make(config, whole, Watch(), KeptPrior(), files=False)
     assert RunFolder(stopped).metrics.read_text() == RunFolder(whole).metrics.read_text()
     assert pictures_of(stopped).read_bytes() == pictures_of(whole).read_bytes()
-    run = RunFolder(stopped)
-    assert all(path.exists() for path in (run.mesh, run.index, run.sheet, run.turntable_mp4))
-    assert "DreamFields" in run.index.read_text() or "ClipMesh" in run.index.read_text()
+    left = RunFolder(stopped)
+    assert all(path.exists() for path in (left.mesh, left.index, left.sheet, left.turntable_mp4))
+    assert "DreamFields" in left.index.read_text() or "ClipMesh" in left.index.read_text()
     cost = cost_of(stopped)
     assert cost is not None
     assert cost.seconds > 0
     assert generate.config_of(stopped).prior_sha256 == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_makes_it_and_has_no_hints_for_a_prior(name, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generate, "finish", lambda run, folder, *_: [folder.index])
+    monkeypatch.setattr("dreamfusion.cli.main.listed", str)
+    told = ["--objective.model", str(model), "--steps", "1", "--size", "16", "--views", "1", "--device", "cpu"]
+    preset = ["--preset", f"{name}-fast"]
+    assert run(["generate", "a red ball", *preset, *told, "--out", str(tmp_path / "run")]) == 0
+    assert len(RunFolder(tmp_path / "run").read_metrics()) == 1
+    assert "guidance" not in capsys.readouterr().err
 
 
 def test_a_mesh_that_learned_is_not_refined(tiny_config, model, tmp_path):
