@@ -68,7 +68,7 @@ def run_folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", {})
 
 
-@cases(600)
+@cases(250)
 @given(content=CONFIGURATIONS)
 def test_configurations(run_folder, content):
     run_folder.config.write_bytes(content)
