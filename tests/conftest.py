@@ -24,6 +24,7 @@ from dreamfusion.config import (
 )
 from dreamfusion.config.presets import PAPER
 from dreamfusion.config.serialise import to_json
+from dreamfusion.video import PreviewCamera
 from gaussian_prior import GaussianPrior, cosine_schedule
 
 SIZE = 16
@@ -161,7 +162,21 @@ def tiny_prior(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def no_products(monkeypatch) -> None:
+    """Runs end with their last checkpoint: nobody looks at what they are for."""
+    monkeypatch.setattr("dreamfusion.generate.finish", lambda run, folder, *_: [folder.index])
+
+
+@pytest.fixture
+def quick_products(monkeypatch) -> None:
+    """Previews of few pixels and meshes that are fitted in one round: their own tests ask for more."""
+    monkeypatch.setattr("dreamfusion.video.preview.__defaults__", (PreviewCamera(size=16),))
+    monkeypatch.setattr("dreamfusion.mesh.fit._ROUNDS", 1)
+
+
+@pytest.fixture
 def tiny_settings(tiny_config: Config, tiny_prior: Path, tmp_path: Path) -> tuple[str, ...]:
-    config = replace(tiny_config, prompt="a red chair", prior=str(tiny_prior))
+    output = replace(tiny_config.output, samples=24)
+    config = replace(tiny_config, prompt="a red chair", prior=str(tiny_prior), output=output)
     (tmp_path / "settings.json").write_text(json.dumps(to_json(config)))
     return "--config", str(tmp_path / "settings.json")

@@ -117,6 +117,7 @@ class Fuse:
         return step
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize("late", [False, True])
 def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tiny_config, disc_prior, tmp_path, late):
     old, new = start(tiny_config, CPU), start(tiny_config, CPU)

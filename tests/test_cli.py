@@ -245,6 +245,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.usefixtures("quick_products")
 def test_a_run_and_an_interrupted_one_leave_equal_files(tiny_settings, tmp_path, monkeypatch, capsys):
     assert call("generate", *tiny_settings, "--out", str(tmp_path / "first")) == 0
     first = files(tmp_path / "first")
@@ -276,6 +277,7 @@ def cli_live() -> type:
     return ProgressLine
 
 
+@pytest.mark.usefixtures("no_products")
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tiny_settings, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert call("generate", *tiny_settings, "--out", str(whole)) == 0
@@ -317,6 +319,7 @@ def test_unknown_words_are_named_before_a_folder_is_made(tiny_settings, tmp_path
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("no_products")
 def test_a_longer_run_continues_a_finished_one(tiny_settings, tmp_path):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "2") == 0
@@ -326,6 +329,7 @@ def test_a_longer_run_continues_a_finished_one(tiny_settings, tmp_path):
     assert call("resume", str(out), "--steps", "1") == 2
 
 
+@pytest.mark.usefixtures("quick_products")
 def test_mesh_and_video_again(tiny_settings, tmp_path, capsys):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
@@ -344,19 +348,21 @@ def test_mesh_and_video_again(tiny_settings, tmp_path, capsys):
     assert files(out) == before
 
 
+@pytest.mark.usefixtures("quick_products")
 def test_a_new_mesh_leaves_no_file_of_an_older_one(tiny_settings, tmp_path):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
     (out / "mesh.txt").write_text("my own notes")
-    assert call("mesh", str(out), "--format", "obj", "stl", "--height-mm", "50") == 0
+    assert call("mesh", str(out), "--resolution", "16", "--format", "obj", "stl", "--height-mm", "50") == 0
     assert {path.name for path in out.glob("mesh.*")} == {
         f"mesh.{name}" for name in ("glb", "json", "obj", "mtl", "png", "stl", "txt")
     }
-    assert call("mesh", str(out), "--format", "ply", "--blur", "0.06") == 0
+    assert call("mesh", str(out), "--resolution", "16", "--format", "ply", "--blur", "0.06") == 0
     assert {path.name for path in out.glob("mesh.*")} == {f"mesh.{name}" for name in ("glb", "json", "ply", "txt")}
     assert 'download="mesh.stl"' not in (out / "index.html").read_text()
 
 
+@pytest.mark.usefixtures("quick_products")
 def test_the_page_shows_what_mesh_and_video_made_last(tiny_settings, tmp_path):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
@@ -373,6 +379,7 @@ def test_the_page_shows_what_mesh_and_video_made_last(tiny_settings, tmp_path):
     assert not (out / "index.html").exists()
 
 
+@pytest.mark.usefixtures("quick_products")
 def test_an_empty_scene_leaves_its_pictures(tiny_settings, tmp_path, capsys):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1", "--scene.density-bias", "-30") == 2
@@ -390,6 +397,7 @@ def test_an_empty_scene_leaves_its_pictures(tiny_settings, tmp_path, capsys):
     assert (out / "notes.txt").exists()
 
 
+@pytest.mark.usefixtures("quick_products")
 def test_an_interruption_while_files_are_made_stops_after_the_current_one(tiny_settings, tmp_path, monkeypatch, capsys):
     from dreamfusion import generate
 
@@ -415,6 +423,7 @@ def test_an_interruption_while_files_are_made_stops_after_the_current_one(tiny_s
     assert files(out) == files(whole)
 
 
+@pytest.mark.usefixtures("no_products")
 def test_a_run_goes_on_where_it_was_made_unless_told_otherwise(tiny_settings, tmp_path, monkeypatch):
     from dreamfusion import generate
 
@@ -422,6 +431,8 @@ def test_a_run_goes_on_where_it_was_made_unless_told_otherwise(tiny_settings, tm
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
     settled = []
     monkeypatch.setattr(generate, "prepare_process", lambda config, device: settled.append((config.threads, device)))
+    monkeypatch.setattr(generate, "write_mesh", lambda *_, **__: ([], "a mesh"))
+    monkeypatch.setattr(generate, "write_video", lambda *_, **__: [])
     for command in (("resume", str(out)), ("mesh", str(out)), ("video", str(out), "--frames", "2", "--size", "32")):
         assert call(*command) == 0
         assert call(*command, "--device", "xpu") == 2
@@ -437,6 +448,7 @@ def test_arithmetic_is_repeatable_where_the_device_can(monkeypatch, device):
     assert torch.are_deterministic_algorithms_enabled() == (device == "cpu")
 
 
+@pytest.mark.usefixtures("no_products")
 def test_a_longer_run_that_cannot_begin_changes_nothing(tiny_settings, tiny_prior, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
@@ -453,6 +465,7 @@ def test_a_longer_run_that_cannot_begin_changes_nothing(tiny_settings, tiny_prio
         assert files(out) == before
 
 
+@pytest.mark.usefixtures("no_products")
 def test_a_run_killed_in_its_first_save_begins_again(tiny_settings, tmp_path, capsys):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert call("generate", *tiny_settings, "--out", str(whole), "--steps", "1") == 0
@@ -467,6 +480,7 @@ def test_a_run_killed_in_its_first_save_begins_again(tiny_settings, tmp_path, ca
     assert "there is no checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_products")
 def test_a_damaged_checkpoint_is_named(tiny_settings, tmp_path, capsys):
     out = tmp_path / "out"
     assert call("generate", *tiny_settings, "--out", str(out), "--steps", "1") == 0
@@ -478,6 +492,7 @@ def test_a_damaged_checkpoint_is_named(tiny_settings, tmp_path, capsys):
     assert files(out) == before
 
 
+@pytest.mark.usefixtures("quick_products")
 def test_a_config_of_a_run_runs_again(tiny_settings, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert call("generate", *tiny_settings, "--out", str(first), "--steps", "2", "--seed", "5") == 0

@@ -175,6 +175,7 @@ def test_the_chosen_level_is_the_best_of_many() -> None:
     assert max(tried.score for tried in curve) > rival - 0.01
 
 
+@pytest.mark.anywhere
 def test_a_whole_mesh_and_what_is_said_of_it() -> None:
     scene = scene_of(soft_ball(0.6))
     options = MeshOptions(40, blur=0.03, faces=800, texture=TextureOptions(128), fit=False)

@@ -169,6 +169,7 @@ def test_the_main_job_runs_on_a_gpu_in_half_precision(miniature_folders, tiny_co
 # --- embeddings ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_products")
 def test_saved_embeddings_take_the_place_of_the_text_encoders(miniature_folders, tiny_config, tmp_path, capsys):
     """A run that saves them, and one that has no text encoders: the same steps, also resumed."""
     copy = Path(shutil.copytree(miniature_folders[XL], tmp_path / "prior"))
