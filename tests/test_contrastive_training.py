@@ -25,7 +25,8 @@ from training.clip.captions import NONE, Facts, Words, wrong
 from training.clip.loss import info_nce, symmetric
 from training.clip.pictures import ALPHA, NORMAL, PAINT, PALETTE, SIMPLE, TRAINING, draw, eased
 from training.clip.train import TrainOptions, advance, loss_of, new_training
-from training.clip.views import SIDES, SIZE, Counts, Views, cameras, open_views
+from training.clip.views import SIDES, SIZE, Counts, cameras, open_views
+from training.mesh_views import Views
 from training.nouns import Noun, nouns
 from training.prior.data import COLOURED
 

@@ -34,14 +34,14 @@ from training.judge.pictures import (
     PAINT,
     TRAINING,
     UNSEEN,
-    balanced,
     draw,
     lit,
     mixtures,
     repaint,
 )
 from training.judge.train import TrainOptions, advance, new_training
-from training.judge.views import Counts, Views, random_cameras, random_stretches, seen_side
+from training.judge.views import Counts, random_cameras, random_stretches, seen_side
+from training.mesh_views import Views, balanced
 from training.meshes import ColouredMesh, MeshRenderer
 from training.nouns import Assets, nouns
 

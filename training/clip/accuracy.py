@@ -13,7 +13,7 @@ from dreamfusion.evaluate.suites import pool
 from dreamfusion.words import with_article
 from training.clip.captions import NONE, Facts, Words
 from training.clip.pictures import SIMPLE, Look, draw
-from training.clip.views import Views
+from training.mesh_views import Views
 
 CHUNK = 128
 KINDS = {

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from dreamfusion.embedded.world import COLOURS
 from training.clip.backgrounds import backgrounds, blurred
 from training.clip.captions import NONE, Facts
-from training.clip.views import SIDES, SIZE, Views
+from training.clip.views import SIDES, SIZE
+from training.mesh_views import Views
 
 PAINT, REST, NORMAL, ALPHA = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 10)
 """where they lie among the channels of the buffers"""

@@ -12,8 +12,9 @@ from dreamfusion.contrastive.toybox import CARD, WEIGHTS, ToyboxClip, open_toybo
 from training.clip.accuracy import accuracies, retrieval
 from training.clip.captions import Words
 from training.clip.train import Training, TrainOptions, new_training, train
-from training.clip.views import Views, open_views, render_all
+from training.clip.views import open_views, render_all
 from training.loop import Watch
+from training.mesh_views import Views
 from training.nouns import Assets
 
 LIMITS = (

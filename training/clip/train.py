@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamfusion.contrastive.network import ToyboxNet, new_network
 from training.clip.captions import Facts, Words, wrong
 from training.clip.loss import symmetric
 from training.clip.pictures import TRAINING, draw, eased
-from training.clip.views import COUNTS, Counts, Views
+from training.clip.views import COUNTS, Counts
 from training.loop import Plan, Watch, learn, rise_and_fall, update
+from training.mesh_views import Views, balanced
 from training.state import State
 
 
@@ -78,12 +79,6 @@ def loss_of(
     logits = network.scale * network.embed_images(image) @ network.embed_words(words.read(captions)).T
     same = (own.table()[:, None] == captions.table()[None]).all(-1)
     return symmetric(logits, same, wrong(pictures, captions))
-
-
-def balanced(noun: Int[Tensor, " n"], count: int, generator: Generator) -> Int[Tensor, " {count}"]:
-    """`count` random places in `noun`: a noun with four times as many views comes twice as often."""
-    weight = torch.bincount(noun)[noun].double().rsqrt()
-    return torch.multinomial(weight, count, replacement=True, generator=generator)
 
 
 def advance(training: Training, views: Views, options: TrainOptions) -> float:

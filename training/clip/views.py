@@ -11,26 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
-from torch import Generator, Tensor
+from torch import Generator
 
 from dreamfusion.cameras import Cameras
-from dreamfusion.errors import damage_explained
 from dreamfusion.files import replacing
 from dreamfusion.geometry import look_at, spherical
+from training.mesh_views import Views, joined, open_file, views_of
 from training.meshes import BALL, MeshRenderer, load
 from training.nouns import Assets, Noun, names
 from training.prior.data import side
 from training.views import BUFFERS, buffers, on_all_cores
 
-SIZE, CHANNELS = 64, 10
-"""pixels per side, and numbers of a pixel: all `BUFFERS`, one after the other"""
+SIZE = 64
+"""pixels per side"""
 FOV_DEG, ELEVATION_DEG, LOW = (20.0, 60.0), (-10.0, 80.0), 1.5
 """`LOW`: exponent that makes low elevations likelier than high ones; 1 is uniform"""
 MARGIN = 1.03
 """the view against the ball that it shows"""
 SIDES = ("front", "left", "back", "right", "overhead")
 NO_SIDE = -1
+"""where a mesh has no front"""
 KEPT_SEED = 500_000
 
 
@@ -44,36 +44,6 @@ class Counts:
 
 
 COUNTS = Counts()
-
-
-@dataclass(frozen=True, eq=False)
-class Views:
-    """n views of some meshes."""
-
-    mesh: Int[Tensor, " n"]
-    """row of the manifest"""
-    noun: Int[Tensor, " n"]
-    """number among the manifest's nouns"""
-    side: Int[Tensor, " n"]
-    """number in `SIDES`, or `NO_SIDE` where the mesh has no front"""
-    eye: Float[Tensor, "n 3"]
-    """unit vector towards the camera"""
-    place: Int[Tensor, " n"]
-    """number among the views of the mesh"""
-    files: Sequence[UInt8[np.ndarray, "_ 10 h w"]]
-    """by mesh; colours are multiplied by coverage"""
-
-    def __len__(self) -> int:
-        return len(self.mesh)
-
-    def __getitem__(self, rows: Tensor | slice) -> "Views":
-        """Some of the views, by number or by mask."""
-        return Views(**{name: value if name == "files" else value[rows] for name, value in vars(self).items()})
-
-    def buffers(self) -> UInt8[Tensor, "n 10 h w"]:
-        """Read what all of them see."""
-        pairs = zip(self.mesh.tolist(), self.place.tolist(), strict=True)
-        return torch.from_numpy(np.stack([self.files[mesh][place] for mesh, place in pairs]))
 
 
 def cameras(count: int, generator: Generator) -> Cameras:
@@ -124,23 +94,11 @@ def open_views(work: Path, table: Sequence[Noun], counts: Counts, seed: int) -> 
     """What `render_all` wrote: the views to learn from, and those for measuring. Raises UserError if one is damaged."""
     known, files, parts = names(table), list[np.ndarray](), list[Views]()
     for mesh, row in enumerate(table):
-        with damage_explained(_file(work, mesh), "delete it, and it will be rendered again"):
-            files.append(np.load(_file(work, mesh), mmap_mode="r"))
-            if files[-1].shape != (counts.learned + counts.unseen, CHANNELS, SIZE, SIZE):
-                raise ValueError("it holds other views")
+        files.append(open_file(_file(work, mesh), counts.learned + counts.unseen, SIZE))
         eye = torch.nn.functional.normalize(cameras_of(mesh, counts, seed).position, dim=-1)
-        parts.append(
-            Views(
-                mesh=torch.full((len(eye),), mesh),
-                noun=torch.full((len(eye),), known.index(row.noun)),
-                side=torch.tensor([SIDES.index(side(one)) if row.front else NO_SIDE for one in eye]),
-                eye=eye,
-                place=torch.arange(len(eye)),
-                files=files,
-            )
-        )
-    tensors = {n: torch.cat([getattr(part, n) for part in parts]) for n in vars(parts[0]) if n != "files"}
-    views = Views(**tensors, files=files)
+        sides = [SIDES.index(side(one)) if row.front else NO_SIDE for one in eye]
+        parts.append(views_of(mesh, known.index(row.noun), sides, eye, files))
+    views = joined(parts)
     return views[views.place < counts.learned], views[views.place >= counts.learned]
 
 

@@ -9,7 +9,8 @@ from dreamfusion.evaluate.judge.judge import considered
 from dreamfusion.evaluate.judge.network import OWN, JudgeNet, Opinion
 from dreamfusion.evaluate.judge.sides import SIDES
 from training.judge.pictures import CLEAN, Batch, draw
-from training.judge.views import Split, Views
+from training.judge.views import Split
+from training.mesh_views import Views
 
 CHUNK = 256
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dreamfusion.embedded.world import COLOURS
 from dreamfusion.evaluate.judge.network import OWN, before
 from dreamfusion.evaluate.judge.sides import MIRRORED
-from training.judge.views import Views
+from training.mesh_views import Views
 
 PAINT, REST, NORMAL, ALPHA = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 10)
 """where they lie among the channels of the buffers"""
@@ -88,12 +88,6 @@ def draw(views: Views, look: Look, generator: Generator) -> Batch:
         colour=colour,
         side=torch.where(mirrored, MIRRORED[views.side], views.side),
     )
-
-
-def balanced(noun: Int[Tensor, " n"], count: int, generator: Generator) -> Int[Tensor, " {count}"]:
-    """`count` random places in `noun`; a noun of four times as many comes twice as often."""
-    weight = torch.bincount(noun)[noun].double().rsqrt()
-    return torch.multinomial(weight, count, replacement=True, generator=generator)
 
 
 def repaint(paint: Float[Tensor, "b 3 h w"], colour: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, "b 3 3"]:

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from dreamfusion.evaluate.judge.network import HIDDEN, OWN, JudgeNet, Opinion, new_network
 from dreamfusion.evaluate.judge.sides import SIDES
-from training.judge.pictures import TRAINING, UNSEEN, Batch, balanced, draw
-from training.judge.views import COUNTS, Counts, Split, Views
+from training.judge.pictures import TRAINING, UNSEEN, Batch, draw
+from training.judge.views import COUNTS, Counts, Split
 from training.loop import Plan, Watch, learn, rise_and_fall, update
+from training.mesh_views import Views, balanced
 from training.state import State
 
 SIDE_WEIGHTS = torch.tensor([0.2 if side == "none" else 1.0 for side in SIDES])

@@ -8,21 +8,21 @@ of a seed of their own, are kept from it.
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 from dreamfusion.cameras import Cameras
-from dreamfusion.errors import damage_explained
 from dreamfusion.evaluate.judge.network import CUT, window
 from dreamfusion.evaluate.judge.sides import SIDES
 from dreamfusion.files import replacing
 from dreamfusion.geometry import look_at, spherical
 from dreamfusion.nerf.rays import cast
+from training.mesh_views import Views, joined, open_file, views_of
 from training.meshes import MeshRenderer, load
 from training.nouns import Assets, Noun, names
 from training.prior.data import side as seen_from
@@ -37,8 +37,6 @@ STRETCH = 0.08
 """standard deviation of the logarithm by which each axis of an object is stretched in views to learn from"""
 MISSED, ZOOM = 0.04, 0.08
 """by how much a cut-out may be off: its middle, in its size, and the logarithm of its size (standard deviations)"""
-CHANNELS = 10
-"""of all `BUFFERS`"""
 COARSE = 48
 """pixels per side of the picture in which the object is found"""
 
@@ -61,32 +59,6 @@ class Counts:
 
 
 COUNTS = Counts()
-
-
-@dataclass(frozen=True, eq=False)
-class Views:
-    """Buffers of n views of some meshes."""
-
-    mesh: Int[Tensor, " n"]
-    """number among the table's rows"""
-    noun: Int[Tensor, " n"]
-    """number among the table's names"""
-    side: Int[Tensor, " n"]
-    """number in `SIDES`"""
-    eye: Float[Tensor, "n 3"]
-    place: Int[Tensor, " n"]
-    """number among the views of the mesh's file"""
-    files: Sequence[UInt8[np.ndarray, "_ 10 h w"]]
-    """by mesh: `BUFFERS`, one after the other; colours are multiplied by coverage, `paint` has the one to change"""
-
-    def __getitem__(self, rows: Tensor | slice) -> "Views":
-        """Some of the views, by number or by mask."""
-        return replace(self, **{name: value[rows] for name, value in vars(self).items() if name != "files"})
-
-    def buffers(self) -> UInt8[Tensor, "n 10 h w"]:
-        """Read what all of them see."""
-        pairs = zip(self.mesh.tolist(), self.place.tolist(), strict=True)
-        return torch.from_numpy(np.stack([self.files[mesh][place] for mesh, place in pairs]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,25 +151,16 @@ def open_views(work: Path, table: Sequence[Noun], counts: Counts, seed: int, fol
     parts: dict[str, list[Views]] = {"learn": [], "new_views": [], "new_meshes": []}
     out = set() if fold is None else left_out(table, fold)
     for index, mesh in enumerate(table):
-        path, (learn, kept) = _file(work, index), counts.of(mesh, table)
-        with damage_explained(path, "delete it, and it will be rendered again"):
-            files.append(np.load(path, mmap_mode="r"))
-            if files[-1].shape != (learn + kept, CHANNELS, CUT, CUT):
-                raise ValueError("it holds other views")
+        learn, kept = counts.of(mesh, table)
+        files.append(open_file(_file(work, index), learn + kept, CUT))
         eye = torch.cat([cameras.position for cameras in _cameras((learn, kept), seed + index)])
-        views = Views(
-            mesh=torch.full((len(eye),), index),
-            noun=torch.full((len(eye),), known.index(mesh.noun)),
-            side=torch.tensor([SIDES.index(seen_side(one, mesh.front)) for one in eye]),
-            eye=eye,
-            place=torch.arange(len(eye)),
-            files=files,
-        )
+        sides = [SIDES.index(seen_side(one, mesh.front)) for one in eye]
+        views = views_of(index, known.index(mesh.noun), sides, eye, files)
         ends = (0, 0) if mesh.file in out else (learn, learn + kept)
         parts["learn"].append(views[: ends[0]])
         parts["new_views"].append(views[learn : ends[1]])
         parts["new_meshes"].append(views[max(learn, ends[1]) :])
-    return Split(**{kind: _joined(views, files) for kind, views in parts.items()})
+    return Split(**{kind: joined(views) for kind, views in parts.items()})
 
 
 def left_out(table: Sequence[Noun], fold: int) -> set[str]:
@@ -239,11 +202,6 @@ def _hash(text: str) -> str:
 
 def _file(work: Path, index: int) -> Path:
     return work / f"mesh-{index:04d}.npy"
-
-
-def _joined(parts: list[Views], files: Sequence[np.ndarray]) -> Views:
-    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0]) if name != "files"}
-    return Views(**tensors, files=files)
 
 
 def _between(limits: tuple[float, float], u: Tensor) -> Tensor:
