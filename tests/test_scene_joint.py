@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -311,7 +311,7 @@ class Truth:
     conditions = frozenset({"pose", "background"})
     vocabulary = None
 
-    def embed(self, prompts: list[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str]) -> Tensor:
         return torch.zeros(len(prompts), 1, 1)
 
     def encode(self, image: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -246,7 +247,7 @@ def _common(paths: Sequence[Path], runs: Sequence[Run]) -> Config:
     return first
 
 
-def _at_end(weight: object) -> object:
+def _at_end(weight: Any) -> Any:
     """Of a regulariser's weight over a run, the last value."""
     return Constant(weight(1.0)) if isinstance(weight, Schedule) else weight
 
