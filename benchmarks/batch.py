@@ -4,6 +4,7 @@
     python benchmarks/batch.py kills [--count 200]            workers and drivers killed at random, runs of nothing
     python benchmarks/batch.py lost [--nodes 100]             a simulated cluster that loses 5 % of its nodes an hour
     python benchmarks/batch.py runs [--prompts 6 --steps 20]  real runs: one worker, two, and two on Ray
+    python benchmarks/batch.py ceiling [--prompts 8 --steps 100]  two plain runs at once against one, beside two workers
     python benchmarks/batch.py equal [--prompts 6 --steps 20] real runs, undisturbed and killed: are they equal?
 
 Each writes what it found into `benchmarks/results/batch.json`, under its own name.
@@ -281,9 +282,66 @@ def runs(place: Path, prompts: int, steps: int, files: bool) -> dict[str, object
     return found
 
 
+def make_plainly(place: Path, count: int, steps: int) -> None:
+    """So many runs one after the other in this process; says when its prior is there, waits for a line, tells seconds.
+
+    What a batch's worker does without its states, orders and looks, so as fast as this machine makes runs.
+    """
+    from dataclasses import replace
+
+    from dreamfusion.batch.watch import Watch
+    from dreamfusion.batch.work import KeptPrior, open_job, work_off
+    from dreamfusion.config.presets import preset
+
+    config, kept = replace(preset("fast"), threads=1, preview_seconds=0.0, steps=5), KeptPrior()
+
+    def make(name: str, steps: int) -> None:
+        work_off(open_job(replace(config, prompt="a red chair", steps=steps), place / name, kept), Watch(), files=False)
+
+    make("first", 5)
+    print("ready", flush=True)
+    input()
+    begun = time.monotonic()
+    for number in range(count):
+        make(str(number), steps)
+    print(time.monotonic() - begun)
+
+
+def plain_seconds(place: Path, at_once: int, count: int, steps: int) -> float:
+    """Until each of so many processes, which begin together, has made so many runs."""
+    command = [sys.executable, __file__, "plain", "--count", str(count), "--steps", str(steps), "--out"]
+    places = [Path(tempfile.mkdtemp(dir=place)) for _ in range(at_once)]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen([*command, str(one)], stdin=pipe, stdout=pipe, text=True) for one in places]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return max(float(process.communicate()[0]) for process in processes)
+
+
+def ceiling(place: Path, prompts: int, steps: int) -> dict[str, object]:
+    """How much more two processes get done than one: with no machinery between them (three times), and as a batch."""
+    count = max(1, prompts // 4)
+    found: dict[str, object] = {}
+    for turn in range(3):
+        alone, both = (plain_seconds(place, at_once, count, steps) for at_once in (1, 2))
+        found[f"plain, turn {turn + 1}"] = {
+            "seconds alone": round(alone, 1),
+            "seconds of two at once": round(both, 1),
+            "throughput of two": round(2 * alone / both, 3),
+        }
+        print(found[f"plain, turn {turn + 1}"], flush=True)
+    batched = runs(place, prompts, steps, files=False)
+    return found | batched | {"throughput of two workers": round(batched["1 worker"] / batched["2 workers"], 3)}  # type: ignore[operator]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rows", "kills", "lost", "runs", "equal", "drive"])
+    parser.add_argument("what", choices=["rows", "kills", "lost", "runs", "ceiling", "equal", "drive", "plain"])
     parser.add_argument("--count", type=int)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=6)
@@ -293,11 +351,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "drive":
         return drive_nothing(options.out, options.count)
+    if options.what == "plain":
+        return make_plainly(options.out, options.count, options.steps)
     place = Path(tempfile.mkdtemp())
     measures: dict[str, Callable[[], dict[str, object]]] = {
         "rows": lambda: rows(place, options.count or 1_000_000),
         "kills": lambda: kills(place, options.count or 200),
         "lost": lambda: lost(place, options.nodes),
+        "ceiling": lambda: ceiling(place, options.prompts, options.steps),
         "equal": lambda: equal(place, options.prompts, options.steps),
         "runs": lambda: runs(place, options.prompts, options.steps, options.files),
     }

@@ -12,8 +12,8 @@ means over the unlit evaluation views, and then over all pairs of right ones:
     outline     1 - intersection over union of the silhouettes
     features    1 - cosine of what the judge's last hidden layer sees: the same network that says which are right
 
-"real" is the same over the meshes that the first seeds mean. Runs whose pictures are in the work folder are not made
-again; writes benchmarks/results/diversity.json after each.
+"distance of all" is the same over all results, right or not; "real" is that of the meshes that the first seeds mean.
+Runs whose pictures are in the work folder are not made again; writes benchmarks/results/diversity.json after each.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from dreamfusion.cli.arguments import read_generate
 from dreamfusion.diffusion.priors import Prior, PriorOptions, open_prior
 from dreamfusion.evaluate import evaluation_views as views
-from dreamfusion.evaluate.evaluation_views import Views, evaluation_views, read_views, save_views
+from dreamfusion.evaluate.evaluation_views import BACKDROP, Views, evaluation_views, read_views, save_views
 from dreamfusion.evaluate.fidelity import compared
 from dreamfusion.evaluate.judge.judge import Judge, open_judge
 from dreamfusion.evaluate.judge.network import SIZE, cut_out
@@ -100,11 +100,12 @@ def summary(judge: Judge, known: dict[str, Any], work: Path, assets: Path, seeds
         rows.append({"noun": noun, "way": "real", "right": seeds, "distance": distances(judge, real)})
         for way in WAYS:
             runs = [run for run in known["runs"] if (run["noun"], run["way"]) == (noun, way)]
-            good = [read_views(pictures_of(work, noun, run["seed"], way)) for run in runs if run["right"]]
+            seen = [read_views(pictures_of(work, noun, run["seed"], way)) for run in runs]
+            good = [views for views, run in zip(seen, runs, strict=True) if run["right"]]
             if runs:
                 seconds = round(sum(run["seconds"] for run in runs) / len(runs), 1)
                 told = {"made": len(runs), "right": len(good), "distance": distances(judge, good), "seconds": seconds}
-                rows.append({"noun": noun, "way": way, **told})
+                rows.append({"noun": noun, "way": way, **told, "distance of all": distances(judge, seen)})
     return rows
 
 
@@ -161,9 +162,11 @@ def _draw(known: dict[str, Any], arguments: argparse.Namespace) -> None:
             meant(f"a {row['noun']}", seed, arguments.assets).views(views.cameras(1.0))
             if row["way"] == "real"
             else read_views(pictures_of(arguments.work, row["noun"], seed, row["way"]))
-            for seed in range(arguments.seeds)
+            for seed in range(row.get("made", arguments.seeds))
         ]
-        lines.append(torch.cat([one.pictures[0, view] for one in several for view in (1, 4)], dim=1))
+        line = torch.cat([one.pictures[0, view] for one in several for view in (1, 4)], dim=1)
+        missing = 2 * (arguments.seeds - len(several)) * line.shape[0]
+        lines.append(F.pad(line, (0, 0, 0, missing), value=BACKDROP))
     write_png(to_bytes(torch.cat(lines)), arguments.picture)
 
 

@@ -13,6 +13,7 @@ from dreamfusion.batch.resolve import _configured
 from dreamfusion.batch.watch import Watch
 from dreamfusion.batch.work import KeptPrior
 from dreamfusion.cli.arguments import read_generate
+from dreamfusion.cli.main import run
 from dreamfusion.config import ClipMeshObjective, Config, DreamFieldsObjective, SolidBackground, SphereFieldConfig
 from dreamfusion.config.objective import CONTRASTIVE
 from dreamfusion.config.presets import CLIP_MESH, CLIP_MESH_FAST, DREAM_FIELDS_FAST
@@ -20,7 +21,8 @@ from dreamfusion.contrastive import TOYBOX
 from dreamfusion.contrastive.network import ToyboxNet
 from dreamfusion.contrastive.toybox import CARD, WEIGHTS
 from dreamfusion.errors import UserError
-from dreamfusion.evaluate.evaluation_views import read_views
+from dreamfusion.evaluate import making
+from dreamfusion.evaluate.evaluation_views import evaluation_views
 from dreamfusion.evaluate.making import cost_of, make, pictures_of
 from dreamfusion.runs import RunFolder
 from dreamfusion.studio.settings import config_from
@@ -53,8 +55,10 @@ def tiny(base: Config, name: str, model: Path) -> Config:
 NAMES = ("dream-fields", "clip-mesh")
 
 
+@pytest.mark.usefixtures("quick_products")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stopped_run_goes_on_to_the_same_end_with_all_its_files(name, tiny_config, model, tmp_path):
+def test_a_stopped_run_goes_on_to_the_same_end_with_all_its_files(name, tiny_config, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "evaluation_views", lambda scene, options: evaluation_views(scene, options, size=16))
     config, told = tiny(tiny_config, name, model), list[int]()
     watch = Watch(stepped=lambda metrics: told.append(metrics.step), stopped=lambda: len(told) == 3)
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
@@ -62,15 +66,25 @@ def test_a_stopped_run_goes_on_to_the_same_end_with_all_its_files(name, tiny_con
     assert make(config, stopped, Watch(), KeptPrior(), files=True)
     assert make(config, whole, Watch(), KeptPrior(), files=False)
     assert RunFolder(stopped).metrics.read_text() == RunFolder(whole).metrics.read_text()
-    one, other = (read_views(pictures_of(folder)) for folder in (stopped, whole))
-    assert torch.equal(one.pictures, other.pictures)
-    run = RunFolder(stopped)
-    assert all(path.exists() for path in (run.mesh, run.index, run.sheet, run.turntable_mp4))
-    assert "DreamFields" in run.index.read_text() or "ClipMesh" in run.index.read_text()
+    assert pictures_of(stopped).read_bytes() == pictures_of(whole).read_bytes()
+    left = RunFolder(stopped)
+    assert all(path.exists() for path in (left.mesh, left.index, left.sheet, left.turntable_mp4))
+    assert "DreamFields" in left.index.read_text() or "ClipMesh" in left.index.read_text()
     cost = cost_of(stopped)
     assert cost is not None
     assert cost.seconds > 0
     assert generate.config_of(stopped).prior_sha256 == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_makes_it_and_has_no_hints_for_a_prior(name, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generate, "finish", lambda run, folder, *_: [folder.index])
+    monkeypatch.setattr("dreamfusion.cli.main.listed", str)
+    told = ["--objective.model", str(model), "--steps", "1", "--size", "16", "--views", "1", "--device", "cpu"]
+    preset = ["--preset", f"{name}-fast"]
+    assert run(["generate", "a red ball", *preset, *told, "--out", str(tmp_path / "run")]) == 0
+    assert len(RunFolder(tmp_path / "run").read_metrics()) == 1
+    assert "guidance" not in capsys.readouterr().err
 
 
 def test_a_mesh_that_learned_is_not_refined(tiny_config, model, tmp_path):

@@ -75,6 +75,25 @@ def test_ray_divides_gpus(tmp_path, monkeypatch, each):
     assert Counter(gpu for _, gpu, _ in seen.lines()) == {"0": each, "1": each}
 
 
+def test_ray_says_that_there_are_no_gpus_or_that_it_does_not_start(monkeypatch):
+    """With a stand-in of the cluster."""
+    ray = pytest.importorskip("ray", reason="needs Ray")
+    from dreamfusion.batch.on_ray import RayWorkers, Share
+
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    with pytest.raises(UserError, match="--per-gpu divides GPUs, and the cluster has none"):
+        RayWorkers("", 0, Share(1, 0.5), MakeRuns())
+    assert RayWorkers("", 0, Share(1, 1.0), MakeRuns()).free == 8
+
+    def late(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(UserError, match=r"Ray did not start \(The current node timed out"):
+        RayWorkers("", 0, Share(1, 1.0), MakeRuns())
+
+
 @pytest.mark.parametrize(
     ("device", "told", "found"),
     [

@@ -75,7 +75,7 @@ def test_configurations(run_folder, content):
     answer(lambda: validate(generate.config_of(run_folder.path)))
 
 
-@cases(30)
+@cases(20)
 @given(content=CONFIGURATIONS)
 def test_configurations_that_are_given(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
@@ -90,7 +90,7 @@ def small(tiny_config: Config, tiny_paper: Config) -> list[Any]:
     return [to_json(tiny_config), to_json(tiny_paper), changed]
 
 
-@cases(80)
+@cases(50)
 @given(data=st.data())
 def test_what_is_accepted_starts(tiny_config, tiny_paper, data):
     base = data.draw(st.sampled_from(small(tiny_config, tiny_paper)))
@@ -126,7 +126,7 @@ SCENE = {
 }
 
 
-@cases(250)
+@cases(150)
 @given(content=texts(SCENE, [*JUNK, "gem.glb", "poster.glb", "run", "."]))
 def test_scenes(shelf, content):
     (shelf / "scene.json").write_bytes(content)
@@ -156,7 +156,7 @@ def meshes() -> st.SearchStrategy[bytes]:
     return st.one_of(*made)
 
 
-@cases(250)
+@cases(120)
 @given(content=meshes(), height=st.booleans())
 def test_meshes(shelf, content, height):
     (shelf / "fuzzed.glb").write_bytes(content)
@@ -187,7 +187,7 @@ def begun(tiny_config, disc_prior, tmp_path) -> Path:
     return tmp_path
 
 
-@cases(80)
+@cases(50)
 @given(data=st.data())
 def test_heads_of_checkpoints(saved, data):
     head = json.loads((saved / checkpoint.HEAD).read_bytes())
@@ -226,7 +226,7 @@ def tensors(draw: st.DrawFn, true: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-@cases(80)
+@cases(40)
 @given(data=st.data())
 def test_tensors_of_checkpoints(begun, disc_prior, data):
     head = json.loads((begun / checkpoint.HEAD).read_bytes())

@@ -56,21 +56,21 @@ def page(facts: Mapping[str, object]) -> str:
     return render_page(Page("a chair", facts, b""))
 
 
-@cases(150)
+@cases(80)
 @given(content=texts(REPORT))
 def test_reports_of_meshes(run, run_folder, content):
     run_folder.mesh_report.write_bytes(content)
     answer(lambda: page(facts_of(run, run_folder)))
 
 
-@cases(100)
+@cases(50)
 @given(content=texts(CANDIDATES))
 def test_records_of_candidates(run, run_folder, content):
     run_folder.candidates.write_bytes(content)
     answer(lambda: page(facts_of(run, run_folder)))
 
 
-@cases(150)
+@cases(80)
 @given(record=mutated(LINE | {"findings": {"fog": 0.7, "empty": 0.0}}, JUNK))
 def test_what_runs_are_judged_by(run_folder, record):
     """A damaged line says nothing, and those around it are judged as if it were not there."""
@@ -101,7 +101,7 @@ def index(tmp_path: Path):
     made.close()
 
 
-@cases(250)
+@cases(120)
 @given(data=st.data(), name=st.sampled_from([*FILES, "scene.json"]))
 def test_folders_that_the_studio_finds(tmp_path, index, data, name):
     folder = tmp_path / "runs" / "a"
@@ -142,7 +142,7 @@ def test_states_of_batches(tmp_path, content):
     assert states.read("ab").failures >= 1
 
 
-@cases(150)
+@cases(80)
 @given(data=st.data())
 def test_manifests(tmp_path, data):
     folder = BatchFolder(tmp_path)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from torch import Generator, Tensor, nn
 from dreamfusion import checkpoint, compose, generate, stepping
 from dreamfusion.cameras import Cameras, turntable
 from dreamfusion.cli import main as cli
+from dreamfusion.cli.interrupt import INTERRUPTED
+from dreamfusion.cli.progress_line import ProgressLine
 from dreamfusion.compose.glb import read_glb
 from dreamfusion.config import Config, JointFieldConfig, PlaceConfig
 from dreamfusion.config.check import validate
@@ -28,7 +31,7 @@ from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.errors import UserError
 from dreamfusion.geometry import rotation_xyz
 from dreamfusion.lights import albedo_only, key_light
-from dreamfusion.loop import optimise, prompt_table, start
+from dreamfusion.loop import Metrics, optimise, prompt_table, start
 from dreamfusion.mesh import MeshOptions, TextureOptions, glb_bytes
 from dreamfusion.mesh.extract import mesh_of
 from dreamfusion.nerf.fields import FieldOutput, Gaussians, surface
@@ -38,7 +41,7 @@ from dreamfusion.nerf.fields.joint import JointField
 from dreamfusion.nerf.render import RenderOptions, render, render_views
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.runs import RunFolder
-from dreamfusion.scenes import joint
+from dreamfusion.scenes import joint, make
 from gaussian_prior import cosine_schedule
 
 CPU = torch.device("cpu")
@@ -247,6 +250,7 @@ def test_it_learns_and_goes_on_bit_for_bit(home, disc_prior):
 
 def test_things_go_back_to_where_they_were(home, disc_prior, monkeypatch):
     monkeypatch.setattr(generate, "own_mesh_options", lambda config: replace(COARSE, resolution=16))
+    monkeypatch.setattr(generate, "write_video", lambda *_: [])
     job = joint.open_stage(home, 2, "cpu", with_(disc_prior))
     steps_of(job, 2)
     runs = {path: path.read_bytes() for path in (home / "runs").rglob("*") if path.is_file()}
@@ -260,6 +264,28 @@ def test_things_go_back_to_where_they_were(home, disc_prior, monkeypatch):
     # The meshes are others, but the balls of their fields are where they were.
     assert np.allclose(balls(before), balls(after), atol=2e-5)
     assert after.assets[0].scale != before.assets[0].scale
+
+
+def test_the_command_stops_when_it_is_asked_to_and_goes_on(home, disc_prior, monkeypatch, capsys):
+    monkeypatch.setattr(joint, "write", lambda job, home, say: [home / "scene.json"])
+    monkeypatch.setattr(generate, "open_parts", lambda config, device, *more: with_(disc_prior)(config, device))
+    monkeypatch.setattr(make, "require_sentences", lambda reader: None)  # of the prior that made the things
+    show = ProgressLine.show
+
+    def interrupted(line: ProgressLine, metrics: Metrics) -> None:
+        show(line, metrics)
+        if metrics.step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    given = ["scene", "a frog beside two apples", "--out", str(home), "--joint", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ProgressLine, "show", interrupted)
+        assert cli.run(given) == INTERRUPTED
+    assert checkpoint.step_of(joint.folder_of(home).checkpoint) == 1
+    assert "the same command goes on" in capsys.readouterr().err
+    assert cli.run(given) == 0
+    assert str(home / "scene.json") in capsys.readouterr().out
+    assert checkpoint.step_of(joint.folder_of(home).checkpoint) == 2
 
 
 def balls(composition: compose.Composition) -> list[np.ndarray]:
@@ -305,7 +331,7 @@ def test_a_perfect_prior_brings_the_whole_scene_nearer_to_the_truth(home):
     laid = joint.read(home / "scene.json")
     told = generate.config_of(laid.runs[0])
     told = replace(told, light=replace(told.light, shaded=0.0), optimise=replace(told.optimise, grid=0.2))
-    config = joint.stage_config(told, laid, 25)
+    config = joint.stage_config(told, laid, 15)
     field = config.scene.field
     assert isinstance(field, JointFieldConfig)
     things = JointField([Ball(0.35, (0.9, 0.1, 0.1)), Ball(0.5, (0.1, 0.2, 0.9))], field.places, 1.0)
@@ -323,9 +349,9 @@ def test_a_perfect_prior_brings_the_whole_scene_nearer_to_the_truth(home):
         return (ours.rgb - true.rgb).square().mean().item()
 
     before = error()
-    for _ in optimise(run, prior, prompt_table(config, prior), 25):
+    for _ in optimise(run, prior, prompt_table(config, prior), 15):
         pass
-    assert error() < 0.5 * before
+    assert error() < 0.6 * before
 
 
 def test_the_embedded_prior_knows_no_sentences(tmp_path, capsys):

@@ -42,14 +42,21 @@ class RayWorkers:
     def __init__(self, address: str, count: int, share: Share, make_work: Callable[[], Work]) -> None:
         """`address` of a cluster, or none for one of its own; `count` of workers, 0 for as many as it has room for.
 
-        Raises UserError if there is no such cluster.
+        Raises UserError if there is no such cluster, or if it has no GPUs that could be divided.
         """
         options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
         try:
             ray.init(**options, log_to_driver=False, logging_level="warning")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"no Ray cluster at {address!r} ({error}): start one, or leave --address out") from error
+        except Exception as error:  # Ray itself raises no more special one where a node does not start in time
+            if address:
+                raise UserError(
+                    f"no Ray cluster at {address!r} ({error}): start one, or leave --address out"
+                ) from error
+            raise UserError(f"Ray did not start: {error}") from error
         there = ray.cluster_resources()
+        if 0 < share.gpus < 1 and not there.get("GPU"):
+            ray.shutdown()
+            raise UserError("--per-gpu divides GPUs, and the cluster has none: leave it out, or start nodes that have")
         gpus = share.gpus if there.get("GPU") else 0.0
         room = there["GPU"] / gpus if gpus else there.get("CPU", 1) / share.processors
         self._count = count or max(1, int(room))

@@ -53,6 +53,11 @@ class State:
         """The state while it gets on."""
         return replace(self, step=step, beat=time.time())
 
+    def is_taken_from(self, other: "State") -> bool:
+        """Whether this is the state of a later attempt than another one, or of one that began at the same time."""
+        same = (self.host, self.process) == (other.host, other.process)
+        return self.attempt > other.attempt or (self.attempt == other.attempt and not same)
+
     def ended(self, status: Status, error: str = "") -> "State":
         """The state when the attempt is over. A failure is one more of a row, unless the run got farther than ever."""
         now = time.time()

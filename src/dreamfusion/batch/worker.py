@@ -5,6 +5,7 @@ process that gave the order: taking it away stops it everywhere, also where no s
 """
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,13 +78,16 @@ def carry_out(order: Order, work: Work, ended: Callable[[], bool] = never) -> Re
     nothing was seen of it for too long, ends at once: not one more byte of it may reach the run's folder.
     """
     item, states = order.item, States(BatchFolder(order.batch))
+    state = states.read(item.name)
+    gets_on = state.status == "running" and states.age(item.name) < order.lease
+    if gets_on and state.host != platform.node():  # also where the lock would be given: not every disk tells locks on
+        return Record("taken", f"process {state.process} on {state.host} is at it")
     try:
         item.folder.parent.mkdir(parents=True, exist_ok=True)
         with owned(item.folder):
             return _attempt(item, states, work, _Heart(order, states, ended))
     except InUse as error:
-        state = states.read(item.name)
-        if state.status != "running" or states.age(item.name) < order.lease:
+        if state.status != "running" or gets_on:
             return Record("taken", str(error))
         (item.folder / LOCK).unlink(missing_ok=True)
         return carry_out(order, work, ended)
@@ -136,7 +140,7 @@ class _Heart:
         if time.monotonic() < self._next_beat:
             return
         self._next_beat = time.monotonic() + BEAT_SECONDS
-        if self._states.read(self._name).attempt > self._state.attempt:
+        if self._states.read(self._name).is_taken_from(self._state):
             os._exit(1)
         self._state = self._state.beating(self._step)
         self._states.write(self._name, self._state)

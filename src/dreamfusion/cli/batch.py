@@ -87,6 +87,8 @@ def batch(name: str, given: list[str]) -> int:
     if tally.left and stop.is_set():  # without a report: who sent the signal may not wait for that
         _say(f"stopped with {tally.left} runs left; all are saved, and the same command goes on")
         return stop.code
+    if tally.left:
+        raise UserError(f"another process hands out these runs now; {tally.left} were left to it")
     try:
         files, counts = write_report(folder)
     except InUse:  # another shard's process writes it
