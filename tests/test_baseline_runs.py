@@ -55,6 +55,7 @@ def tiny(base: Config, name: str, model: Path) -> Config:
 NAMES = ("dream-fields", "clip-mesh")
 
 
+@pytest.mark.usefixtures("quick_products")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stopped_run_goes_on_to_the_same_end_with_all_its_files(name, tiny_config, model, tmp_path, monkeypatch):
     monkeypatch.setattr(making, "evaluation_views", lambda scene, options: evaluation_views(scene, options, size=16))
