@@ -1,5 +1,6 @@
-"""Second faces: what the prior's own words say of the views from behind, and that it is told."""
+"""Second faces: what the prior's own words say of the views from behind, and what is done about it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from dreamfusion import faces, health
 from dreamfusion.cameras import turntable
 from dreamfusion.diffusion.prompts import PromptOptions, PromptTable
 from dreamfusion.diffusion.view_words import ViewWords
-from dreamfusion.healing import healing_of
+from dreamfusion.healing import acting, healing_of
 from dreamfusion.health import SECOND_FRONT, Finding
 from gaussian_prior import GaussianPrior, cosine_schedule
 from test_healing import FAST, made
@@ -93,14 +94,14 @@ def test_the_same_run_is_seen_the_same_and_goes_on_as_if_nobody_had_looked(tiny_
 
 @pytest.fixture
 def two_faced(monkeypatch):
-    """Runs have a second face from step 6 on; the steps at which they are looked at."""
+    """Runs have a second face until they are steered away from it."""
     monkeypatch.setattr(health, "WINDOW", 2)
     monkeypatch.setattr(health, "RULES", {SECOND_FRONT: health.RULES[SECOND_FRONT]})
     asked = []
 
     def seen(run, prior, prompts):
-        asked.append(run.step)
-        return torch.tensor([-2.0, 1.0 if run.step > 5 else -1.0])
+        asked.append((run.step, prompts.options.perp_neg))
+        return torch.tensor([-2.0, 1.0 if run.step > 5 and not prompts.options.perp_neg else -1.0])
 
     monkeypatch.setattr(faces, "seen", seen)
     return asked
@@ -115,13 +116,20 @@ def test_a_second_front_is_told(tiny_config, disc_prior, tmp_path, two_faced):
     assert "second front: " in health.in_words(health.found_in(job.folder.read_metrics()[-1]))
 
 
-def test_nothing_is_done_about_it(tiny_config, disc_prior, tmp_path, two_faced):
-    job, told = made(replace(tiny_config, heal=2), tmp_path / "run", disc_prior)
-    plain, _ = made(tiny_config, tmp_path / "plain", disc_prior)
-    assert any(metrics.findings for metrics in told)
-    assert job.run.healings == ()
-    assert healing_of(Finding(SECOND_FRONT, 1.0), 300, 250, FAST, ()) is None
-    assert job.folder.read_metrics() == plain.folder.read_metrics()
+def test_a_run_with_a_second_front_begins_anew_and_is_steered_away_from_it(
+    tiny_config, disc_prior, tmp_path, two_faced
+):
+    config = replace(tiny_config, heal=2)
+    job, told = made(config, tmp_path / "run", disc_prior)
+    assert [(healing.step, healing.back_to, healing.changes) for healing in job.run.healings] == [
+        (6, 0, {"perp_neg": 1.0})
+    ]
+    assert [metrics.step for metrics in told] == [*range(1, 6), *range(1, 13)]
+    assert [steer for step, steer in two_faced] == [0.0] * 2 + [1.0] * 7
+    alone, _ = made(replace(tiny_config, perp_neg=1.0), tmp_path / "alone", disc_prior)
+    states = [job.run.scene.state_dict() for job in (job, alone)]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert json.loads(job.folder.config.read_text())["perp_neg"] == 0.0
 
 
 @pytest.mark.parametrize("left", [5, 7, 10])
@@ -131,6 +139,16 @@ def test_such_a_run_may_be_interrupted(tiny_config, disc_prior, tmp_path, two_fa
     made(config, tmp_path / "parts", disc_prior, until=left)
     parts, _ = made(config, tmp_path / "parts", disc_prior)
     assert parts.folder.metrics.read_bytes() == whole.folder.metrics.read_bytes()
+
+
+def test_what_has_no_remedy_left_is_only_told():
+    finding = Finding(SECOND_FRONT, 1.0)
+    healing = healing_of(finding, 300, 250, FAST, ())
+    assert healing is not None
+    assert healing.back_to == 0
+    assert healing_of(finding, 300, 250, FAST, (healing,)) is None
+    assert acting(FAST, [healing]) == replace(FAST, perp_neg=1.0)
+    assert healing_of(finding, 300, 250, replace(FAST, view_words=False), ()) is None
 
 
 def test_a_run_that_is_told_the_camera_is_not_looked_at(tiny_config, disc_prior, tmp_path, two_faced):

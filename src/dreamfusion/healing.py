@@ -1,7 +1,7 @@
 """What `--heal` changes of a run that goes wrong, and what is written down of it (docs/health.md).
 
-A remedy puts a group of settings back to the preset's, that first which the finding makes most suspect. Where none of
-them differs, the run begins anew, and then it learns more slowly. A finding that makes none suspect is only told.
+A remedy is the finding's own, or puts a group of settings back to the preset's, that first which the finding makes most
+suspect. Where none of them differs, the run begins anew, and then it learns more slowly.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -83,6 +83,9 @@ def healing_of(
 
 def _remedies(finding: Finding, now: Config, healings: tuple[Healing, ...]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What may help, with the fields that it changes; the best first. Where no setting is suspect, none is slowed."""
+    own = {name: value for name, value in finding.rule.remedy if getattr(now, name) != value}
+    if own and _valid(replace(now, **own)):
+        yield " and ".join(f"{name} {value}" for name, value in own.items()), own
     if not finding.rule.suspects:
         return
     usual = PRESETS.get(now.preset, FAST)

@@ -37,6 +37,8 @@ class Rule:
     """for people"""
     suspects: tuple[tuple[str, ...], ...]
     """groups of settings, most suspect first"""
+    remedy: tuple[tuple[str, Any], ...] = ()
+    """fields of `Config` that help against it, with their values, before any suspect"""
     anywhere: bool = False
     """whether it says something of runs that are not the fast preset's, with which the thresholds were measured"""
 
@@ -304,8 +306,9 @@ RULES = {
         threshold=0.4,
         above=True,
         since=0.0,
-        helps="let the prior know the camera (--conditions all), or try another --seed",
+        helps="give --perp-neg 1, or let the prior know the camera (--conditions all)",
         suspects=(),
+        remedy=(("perp_neg", 1.0),),
     ),
 }
 """By name; where several are broken, a remedy is for the first"""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dreamfusion import candidates, checkpoint, faces, video
 from dreamfusion.config import JointFieldConfig, MeshConfig, SphereFieldConfig
+from dreamfusion.diffusion.prompts import PromptTable
 from dreamfusion.files import explain_unwritable
 from dreamfusion.generate import Job
 from dreamfusion.healing import Healing, healing_of, write_healings
@@ -44,11 +45,12 @@ def train(job: Job, say: ProgressCallback) -> Generator[Metrics, None, None]:
 def _until_ill(job: Job, healed: Healing | None, say: ProgressCallback) -> Generator[Metrics, None, Healing | None]:
     """Steps to the end, or to a finding about which something can be done, which is returned; `healed`: just before."""
     run, folder, memory = job.run, job.folder, _memory(job.run, job.folder)
+    words = job.prompts.steered(run.acting.perp_neg) if isinstance(job.prompts, PromptTable) else job.prompts
     next_preview = time.monotonic() + run.config.preview_seconds
     try:
-        for metrics in optimise(run, job.prior, job.prompts, run.config.steps):
+        for metrics in optimise(run, job.prior, words, run.config.steps):
             say("optimising")
-            if memory.asks(SECOND_FRONT) and (front := faces.front(run, job.prior, job.prompts)) is not None:
+            if memory.asks(SECOND_FRONT) and (front := faces.front(run, job.prior, words)) is not None:
                 metrics = replace(metrics, vitals={**metrics.vitals, "front": front})
             metrics = replace(metrics, findings=memory.judged(metrics.record(), run.progress), healing=healed)
             folder.log(metrics.record())

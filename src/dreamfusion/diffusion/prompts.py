@@ -1,5 +1,6 @@
 """From one prompt to the conditioning of each view: a caption with view words, and the other inputs."""
 
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -63,6 +64,12 @@ class PromptTable:
         self.table, self.null_text = self.embeddings[:count], self.embeddings[count]
         self.viewless = self.embeddings[count + 1 :][: len(viewless)] if viewless else None
         self.negative = self.embeddings[-1] if options.negative else None
+
+    def steered(self, perp_neg: float) -> "PromptTable":
+        """The same captions, with another factor of Perp-Neg."""
+        other = copy(self)
+        other.options = replace(self.options, perp_neg=perp_neg)
+        return other
 
     def __call__(self, cameras: Cameras, light: Light, background: Float[Tensor, "b 3"] | None = None) -> Conditioning:
         """What to tell the prior about each view. `background` is the colour behind it in [0, 1], where it is plain."""
