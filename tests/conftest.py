@@ -163,8 +163,13 @@ def tiny_prior(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def no_products(monkeypatch) -> None:
-    """Runs end with their last checkpoint: nobody looks at what they are for."""
-    monkeypatch.setattr("dreamfusion.generate.finish", lambda run, folder, *_: [folder.index])
+    """Runs end with their last checkpoint and an empty page: nobody looks at what they are for."""
+
+    def finish(run, folder, *_) -> list[Path]:
+        folder.index.touch()
+        return [folder.index]
+
+    monkeypatch.setattr("dreamfusion.generate.finish", finish)
 
 
 @pytest.fixture
