@@ -77,9 +77,7 @@ def test_a_stopped_run_goes_on_to_the_same_end_with_all_its_files(name, tiny_con
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_command_makes_it_and_has_no_hints_for_a_prior(name, model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(generate, "finish", lambda run, folder, *_: [folder.index])
-    monkeypatch.setattr("dreamfusion.cli.main.listed", str)
+def test_the_command_makes_it_and_has_no_hints_for_a_prior(name, model, tmp_path, no_products, capsys):
     told = ["--objective.model", str(model), "--steps", "1", "--size", "16", "--views", "1", "--device", "cpu"]
     preset = ["--preset", f"{name}-fast"]
     assert run(["generate", "a red ball", *preset, *told, "--out", str(tmp_path / "run")]) == 0
