@@ -31,6 +31,8 @@ SIZE = 16
 
 ROOT = Path(__file__).parents[1]
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported; it would ask and wait
+
 # Threads help nothing at these sizes, and spin where cores are busy. `.ci/run` asks for more.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
 

@@ -376,8 +376,7 @@ def test_schedules_of_another_kind(copy):
     refuses(copy, "scheduler")
 
 
-def test_hub_ids_without_a_hub(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def test_hub_ids_without_a_hub():
     refuses("nobody/no-such-model", "model hub did not give it.*without a network.*--local-dir DIR.*--prior DIR")
 
 

@@ -38,12 +38,6 @@ PARTS = "4KB"
 """so that the weights of a miniature come in several files"""
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
 @pytest.fixture
 def folder(miniature_folders, tmp_path) -> Path:
     """A copy of the smallest pipeline, to be changed."""

@@ -23,12 +23,6 @@ SCALE = 3.0
 VIEWS = 4
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
 @pytest.fixture(scope="module")
 def opened(miniature_folders) -> Callable[..., PipelinePrior]:
     """Opens a miniature at its own size; those with the same options once."""

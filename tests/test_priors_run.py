@@ -37,12 +37,6 @@ SIZE = miniatures.CELLS * miniatures.FACTOR
 SD, XL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
 def config_for(config: Config, folder: Path, kind: str, **large: Any) -> Config:
     size = SIZE if KINDS[kind].latent else 0
     config = replace(config, prompt="a red ball", prior=str(folder), steps=4, views=2)
