@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,13 @@ def tiny_prior(tmp_path_factory) -> Path:
     table = learned(nouns())
     write(miniatures.tables(table), table, folder, {**make_card(nouns(), 0, 1, 2.0), "image_size": 16})
     return folder
+
+
+@pytest.fixture
+def ray_actors(monkeypatch) -> None:
+    """Ray's processes have our environment: they find the modules of the tests, and are not of lower priority."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
 @pytest.fixture

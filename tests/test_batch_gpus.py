@@ -59,12 +59,11 @@ def test_processes_spread_over_the_gpus_and_a_new_one_gets_that_of_the_dead(tmp_
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("each", [2, 3])
-def test_ray_divides_gpus(tmp_path, monkeypatch, each):
+def test_ray_divides_gpus(tmp_path, monkeypatch, ray_actors, each):
     """Bookkeeping of a cluster that is told of two GPUs: as many actors as fit, all at once, so many on each."""
     ray = pytest.importorskip("ray", reason="needs Ray")
     from dreamfusion.batch.on_ray import RayWorkers, Share
 
-    monkeypatch.setenv("RAY_worker_niceness", "0")
     init = ray.init
     monkeypatch.setattr(ray, "init", lambda **options: init(num_cpus=8, num_gpus=2, **options))
     seen = Seen(tmp_path / "log", begun=2 * each)
@@ -90,7 +89,7 @@ def test_ray_says_that_there_are_no_gpus_or_that_it_does_not_start(monkeypatch):
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", late)
-    with pytest.raises(UserError, match=r"Ray did not start \(The current node timed out"):
+    with pytest.raises(UserError, match="Ray did not start: The current node timed out"):
         RayWorkers("", 0, Share(1, 1.0), MakeRuns())
 
 
