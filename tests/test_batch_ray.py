@@ -10,6 +10,7 @@ from batch_runs import EVERY, Counted, done_steps
 from dreamfusion.batch.drive import Drive, Rules, Tally, driving
 from dreamfusion.batch.folder import BatchFolder
 from dreamfusion.batch.state import States
+from dreamfusion.errors import UserError
 from test_batch_processes import STEPS, item, results, run_here
 
 pytest.importorskip("ray", reason="needs Ray")
@@ -46,3 +47,23 @@ def test_actors_that_die_or_hang_or_fail_give_their_runs_back(tmp_path, ray_acto
     assert results(out) == results(undisturbed)
     assert done_steps(out / "log")["dies-once-0"] == [*range(5), *range(EVERY, STEPS)]
     assert driven(out, prompts) == Tally(5, there=5)
+
+
+def no_prior():
+    raise ValueError("no prior on this node")
+
+
+@pytest.mark.timeout(300)
+def test_an_actor_that_cannot_begin_says_why_and_ends_the_batch(tmp_path, monkeypatch, ray_actors):
+    from dreamfusion.batch.on_ray import RayWorkers, Share
+
+    monkeypatch.setattr("dreamfusion.batch.drive.ROW", 2)
+    folder = BatchFolder(tmp_path / "out")
+    with (
+        driving(folder, "1-of-1") as go,
+        RayWorkers("", 1, Share(1, 1.0), no_prior) as hired,
+        pytest.raises(
+            UserError, match=r"2 failures in a row.*the worker could not begin: ValueError: no prior on this node"
+        ),
+    ):
+        Drive(folder, hired, Rules(), print)(iter([item(folder, "a ball")]), 1, go, lambda: False)

@@ -91,8 +91,7 @@ class RayWorkers:
         try:
             record = ray.get(reference)
         except RayError as error:
-            how = "the worker or its node died" if isinstance(error, RayActorError) else str(error).splitlines()[0]
-            return Ending(order, how=how)
+            return Ending(order, how=_told(error))
         if record.again:
             ray.kill(actor)  # the next order gets a process that is as new
         else:
@@ -104,3 +103,13 @@ class RayWorkers:
         for running, actor in self._busy.values():
             if running.item.name == order.item.name:
                 ray.kill(actor)
+
+
+def _told(error: RayError) -> str:
+    """In one line. Of a worker that could not begin, the last line of its traceback says why."""
+    lines = str(error).strip().splitlines()
+    if not isinstance(error, RayActorError):
+        return lines[0]
+    return (
+        f"the worker could not begin: {lines[-1].strip()}" if error.actor_init_failed else "the worker or its node died"
+    )
