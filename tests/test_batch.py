@@ -658,6 +658,13 @@ def test_a_command_that_is_stopped_saves_and_leaves_at_once(call, tmp_path, monk
     assert call(*command)[0] == 0
 
 
+def test_a_command_whose_runs_another_one_took_over_says_so(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("dreamfusion.cli.batch._made", lambda *_: Tally(total=2, made=1))
+    code, said = call(written(tmp_path / "a.txt", "a frog\na red chair\n"), "--out", tmp_path / "out")
+    assert code == 2
+    assert "another process hands out these runs now; 1 were left to it" in said
+
+
 def test_bad_rows_are_all_named_before_anything_starts(call, tmp_path):
     rows = written(tmp_path / "a.csv", "prompt,steps\na quasar,\na frog,0\na frog,5\n,\nan empty plate,6\n")
     code, said = call(rows, "--out", tmp_path / "out")

@@ -205,9 +205,13 @@ def default_folder(prompt: str, seed: int, root: Path = Path("runs")) -> Path:
 
 def folder_name(prompt: str, seed: int) -> str:
     """`<prompt>-<seed>`, in letters, digits and dashes."""
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_NAME_LENGTH].strip("-") or "prompt"
-    return f"{words}-{seed}"
+    return f"{plain_name(prompt) or 'prompt'}-{seed}"
+
+
+def plain_name(text: str) -> str:
+    """A text as the name of a folder: in lower-case letters, digits and dashes, maybe none."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_NAME_LENGTH].strip("-")
 
 
 def refuse_occupied(path: Path) -> None:

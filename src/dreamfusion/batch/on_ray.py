@@ -110,6 +110,6 @@ def _told(error: RayError) -> str:
     lines = str(error).strip().splitlines()
     if not isinstance(error, RayActorError):
         return lines[0]
-    return (
-        f"the worker could not begin: {lines[-1].strip()}" if error.actor_init_failed else "the worker or its node died"
-    )
+    if error.actor_init_failed:
+        return f"the worker could not begin: {lines[-1].strip()}"
+    return "the worker or its node died"

@@ -31,7 +31,7 @@ from dreamfusion.files import replacing, write_json, write_text
 from dreamfusion.geometry import normalise
 from dreamfusion.lights import key_light
 from dreamfusion.progress import ProgressCallback
-from dreamfusion.runs import folder_name
+from dreamfusion.runs import folder_name, plain_name
 
 REAL = "real meshes"
 CAPTION_ALONE = "DreamFusion, caption alone"
@@ -142,7 +142,7 @@ def run_comparison(
     rows = dict[str, Row]()
     for name, config in methods(session.config, model).items():
         say(f"method: {name}")
-        there = session.out / name.replace(", ", "-").replace(" ", "-").lower()
+        there = session.out / plain_name(name)
         results = made(replace(session, config=config), dict.fromkeys(prompts, ""), there, say, stopped)
         if results is None:
             return []
@@ -175,7 +175,7 @@ def _real(session: Session, prompts: Sequence[str]) -> list[Result]:
     found = list[Result]()
     for prompt in prompts:
         if truths.knows(replace(session.config, prompt=prompt)):
-            folder = session.out / REAL.replace(" ", "-") / folder_name(prompt, session.config.seed)
+            folder = session.out / plain_name(REAL) / folder_name(prompt, session.config.seed)
             seen = replace(truths.true(prompt), pictures=real_pictures(truths, prompt))
             save_views(seen, pictures_of(folder))
             found.append(Result(prompt, "", folder, pictures=seen.pictures))
