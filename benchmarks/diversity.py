@@ -53,6 +53,7 @@ WAYS = {
     "dsd": "--distill dsd",
     "dsd untold": f"--distill dsd {UNTOLD}",
     "esd": "--distill esd",
+    "esd untold": f"--distill esd {UNTOLD}",
 }
 
 
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--nouns", nargs="*", default=["dog", "robot"])
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--ways", nargs="*", default=["sds", "sds untold", "dsd", "dsd untold"])
+    parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--minutes", type=float, default=14.0, help="after which no further run is begun")
     parser.add_argument(

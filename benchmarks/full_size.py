@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import miniatures  # type: ignore[import-not-found]  # noqa: E402
 from dreamfusion import build, generate, memory  # noqa: E402

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dreamfusion.cameras import orbit
+from dreamfusion.diffusion.distill.adapter import Adapter
 from dreamfusion.embedded.denoiser import LEAST_SPREAD, VIEWS, TablesDenoiser, cameras_meant, grid, laid
 from dreamfusion.embedded.mixture import Guesses, log_evidence, posterior_mean
 from dreamfusion.embedded.noise import cosine_alphas, signal_share
@@ -51,7 +52,7 @@ def plain(network: TablesDenoiser, *albedo: float, front: float = 0.0) -> Tables
     """Every thing fills the picture with a grey of its own, plus `front` in the views from the front."""
     greys = torch.tensor([*albedo, 0.5])
 
-    def drawn(things: Tensor, pose: Tensor) -> Tensor:
+    def drawn(things: Tensor, pose: Tensor, decode: object = None) -> Tensor:
         maps = torch.zeros(*pose.shape[:2], SIZE, SIZE, sum(MAPS))
         facing = (Angles.of(pose).azimuth.abs() < math.pi / 4).float() * front
         maps[..., 3:6] = (greys[things][:, None] + facing)[..., None, None, None]
@@ -144,7 +145,7 @@ def test_samples_have_no_grain_where_nothing_is(network):
     """Half a picture of paint, half of background: DDIM with everything told, 20 steps."""
     maps = torch.zeros(SIZE, SIZE, sum(MAPS))
     maps[:, : SIZE // 2] = torch.tensor([0, 0, 0, 0.4, 0.4, 0.4, 0, 0, 1.0, 1])
-    network._drawn = lambda things, pose: maps.expand(*pose.shape[:2], *maps.shape)
+    network._drawn = lambda things, pose, decode=None: maps.expand(*pose.shape[:2], *maps.shape)
     x, levels = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)), range(999, -1, -50)
     for t, lower in pairwise([*levels, 0]):
         clean = network(x, torch.tensor([t]), text("a chair"), **known())
@@ -216,7 +217,7 @@ def test_a_hidden_light_is_found_among_those_that_shade_so(network):
     maps = torch.cat(
         [torch.zeros(SIZE, SIZE, 3), torch.full((SIZE, SIZE, 3), 0.8), normal, torch.ones(SIZE, SIZE, 1)], -1
     )
-    network._drawn = lambda things, pose: maps.expand(*pose.shape[:2], *maps.shape)
+    network._drawn = lambda things, pose, decode=None: maps.expand(*pose.shape[:2], *maps.shape)
     shade = 0.8 * (0.5 + normal @ torch.tensor([0.3, 0.1, -0.1]))
     picture = (2 * shade - 1).expand(1, 3, SIZE, SIZE)
     found = estimate(network, picture, 100, "a chair", **known("pose", "background", "variety"))
@@ -227,7 +228,7 @@ def test_what_is_told_is_seen(network):
     """Background where nothing is, Lambert's law on what is covered, white where the light is textureless."""
     maps = torch.zeros(SIZE, SIZE, sum(MAPS))
     maps[:, : SIZE // 2] = torch.tensor([0, 0, 0, 0.4, 0.4, 0.4, 0, 1.0, 0, 1])
-    network._drawn = lambda things, pose: maps.expand(*pose.shape[:2], *maps.shape)
+    network._drawn = lambda things, pose, decode=None: maps.expand(*pose.shape[:2], *maps.shape)
     for white in (False, True):
         above = torch.tensor([[0.0, 4.0, 3.0]])
         light = Light(above, torch.tensor([0.3]), torch.tensor([0.7]), torch.tensor([white]))
@@ -241,7 +242,7 @@ def test_paint_takes_the_colour_and_keeps_its_light_and_dark_places(network):
     maps = torch.zeros(SIZE, SIZE, sum(MAPS))
     maps[..., :3], maps[..., -1] = 0.5, 1
     maps[: SIZE // 2, :, :3] = 0.25
-    network._drawn = lambda things, pose: maps.expand(*pose.shape[:2], *maps.shape)
+    network._drawn = lambda things, pose, decode=None: maps.expand(*pose.shape[:2], *maps.shape)
     found = estimate(network, 0.5, 999, "a blue chair", **known())[0].movedim(0, -1)
     blue = torch.tensor(COLOURS["blue"])  # of paint as bright as the mean: luma is 0.5
     assert torch.allclose(found[SIZE // 2 :], blue, atol=0.03)
@@ -298,3 +299,20 @@ def test_the_grid_has_every_quarter():
     pose, weight = cameras_meant(torch.zeros(5))
     assert torch.equal(pose, grid())
     assert weight.tolist() == pytest.approx([1 / len(pose)] * len(pose))
+
+
+def test_an_adapter_is_seen_where_the_camera_is_hidden_and_forgotten_after(network):
+    """By hidden cameras, whose pictures are remembered: fresh adapters change nothing, trained ones do, for a while."""
+    adapter, told = Adapter(), known("background", "light", "variety")
+    adapter.grow(network, 2, torch.Generator().manual_seed(0))
+    plainly = estimate(network, 0.6, 600, "a chair", **told)
+    with adapter.on(network):
+        torch.testing.assert_close(estimate(network, 0.6, 600, "a chair", **told), plainly, atol=2e-3, rtol=0)
+        picture = noisy(torch.full((1, 3, SIZE, SIZE), 0.2), 600)
+        network(picture, torch.tensor([600]), text("a chair"), **told).square().sum().backward()
+    assert all(up.grad is not None and bool((up.grad != 0).any()) for up in adapter.up.values())
+    for up in adapter.up.values():
+        torch.nn.init.normal_(up, generator=torch.Generator().manual_seed(1))
+    with adapter.on(network):
+        assert not torch.allclose(estimate(network, 0.6, 600, "a chair", **told), plainly, atol=0.02)
+    assert torch.equal(estimate(network, 0.6, 600, "a chair", **told), plainly)

@@ -163,7 +163,9 @@ class TablesDenoiser(StoredModule):
     def _undecided(self, noise: Noise, said: Reading, told: ViewCondition) -> Float[Tensor, "1 3 h w"]:
         """All things and all cameras that may be meant by one picture.
 
-        How likely each is, is told by small pictures; the most likely ones are then seen whole.
+        How likely each is, is told by small pictures; the most likely ones are then seen whole. An adapted network sees
+        these, which are the likeliest without its adapter, in its own way, and weighs them anew: to draw the hundreds
+        that there are, with gradients, took twelve seconds.
         """
         meant = self._meant(said, told)
         spread = _wide(self.spread)[meant.thing, int(told.pose is None)]
@@ -177,7 +179,10 @@ class TablesDenoiser(StoredModule):
         every = torch.arange(len(spread), device=spread.device)
         probability = log_evidence(*pooled, guessed(meant.pooled, every)).softmax(1)
         weight, kept = probability.topk(min(SEEN_WHOLE, len(every)))
-        guesses = guessed(meant.whole(kept[0]), kept[0])
+        maps = meant.whole(kept[0])
+        guesses = guessed(maps, kept[0])
+        if self._adapted:
+            weight = log_evidence(*pooled, guessed(_pooled(maps), kept[0])).softmax(1)
         return posterior_mean(noise.noisy, noise.alpha, noise.sigma, guesses, weight / weight.sum())
 
     def _meant(self, said: Reading, told: ViewCondition) -> Meant:
@@ -194,6 +199,8 @@ class TablesDenoiser(StoredModule):
             pooled = torch.cat([small[fits] for _, small in around])
 
             def whole(kept: Int[Tensor, " k"]) -> Float[Tensor, "k h w 10"]:
+                if self._adapted:
+                    return self._drawn(things[kept // len(fits)], pose[kept % len(fits), None])[:, 0]
                 some = [around[i // len(fits)][0][fits[i % len(fits)]] for i in kept.tolist()]
                 return torch.stack(some).to(pooled)
         else:
@@ -208,24 +215,37 @@ class TablesDenoiser(StoredModule):
         return Meant(things.repeat_interleave(len(pose)), pose.repeat(len(things), 1, 1), log_prior, pooled, whole)
 
     def _from_around(self, thing: int) -> tuple[Float[Tensor, "v h w 10"], Float[Tensor, "v s s 10"]]:
-        """The maps of a thing from all cameras of the grid in half precision, and small ones."""
-        hooked = any(layer._forward_hooks for layer in self.decode)
+        """The maps of a thing from all cameras of the grid in half precision, and small ones, without any adapter."""
         weights = tuple((weight.data_ptr(), weight._version) for weight in self.decode.parameters())
-        if not hooked and (thing, weights) in self._remembered:
+        if (thing, weights) in self._remembered:
             self._remembered.move_to_end((thing, weights))
             return self._remembered[thing, weights]
         things = torch.tensor([thing], device=self.luma.device)
-        maps = torch.cat([self._drawn(things, part[None])[0] for part in grid().to(self.luma.device).split(12)])
-        if hooked:
-            return maps, _pooled(maps)
+        poses = grid().to(self.luma.device)[None].split(12, dim=1)
+        maps = torch.cat([self._drawn(things, part, self._decode_unadapted)[0] for part in poses])
         self._remembered[thing, weights] = maps.half(), _pooled(maps)
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
         return self._remembered[thing, weights]
 
-    def _drawn(self, things: Int[Tensor, " m"], pose: Float[Tensor, "m v 4 4"]) -> Float[Tensor, "m v h w 10"]:
-        """The maps of things, from cameras of their own."""
-        return _wide(draw(self.things(things), self.decode, self.shape, pose))
+    @property
+    def _adapted(self) -> bool:
+        """Whether an adapter is on the decoder: it hooks into its layers."""
+        return any(layer._forward_hooks for layer in self.decode)
+
+    def _decode_unadapted(self, cells: Float[Tensor, "k t"]) -> Float[Tensor, "k n"]:
+        for layer in self.decode:
+            cells = layer.forward(cells)  # calls no hooks
+        return cells
+
+    def _drawn(
+        self,
+        things: Int[Tensor, " m"],
+        pose: Float[Tensor, "m v 4 4"],
+        decode: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "m v h w 10"]:
+        """The maps of things, from cameras of their own; by the decoder, adapted or not, where no other is given."""
+        return _wide(draw(self.things(things), decode or self.decode, self.shape, pose))
 
     def _seen(self, maps: Float[Tensor, "b k h w 10"], thing: Int[Tensor, "b k"], said: Reading) -> Seen:
         """Maps in the colours that the captions ask for."""

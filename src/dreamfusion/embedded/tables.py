@@ -7,6 +7,7 @@ ray and no volume: tables of places in a picture and of camera angles (docs/refe
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -163,7 +164,7 @@ def told(
 
 
 def draw(
-    things: Float[Tensor, "m n"], decode: nn.Module, shape: Shape, pose: Float[Tensor, "m v 4 4"]
+    things: Float[Tensor, "m n"], decode: Callable[[Tensor], Tensor], shape: Shape, pose: Float[Tensor, "m v 4 4"]
 ) -> Float[Tensor, "m v h w 10"]:
     """Whole pictures: the maps of every view, multiplied by the coverage."""
     angles = Angles.of(pose)
