@@ -35,12 +35,15 @@ from dreamfusion.studio.studio import FORMATS, Refused, Studio
 from dreamfusion.studio.task import State, Task
 from dreamfusion.version import VERSION
 from dreamfusion.viewer import SCRIPTS
+from dreamfusion.vocabulary import no_sentences
 
 PAGE_SIZE, LARGEST_PAGE = 24, 100
 STREAMS = 512
 """event streams at a time"""
 SEND_SECONDS = 30.0
 """that a reader of a stream may take for a message before it is given up"""
+MOST_STEPS = 10**9
+"""of a joint stage, as of a run"""
 POINTS = 240
 """of a curve"""
 _SHOWN = {".glb": "model/gltf-binary", ".png": "image/png", ".webp": "image/webp", ".mp4": "video/mp4"}
@@ -199,6 +202,7 @@ async def _options(request: Request) -> Response:
             "nouns": each.nouns,
             "colours": each.colours,
             "preset": each.preset,
+            "no_joint": no_sentences(each.lexicon),
         }
         for each in offered
     ]
@@ -291,7 +295,8 @@ async def _resume(request: Request) -> Response:
 
 
 async def _refine(request: Request) -> Response:
-    return JSONResponse(_studio(request).refine(request.state.owner, _own(request)).public(), 202)
+    wanted, task = await _object(request), _own(request)
+    return JSONResponse(_studio(request).refine(request.state.owner, task, wanted).public(), 202)
 
 
 async def _delete(request: Request) -> Response:
@@ -322,15 +327,17 @@ async def _compose(request: Request) -> Response:
 
 async def _sentence(request: Request) -> Response:
     wanted = await _object(request)
-    unknown = sorted(set(wanted) - {"sentence", "seed", "prior"})
+    unknown = sorted(set(wanted) - {"sentence", "seed", "prior", "joint"})
     if unknown:
         raise UserError(f"unknown setting {unknown[0]}: remove it, or check its spelling")
     sentence, seed, prior = wanted.get("sentence"), wanted.get("seed", 0), wanted.get("prior", EMBEDDED)
     if not isinstance(sentence, str) or not any(map(str.isalnum, sentence)) or len(sentence) > 300:
         raise UserError("sentence must be a text of at most 300 characters")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST:
-        raise UserError(f"seed must be a number from 0 to {LARGEST}, not {seed!r}")
-    task = await _studio(request).sentence(request.state.owner, sentence, seed, str(prior))
+    joint = wanted.get("joint", 0)
+    for name, value, largest in (("seed", seed, LARGEST), ("joint", joint, MOST_STEPS)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
+            raise UserError(f"{name} must be a number from 0 to {largest}, not {value!r}")
+    task = await _studio(request).sentence(request.state.owner, sentence, seed, str(prior), joint)
     return JSONResponse(task.public(), 201, headers={"location": f"/api/tasks/{task.id}"})
 
 
@@ -345,7 +352,7 @@ def _asset(studio: Studio, asset: Any) -> dict[str, Any]:
 
 
 async def _curve(request: Request) -> Response:
-    folder = RunFolder(_studio(request).root / _found(request).folder)
+    folder = scan.log_of(_studio(request).root, _found(request))
     return JSONResponse(await run_in_threadpool(_points, folder))
 
 
