@@ -26,19 +26,8 @@ NOTE = ".task.json"
 DEPTH = 3
 """folders below the root in which runs are looked for"""
 _TAIL = 4096  # bytes from the end of metrics.jsonl that hold its last whole line
-_NOTED = (
-    "owner",
-    "made",
-    "created",
-    "queued",
-    "started",
-    "finished",
-    "error",
-    "attempts",
-    "refining",
-    "told",
-    "retries",
-)
+_TIMES = ("made", "created", "queued", "started", "finished")
+_NOTED = ("owner", *_TIMES, "error", "attempts", "refining", "told", "retries")
 
 MEDIA = ("preview.png", "turntable.mp4", "turntable.webp", "sheet.png")
 FILES = {
