@@ -193,7 +193,7 @@ def _write_thing(path: Path, field: nn.Module, mesh: Path, stage: Run, say: Prog
     _module(run.scene).load_state_dict(field.state_dict())
     _look_again(run.scene, run.generator)
     say(f"mesh of {run.config.prompt}")
-    more = {"joint": f"{stage.step} steps of {stage.config.prompt!r}"}
+    more = {"joint": {"steps": stage.step, "prompt": stage.config.prompt}}
     generate.export_mesh(run, [mesh], generate.own_mesh_options(run.config), say, more)
 
 

@@ -36,7 +36,7 @@ export class LiveCard {
   update(task) {
     this.task = task;
     this.title.textContent = task.prompt;
-    this.doing.textContent = `${task.doing || "starting"} · seed ${task.seed}`;
+    this.doing.textContent = `${task.kind === "scene" ? "joint stage: " : ""}${task.doing || "starting"} · seed ${task.seed}`;
     this.health.textContent = task.health;
     this.health.hidden = !task.health;
     this.bar.value = task.progress;

@@ -45,7 +45,8 @@ function draw(now) {
     live.update(now);
   } else {
     live = null;
-    const picture = now.files.includes("preview.png") && !now.files.includes("mesh.glb");
+    const shown = now.files.includes("mesh.glb") || (now.files.includes("scene.glb") && now.state === "SUCCEEDED");
+    const picture = now.files.includes("preview.png") && !shown;
     $("result-live").replaceChildren(...[now.error, now.health].filter(Boolean).map((text) => h("p", { class: "problem" }, text)), ...(now.state === "PENDING" ? [h("p", { class: "card" }, now.batch ? "Nobody has begun it yet." : "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
   }
   if (before && before.state === now.state && String(before.files) === String(now.files) && (going || before.stamp === now.stamp)) return;
