@@ -1,6 +1,5 @@
 """The joint stage of scenes: fields of several things as one, which learn together, and go back to their places."""
 
-import io
 import json
 import math
 import shutil
@@ -44,6 +43,7 @@ from dreamfusion.nerf.scene import Scene
 from dreamfusion.runs import RunFolder
 from dreamfusion.scenes import joint, make
 from dreamfusion.studio import scan, worker
+from dreamfusion.studio.task import Task
 from gaussian_prior import cosine_schedule
 
 CPU = torch.device("cpu")
@@ -297,9 +297,9 @@ def test_the_studio_s_worker_stops_when_it_is_asked_to_and_goes_on(home, disc_pr
     job = {"do": "scene", "folder": str(home), "device": "cpu", "share": 1, "config": {"joint": 3}}
 
     def done(stopped: Callable[[], bool]) -> tuple[dict[str, object], list[dict[str, object]]]:
-        lines = io.BytesIO()
-        end = worker.JOBS["scene"](job, worker.Voice(lines), stopped)
-        return end, [json.loads(line) for line in lines.getvalue().splitlines()]
+        with (home / "said").open("wb") as lines:
+            end = worker.JOBS["scene"](job, worker.Voice(lines), stopped)
+        return end, [json.loads(line) for line in (home / "said").read_bytes().splitlines()]
 
     end, said = done(lambda: True)
     assert (end, checkpoint.step_of(joint.folder_of(home).checkpoint)) == ({"end": "stopped"}, 1)
@@ -308,9 +308,8 @@ def test_the_studio_s_worker_stops_when_it_is_asked_to_and_goes_on(home, disc_pr
     end, said = done(lambda: False)
     assert (end, said[-1]) == ({"end": "done"}, {"doing": "meshes"})
     assert [line["step"] for line in said if "steps" in line or "rate" in line] == [1, 2, 3]
-    task = scan.read(home.parent, home.name)
-    assert task is not None
-    assert [each["step"] for each in scan.log_of(home.parent, task).read_metrics()] == [1, 2, 3]
+    scene = Task("1", home.name, kind="scene")
+    assert [each["step"] for each in scan.log_of(home.parent, scene).read_metrics()] == [1, 2, 3]
 
 
 def balls(composition: compose.Composition) -> list[np.ndarray]:
