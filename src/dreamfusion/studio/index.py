@@ -71,7 +71,9 @@ class Index:
             try:
                 self._base = self._opened()
             except sqlite3.Error as error:
-                raise UserError(f"{path} cannot be made ({error}): check the folder, its permissions and space") from error
+                raise UserError(
+                    f"{path} cannot be made ({error}): check the folder, its permissions and space"
+                ) from error
         self.items = items.Items(self._base)
 
     def _opened(self) -> sqlite3.Connection:

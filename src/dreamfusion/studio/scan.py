@@ -51,7 +51,9 @@ def folders(root: Path) -> Iterator[tuple[str, bool]]:
         place, depth = pending.pop()
         try:
             with os.scandir(root / place) as entries:
-                inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if _is_text(entry.name)]
+                inside = [
+                    (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if _is_text(entry.name)
+                ]
         except OSError:
             continue
         names = {name for name, _ in inside}
