@@ -137,7 +137,7 @@ def test_indices_of_the_studio(whole_index, tmp_path, data):
     path.write_bytes(content)
     with closing(Index(path)) as index:
         index.put([Task("new", "new", prompt="a chair")])
-        assert "new" in [task.id for sort in SORTS for task in index.search("chair", list(Standing), sort, 0, 9).tasks]
+        assert "new" in [task.id for sort in SORTS for task in index.search("chair", list(Standing), sort, 0, 99).tasks]
         index.known(), index.served(), index.last_events(9)
 
 
