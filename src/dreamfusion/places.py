@@ -1,6 +1,7 @@
 """What the name of a model means: a folder on this machine, or a repository of the model hub."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} holds no JSON object: restore the file")
     _require_sizes(path, "a value", found)
     return found
+
+
+def require_vocabulary(where: Path, tokenizer: type) -> None:
+    """Raises UserError for the folder of a tokenizer of this class of `transformers` without its words.
+
+    Without them it would open, and take every word for an unknown one. For other classes nothing is asked.
+    """
+    names: Mapping[str, str] = getattr(tokenizer, "vocab_files_names", {})
+    parts = [name for key, name in names.items() if key != "tokenizer_file"]  # which stand for the whole together
+    whole = names.get("tokenizer_file", "tokenizer.json")
+    if parts and not (where / whole).is_file() and not all((where / name).is_file() for name in parts):
+        raise UserError(f"{where} has neither {whole} nor {' and '.join(parts)}: download or restore it")
 
 
 def _require_sizes(path: Path, name: str, value: Any) -> None:

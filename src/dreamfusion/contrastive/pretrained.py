@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from dreamfusion.errors import UserError
 from dreamfusion.files import visible
-from dreamfusion.places import HubId, read_settings
+from dreamfusion.places import HubId, read_settings, require_vocabulary
 from dreamfusion.quiet import quiet
 
 MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
@@ -113,7 +113,9 @@ def open_pretrained(name: str, place: Path | HubId, device: torch.device | str =
             model = AutoModel.from_pretrained(**where)
             tokenizer, pictures = AutoTokenizer.from_pretrained(**where), AutoImageProcessor.from_pretrained(**where)
         preprocessing = Preprocessing.of(pictures)
-    except PermissionError:
+        if not isinstance(place, HubId):
+            require_vocabulary(place, type(tokenizer))
+    except (PermissionError, UserError):
         raise
     except Exception as error:  # damaged files raise anything there
         raise UserError(

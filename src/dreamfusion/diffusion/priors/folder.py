@@ -18,7 +18,7 @@ from dreamfusion.diffusion.priors.single_file import describe
 from dreamfusion.diffusion.priors.weights import PLAIN, Weights
 from dreamfusion.errors import UserError
 from dreamfusion.files import permitted, read_json, visible
-from dreamfusion.places import read_settings
+from dreamfusion.places import read_settings, require_vocabulary
 from dreamfusion.quiet import quiet
 
 LIBRARIES = ("diffusers", "transformers", "dreamfusion")
@@ -108,6 +108,7 @@ def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
     loader = class_of(folder, component)
     if loader.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
+        require_vocabulary(where, loader)
     try:
         with quiet():
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)
