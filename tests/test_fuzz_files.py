@@ -77,7 +77,7 @@ def run_folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", {})
 
 
-@cases(250)
+@cases(100)
 @given(content=CONFIGURATIONS)
 def test_configurations(run_folder, content):
     run_folder.config.write_bytes(content)
@@ -165,7 +165,7 @@ def meshes() -> st.SearchStrategy[bytes]:
     return st.one_of(*made)
 
 
-@cases(120)
+@cases(100)
 @given(content=meshes(), height=st.booleans())
 def test_meshes(shelf, content, height):
     (shelf / "fuzzed.glb").write_bytes(content)
@@ -300,7 +300,7 @@ def opened(folder: Path) -> None:
     open_prior(str(folder))
 
 
-@cases(40)
+@cases(20)
 @given(data=st.data())
 def test_folders_of_priors(priors, data):
     kind = data.draw(st.sampled_from(sorted(SETTINGS)))
@@ -312,7 +312,7 @@ def test_folders_of_priors(priors, data):
         path.write_bytes(true)
 
 
-@cases(30)
+@cases(8)
 @given(data=st.data())
 def test_weights_of_priors(priors, data):
     kind = data.draw(st.sampled_from(sorted(SETTINGS)))
@@ -329,7 +329,7 @@ NAME = "diffusion_pytorch_model-00001-of-00001.safetensors"
 PARTS = {"metadata": {"total_size": 120_000}, "weight_map": {"a": NAME, "b.c": NAME}}
 
 
-@cases(100)
+@cases(60)
 @given(content=texts(PARTS))
 def test_parts_of_weights(tmp_path, content):
     (tmp_path / NAME).write_bytes(tensor_bytes({"a": torch.zeros(2), "b.c": torch.zeros(1)}))
@@ -345,7 +345,7 @@ def test_parts_of_weights(tmp_path, content):
     assert found is None or len(found) == 64
 
 
-@cases(15)
+@cases(8)
 @given(data=st.data())
 def test_plans_of_memory(priors, data):
     kind = data.draw(st.sampled_from(sorted(SETTINGS)))
@@ -366,7 +366,7 @@ PRIOR_CARD = {
 }  # fmt: skip
 
 
-@cases(300)
+@cases(200)
 @given(content=texts(PRIOR_CARD))
 def test_cards_of_priors(priors, content):
     from dreamfusion.diffusion.priors.card import read_card
@@ -379,7 +379,7 @@ def test_cards_of_priors(priors, content):
         path.unlink()
 
 
-@cases(15)
+@cases(5)
 @given(content=texts(PRIOR_CARD | {"nouns": ["chair"], "colours": ["red"]}))
 def test_cards_that_the_studio_reads(tmp_path, content):
     (tmp_path / "card.json").write_bytes(content)
@@ -425,7 +425,7 @@ def test_lists_of_words(tmp_path, content):
         answer(lambda: found and understand(prompt, found))  # noqa: B023 (called at once)
 
 
-@cases(200)
+@cases(150)
 @given(data=st.data())
 def test_saved_embeddings(priors, tmp_path, data):
     folder, captions = read_pipeline(priors[SD]), ["a chair", "a chair, front view", ""]
@@ -515,7 +515,7 @@ def contrastive(tmp_path_factory) -> dict[str, Path]:
     return {path.name: path for path in place.iterdir()}
 
 
-@cases(50)
+@cases(20)
 @given(data=st.data())
 def test_contrastive_models(contrastive, data):
     folder = contrastive[data.draw(st.sampled_from(["clip", "siglip", *["toybox"] * 3]))]
@@ -545,7 +545,7 @@ def judge(tmp_path_factory) -> tuple[Path, Any]:
     return folder, full | {"nouns": known, "with front": known[:1], "real meshes": real}
 
 
-@cases(40)
+@cases(25)
 @given(data=st.data())
 def test_cards_of_judges(judge, data):
     folder, card = judge

@@ -127,7 +127,7 @@ def test_folders_that_the_studio_finds(tmp_path, index, data, name):
         json.dumps(task.public(), allow_nan=False)
 
 
-@cases(60)
+@cases(30)
 @given(data=st.data())
 def test_indices_of_the_studio(whole_index, tmp_path, data):
     """A damaged index is made again; one that opens can be asked."""
@@ -169,7 +169,7 @@ def test_states_of_batches(tmp_path, content):
     assert states.read("ab").failures >= 1
 
 
-@cases(80)
+@cases(60)
 @given(data=st.data())
 def test_manifests(tmp_path, index, data):
     folder = BatchFolder(tmp_path)
@@ -201,7 +201,7 @@ def resolver() -> Resolver:
     return Resolver({}, 1)
 
 
-@cases(80)
+@cases(30)
 @given(data=st.data(), suffix=st.sampled_from([".txt", ".csv", ".jsonl"]))
 def test_lists_of_batches(resolver, tmp_path, data, suffix):
     contents = {".txt": damaged(b"a chair\n\na red chair\n"), ".csv": damaged(TABLE.encode()), ".jsonl": texts(ROW)}

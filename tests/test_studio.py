@@ -271,6 +271,15 @@ def test_an_index_with_damaged_rows_is_made_again(tmp_path):
         path.write_bytes(path.read_bytes().replace(b'"folder": "%s"' % task.folder.encode(), b'"folder": \xff"x"'))
 
 
+def test_an_index_with_a_damaged_layout_is_made_again(tmp_path):
+    path = tmp_path / "index.sqlite3"
+    Index(path).close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE tasks", b"CREATE TABLE t\x80sks"))
+    with closing(Index(path)) as index:
+        index.put([Task("1", "a")])
+        assert index.known().keys() == {"a"}
+
+
 def test_a_folder_in_the_place_of_the_index_is_named(tmp_path):
     (tmp_path / "index.sqlite3").mkdir()
     with pytest.raises(UserError, match=r"index\.sqlite3 was not written"):

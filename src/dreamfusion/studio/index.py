@@ -26,6 +26,8 @@ SORTS = {
     "seed": "seed, created DESC",
     "steps": "steps DESC, created DESC",
 }
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""what SQLite raises for it; the second while it says what is damaged, if that is no text"""
 _TABLES = """
 CREATE TABLE tasks (
     id TEXT PRIMARY KEY, folder TEXT UNIQUE, state TEXT, created REAL, prompt TEXT, seed INTEGER, steps INTEGER,
@@ -64,7 +66,7 @@ class Index:
         self._path = path
         try:
             self._base = self._opened()
-        except sqlite3.DatabaseError:  # damaged, of another version, or no database at all
+        except _DAMAGE:  # damaged, of another version, or no database at all
             for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
                 with explain_unwritable(file):
                     file.unlink(missing_ok=True)
@@ -88,7 +90,7 @@ class Index:
             elif layout != LAYOUT:
                 raise sqlite3.DatabaseError("another layout")
             _require_whole(base)
-        except sqlite3.DatabaseError:
+        except _DAMAGE:
             base.close()
             raise
         return base
