@@ -432,6 +432,15 @@ def test_numbers_that_no_model_has_are_refused(miniature_folders, tmp_path, kind
         open_prompt_encoder(str(copy)).embed(["a chair"])
 
 
+@pytest.mark.parametrize("size", ["", 0, [8]], ids=str)
+def test_a_size_that_is_none_is_refused(miniature_folders, tmp_path, size):
+    copy = Path(shutil.copytree(miniature_folders["IFPipeline"], tmp_path / "copy"))
+    path = copy / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": size}))
+    with pytest.raises(UserError, match="does not say how large pictures are"):
+        open_prompt_encoder(str(copy))
+
+
 @pytest.mark.parametrize("axes", [None, "a", [True, 4, 8]], ids=str)
 def test_a_network_that_fails_at_work_is_refused_before_it_is_loaded(miniature_folders, tmp_path, axes, capsys):
     copy = Path(shutil.copytree(miniature_folders["FluxPipeline"], tmp_path / "copy"))
