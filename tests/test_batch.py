@@ -65,7 +65,12 @@ def test_a_list_is_text_a_table_or_json_lines(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [("a.doc", "x", "no list of prompts"), ("a.csv", "words\na", "no column `prompt`"), ("a.csv", "", "no column")],
+    [
+        ("a.doc", "x", "no list of prompts"),
+        ("a.csv", "words\na", "no column `prompt`"),
+        ("a.csv", "", "no column"),
+        ("a.csv", 'prompt\n"a quote that never ends\na frog\n', "unexpected end"),
+    ],
 )
 def test_what_is_no_list_is_refused(tmp_path, name, text, message):
     with pytest.raises(UserError, match=message):
@@ -105,6 +110,8 @@ def test_a_row_may_have_any_setting_by_its_whole_name_or_the_end_of_it():
         ({"prompt": "a quasar"}, "'quasar'"),
         ({"negative": "a quasar"}, "'quasar'"),
         ({"prompt": "a \udcff"}, "no text"),
+        ({"prompt": "a \0"}, "without null characters"),
+        ({"prompt": "a frog", "negative": "a \0"}, "without null characters"),
         ({"stepz": 3}, "did you mean steps"),
         ({"version": "3"}, "no setting 'version'"),
         ({"samples": 3}, "did you mean render.samples output.samples"),
@@ -220,11 +227,15 @@ def test_failures_count_where_a_run_gets_no_farther():
     assert state.taken().ended("done").failures == 0
 
 
+BEYOND = ('"more": 1', '"failures": -1', '"attempt": 1e2', '"step": 9223372036854775807', '"beat": NaN')
+"""what no state says"""
+
+
 def test_a_state_that_cannot_be_read_is_none(tmp_path):
     states = States(BatchFolder(tmp_path))
     states.write("abcd", State("running", attempt=3))
     assert states.read("abcd") == State("running", attempt=3)
-    for text in ("", "[]", '{"status": "running", "more": 1}'):
+    for text in ("", "[]", *(f'{{"status": "running", {more}}}' for more in BEYOND)):
         written(tmp_path / "state" / "ab" / "abcd.json", text)
         assert states.read("abcd") == State()
     assert [path.name for path in tmp_path.rglob("*.json")] == ["abcd.json"]
@@ -551,6 +562,9 @@ def test_one_process_hands_out_a_shard_and_the_word_of_a_dead_one_is_void(place)
     dead.touch()
     with driving(place.folder, "1-of-2") as go:
         assert not dead.exists()
+    dead.mkdir(parents=True)
+    with pytest.raises(UserError, match="drivers/1-of-2 was not written"), driving(place.folder, "1-of-2"):
+        pass
 
 
 # A cluster that loses nodes, in seconds that pass at once (`batch_simulated`)
@@ -598,6 +612,10 @@ def test_the_report_tells_of_every_item(tmp_path):
         "state",
         "summary.csv",
     ]
+    folder.summary.unlink()
+    folder.summary.mkdir()
+    with pytest.raises(UserError, match=r"summary\.csv was not written"):
+        write_report(folder)
 
 
 # The command

@@ -32,19 +32,28 @@ from dreamfusion.config.check import validate
 from dreamfusion.config.distill import IsmLaw, VsdLaw
 from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.config.serialise import from_json, schedule_from_text, to_json
-from dreamfusion.diffusion.priors import embeddings, open_prior, open_prompt_encoder
+from dreamfusion.contrastive import open_contrastive, toybox
+from dreamfusion.contrastive.network import new_network
+from dreamfusion.diffusion.priors import embeddings, open_prior, open_prompt_encoder, weights
 from dreamfusion.diffusion.priors import memory_plan as memory
 from dreamfusion.diffusion.priors.card import Card
 from dreamfusion.diffusion.priors.folder import read_pipeline
+from dreamfusion.diffusion.priors.opening import require_whole
 from dreamfusion.diffusion.priors.options import PriorOptions
+from dreamfusion.evaluate import truth
 from dreamfusion.evaluate.evaluation_views import Views, read_views, save_views
 from dreamfusion.evaluate.judge import summary
 from dreamfusion.evaluate.judge.judge import CARD, WEIGHTS, open_judge
 from dreamfusion.evaluate.judge.network import JudgeNet
+from dreamfusion.evaluate.making import cost_of
 from dreamfusion.evaluate.suites import read_prompts
+from dreamfusion.evaluate.truth import open_truths
 from dreamfusion.loop import optimise, prompt_table, start
 from dreamfusion.runs import RunFolder
+from dreamfusion.studio.priors import offers, understanding
+from dreamfusion.words import read_words, understand
 from fuzzing import HUGE, JUNK, NESTED, ODD, SMALL, WORDS, answer, cases, damaged, mutated, texts
+from miniatures import save_contrastive
 from training.judge.card import make_card
 from training.nouns import Assets, names, nouns
 
@@ -68,7 +77,7 @@ def run_folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", {})
 
 
-@cases(250)
+@cases(100)
 @given(content=CONFIGURATIONS)
 def test_configurations(run_folder, content):
     run_folder.config.write_bytes(content)
@@ -156,7 +165,7 @@ def meshes() -> st.SearchStrategy[bytes]:
     return st.one_of(*made)
 
 
-@cases(120)
+@cases(100)
 @given(content=meshes(), height=st.booleans())
 def test_meshes(shelf, content, height):
     (shelf / "fuzzed.glb").write_bytes(content)
@@ -286,11 +295,12 @@ SETTINGS = {
 
 def opened(folder: Path) -> None:
     """All that a run, `doctor` and `prior sample` ask of a folder."""
+    answer(lambda: require_whole(str(folder), PriorOptions()))
     open_prompt_encoder(str(folder)).embed(["a chair"])
     open_prior(str(folder))
 
 
-@cases(40)
+@cases(20)
 @given(data=st.data())
 def test_folders_of_priors(priors, data):
     kind = data.draw(st.sampled_from(sorted(SETTINGS)))
@@ -302,7 +312,40 @@ def test_folders_of_priors(priors, data):
         path.write_bytes(true)
 
 
-@cases(15)
+@cases(8)
+@given(data=st.data())
+def test_weights_of_priors(priors, data):
+    kind = data.draw(st.sampled_from(sorted(SETTINGS)))
+    path = data.draw(st.sampled_from(sorted(priors[kind].rglob("*.safetensors"))))
+    true = path.read_bytes()
+    path.write_bytes(data.draw(st.one_of(tensors(load_file(path)).map(tensor_bytes), damaged(true))))
+    try:
+        answer(lambda: opened(priors[kind]))
+    finally:
+        path.write_bytes(true)
+
+
+NAME = "diffusion_pytorch_model-00001-of-00001.safetensors"
+PARTS = {"metadata": {"total_size": 120_000}, "weight_map": {"a": NAME, "b.c": NAME}}
+
+
+@cases(60)
+@given(content=texts(PARTS))
+def test_parts_of_weights(tmp_path, content):
+    (tmp_path / NAME).write_bytes(tensor_bytes({"a": torch.zeros(2), "b.c": torch.zeros(1)}))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_bytes(content)
+
+    def read() -> str:
+        return weights.digest(
+            tmp_path / "config.json", weights.find_weights(tmp_path, "diffusion_pytorch_model", "").files
+        )
+
+    found = answer(read)
+    assert found is None or len(found) == 64
+
+
+@cases(8)
 @given(data=st.data())
 def test_plans_of_memory(priors, data):
     kind = data.draw(st.sampled_from(sorted(SETTINGS)))
@@ -323,7 +366,7 @@ PRIOR_CARD = {
 }  # fmt: skip
 
 
-@cases(300)
+@cases(200)
 @given(content=texts(PRIOR_CARD))
 def test_cards_of_priors(priors, content):
     from dreamfusion.diffusion.priors.card import read_card
@@ -336,7 +379,53 @@ def test_cards_of_priors(priors, content):
         path.unlink()
 
 
-@cases(200)
+@cases(5)
+@given(content=texts(PRIOR_CARD | {"nouns": ["chair"], "colours": ["red"]}))
+def test_cards_that_the_studio_reads(tmp_path, content):
+    (tmp_path / "card.json").write_bytes(content)
+    offered = answer(lambda: offers([str(tmp_path)]))
+    if offered is not None:
+        json.dumps(understanding(offered[str(tmp_path)], "a red chair"), allow_nan=False)
+
+
+WORD_LIST = """
+[nouns]
+chair: stool, arm chair
+[adjectives]
+wooden: of wood
+[learned]
+wooden: chair
+[colours]
+red: crimson, scarlet
+[tones]
+words: dark, light
+[views]
+front view: from the front
+[left out]
+nice: nice, very nice
+[not learned]
+striped: dotted
+[counts]
+two: pair
+[between]
+and: with
+[turned into]
+upside down: upended
+[outside]
+table, chair: desk
+"""
+
+
+@cases(150)
+@given(content=damaged(WORD_LIST.encode()))
+def test_lists_of_words(tmp_path, content):
+    (tmp_path / "words.ini").write_bytes(content)
+    found = answer(lambda: read_words(tmp_path / "words.ini"))
+    for prompt in ("a nice red stool", "two chairs", "a desk of wood, from the front"):
+        answer(lambda: found and understand(prompt, found))  # noqa: B023 (called at once)
+
+
+@cases(150)
 @given(data=st.data())
 def test_saved_embeddings(priors, tmp_path, data):
     folder, captions = read_pipeline(priors[SD]), ["a chair", "a chair, front view", ""]
@@ -392,6 +481,59 @@ def test_pictures_of_evaluations(picture, tmp_path, data):
     answer(lambda: read_views(tmp_path / "evaluation.png"))
 
 
+FIGURES = {"object_psnr_db": 25.5, "silhouette_iou": 0.9, "normal_error_deg": 15.5}
+
+
+@cases(80)
+@given(content=texts({"config": {"seed": 0}, "things": {"a chair": [FIGURES, {"step": 500, **FIGURES}]}}))
+def test_truths(tmp_path, content):
+    (tmp_path / truth.FIGURES).write_bytes(content)
+    found = answer(lambda: open_truths(tmp_path))
+    if found is not None:
+        json.dumps({prompt: vars(each) for prompt, each in found.reached.items()}, allow_nan=False)
+
+
+@cases(80)
+@given(content=texts({"seconds": 12.5, "memory_mb": 500.0}))
+def test_costs(run_folder, content):
+    (run_folder.media / "cost.json").write_bytes(content)
+    found = answer(lambda: cost_of(run_folder.path))
+    if found is not None:
+        json.dumps(vars(found), allow_nan=False)
+
+
+@pytest.fixture(scope="module")
+def contrastive(tmp_path_factory) -> dict[str, Path]:
+    """A model of each kind, of random weights."""
+    place, known = tmp_path_factory.mktemp("contrastive"), ["chair", "frog", "red"]
+    for kind in ("clip", "siglip"):
+        save_contrastive(kind, place / kind)
+    (place / "toybox").mkdir()
+    (place / "toybox" / toybox.CARD).write_text(json.dumps({"name": "tiny", "words": known, "nouns": known[:2]}))
+    state = {name: tensor.half().contiguous() for name, tensor in new_network(len(known), seed=0).state_dict().items()}
+    (place / "toybox" / toybox.WEIGHTS).write_bytes(tensor_bytes(state))
+    return {path.name: path for path in place.iterdir()}
+
+
+@cases(20)
+@given(data=st.data())
+def test_contrastive_models(contrastive, data):
+    folder = contrastive[data.draw(st.sampled_from(["clip", "siglip", *["toybox"] * 3]))]
+    path = data.draw(st.sampled_from(sorted(folder.iterdir())))
+    true = path.read_bytes()
+    if path.suffix == ".json":
+        path.write_bytes(data.draw(texts(json.loads(true))))
+    else:
+        path.write_bytes(data.draw(st.one_of(tensors(load_file(path)).map(tensor_bytes), damaged(true))))
+    try:
+        model = answer(lambda: open_contrastive(str(folder)))
+        if model is not None:
+            answer(lambda: model.embed_text(["a red chair"]))
+            answer(lambda: model.embed_images(torch.zeros(1, 16, 16, 3)))
+    finally:
+        path.write_bytes(true)
+
+
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory) -> tuple[Path, Any]:
     """A judge of random weights, and its card."""
@@ -403,7 +545,7 @@ def judge(tmp_path_factory) -> tuple[Path, Any]:
     return folder, full | {"nouns": known, "with front": known[:1], "real meshes": real}
 
 
-@cases(40)
+@cases(25)
 @given(data=st.data())
 def test_cards_of_judges(judge, data):
     folder, card = judge

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from itertools import islice
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dreamfusion.batch.folder import BatchFolder
 from dreamfusion.batch.manifest import Manifest
+from dreamfusion.batch.new_manifest import Count, manifest_lines, write_manifest
 from dreamfusion.batch.report import standing
 from dreamfusion.batch.resolve import Resolver
 from dreamfusion.batch.rows import read_rows
@@ -25,7 +26,10 @@ from dreamfusion.health import Memory, found_in, in_words
 from dreamfusion.loop import Run, start
 from dreamfusion.runs import LOCK, RunFolder
 from dreamfusion.studio import scan
+from dreamfusion.studio.batches import Followed
 from dreamfusion.studio.index import SORTS, Index
+from dreamfusion.studio.task import State as Standing
+from dreamfusion.studio.task import Task
 from dreamfusion.viewer import Page, render_page
 from fuzzing import JUNK, answer, cases, damaged, mutated, texts
 
@@ -123,6 +127,29 @@ def test_folders_that_the_studio_finds(tmp_path, index, data, name):
         json.dumps(task.public(), allow_nan=False)
 
 
+@cases(30)
+@given(data=st.data())
+def test_indices_of_the_studio(whole_index, tmp_path, data):
+    """A damaged index is made again; one that opens can be asked."""
+    path, content = tmp_path / "index.sqlite", data.draw(damaged(whole_index))
+    for old in tmp_path.iterdir():
+        old.unlink()
+    path.write_bytes(content)
+    with closing(Index(path)) as index:
+        index.put([Task("new", "new", prompt="a chair")])
+        assert "new" in [task.id for sort in SORTS for task in index.search("chair", list(Standing), sort, 0, 99).tasks]
+        index.known(), index.served(), index.last_events(9)
+
+
+@pytest.fixture(scope="module")
+def whole_index(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("index") / "index.sqlite"
+    with closing(Index(path)) as index:
+        index.put([Task(f"{number}", f"run-{number}", prompt="a chair") for number in range(9)])
+        index.tell("task", "{}")
+    return path.read_bytes()
+
+
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 ITEM = {
@@ -142,9 +169,9 @@ def test_states_of_batches(tmp_path, content):
     assert states.read("ab").failures >= 1
 
 
-@cases(80)
+@cases(60)
 @given(data=st.data())
-def test_manifests(tmp_path, data):
+def test_manifests(tmp_path, index, data):
     folder = BatchFolder(tmp_path)
     lines = [{"settings": "0", "config": to_json(Config())}, ITEM]
     changed = data.draw(st.integers(0, 1))
@@ -159,6 +186,10 @@ def test_manifests(tmp_path, data):
 
     answer(read)
     answer(lambda: list(standing(folder)))
+    items = answer(lambda: [item for some in Followed(tmp_path).items() for item in some]) or []
+    index.items.put("a", [(item.name, item) for item in items])
+    shown = [scan.read_item(tmp_path, row.id, "a", "b", row.item) for row in index.items.search("a", [], "", 0, 9)[0]]
+    json.dumps([task.public() for task in shown], allow_nan=False)
 
 
 ROW = {"prompt": "a chair", "negative": "", "seed": 1, "seeds": [1, 2], "steps": 50, "distill": {"guidance_scale": 5}}
@@ -170,15 +201,20 @@ def resolver() -> Resolver:
     return Resolver({}, 1)
 
 
-@cases(80)
+@cases(30)
 @given(data=st.data(), suffix=st.sampled_from([".txt", ".csv", ".jsonl"]))
 def test_lists_of_batches(resolver, tmp_path, data, suffix):
     contents = {".txt": damaged(b"a chair\n\na red chair\n"), ".csv": damaged(TABLE.encode()), ".jsonl": texts(ROW)}
     path = tmp_path / f"list{suffix}"
     path.write_bytes(data.draw(contents[suffix]))
-    for row in answer(lambda: list(read_rows(path))) or ():
-        made = answer(lambda: list(islice(resolver(row.values), 20)))  # noqa: B023 (called at once)
-        assert made is None or all(settings.config.prior for _, settings in made)
+    count, folder = Count(), BatchFolder(tmp_path)
+    lines = answer(lambda: list(manifest_lines(read_rows(path), resolver, count, lambda *_: None)))
+    if lines is None or not count.items:
+        return
+    write_manifest(iter(lines), folder, tmp_path / "part")
+    with Manifest(folder) as manifest:
+        assert [manifest[number].config.prior for number in range(len(manifest))] == ["embedded"] * count.items
+    folder.manifest.unlink()
 
 
 @cases(80)

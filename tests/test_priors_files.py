@@ -405,6 +405,42 @@ def test_settings_that_are_a_text_are_no_name_of_a_model(folder, monkeypatch):
         open_prior(str(folder))
 
 
+@pytest.mark.parametrize("kind", [SD, "IFPipeline"])
+def test_a_tokenizer_without_its_words_is_refused(miniature_folders, tmp_path, kind):
+    """It would open, and take every word for an unknown one."""
+    copy = Path(shutil.copytree(miniature_folders[kind], tmp_path / "copy"))
+    (copy / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer has neither tokenizer\.json nor"):
+        open_prompt_encoder(str(copy)).embed(["a chair"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "setting", "message"),
+    [
+        ("IFPipeline", "tokenizer/tokenizer_config.json", {"extra_ids": 10**30}, "more than any model"),
+        ("IFPipeline", "tokenizer/tokenizer_config.json", {"model_max_length": -1}, "which no encoder reads"),
+        ("IFPipeline", "tokenizer/tokenizer_config.json", {"model_max_length": "long"}, "fail at work"),
+        (SD, "tokenizer/tokenizer_config.json", {"model_max_length": 10**30}, "which no encoder reads"),
+        (SD, "text_encoder/config.json", {"num_hidden_layers": 2**31}, "more than any model"),
+    ],
+)
+def test_numbers_that_no_model_has_are_refused(miniature_folders, tmp_path, kind, file, setting, message):
+    """The libraries would count up to them until the memory is full."""
+    copy = Path(shutil.copytree(miniature_folders[kind], tmp_path / "copy"))
+    (copy / file).write_text(json.dumps(json.loads((copy / file).read_text()) | setting))
+    with pytest.raises(UserError, match=message):
+        open_prompt_encoder(str(copy)).embed(["a chair"])
+
+
+@pytest.mark.parametrize("size", ["", 0, [8]], ids=str)
+def test_a_size_that_is_none_is_refused(miniature_folders, tmp_path, size):
+    copy = Path(shutil.copytree(miniature_folders["IFPipeline"], tmp_path / "copy"))
+    path = copy / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": size}))
+    with pytest.raises(UserError, match="does not say how large pictures are"):
+        open_prompt_encoder(str(copy))
+
+
 @pytest.mark.parametrize("axes", [None, "a", [True, 4, 8]], ids=str)
 def test_a_network_that_fails_at_work_is_refused_before_it_is_loaded(miniature_folders, tmp_path, axes, capsys):
     copy = Path(shutil.copytree(miniature_folders["FluxPipeline"], tmp_path / "copy"))

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,6 +260,39 @@ def test_a_damaged_index_is_made_again(tmp_path, content):
     index = Index(path)
     assert index.get("1") == Task("1", "a", losses={"x": 0.5}, files=("mesh.glb",))
     index.close()
+
+
+def test_an_index_with_damaged_rows_is_made_again(tmp_path):
+    path = tmp_path / "index.sqlite3"
+    for task in (Task("1", "a"), Task("2", "b")):
+        with closing(Index(path)) as index:
+            assert index.known() == {}
+            index.put([task])
+        path.write_bytes(path.read_bytes().replace(b'"folder": "%s"' % task.folder.encode(), b'"folder": \xff"x"'))
+
+
+def test_an_index_with_a_damaged_layout_is_made_again(tmp_path):
+    path = tmp_path / "index.sqlite3"
+    Index(path).close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE tasks", b"CREATE TABLE t\x80sks"))
+    with closing(Index(path)) as index:
+        index.put([Task("1", "a")])
+        assert index.known().keys() == {"a"}
+
+
+def test_a_folder_in_the_place_of_the_index_is_named(tmp_path):
+    (tmp_path / "index.sqlite3").mkdir()
+    with pytest.raises(UserError, match=r"index\.sqlite3 was not written"):
+        Index(tmp_path / "index.sqlite3")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_folders_whose_names_are_no_text_are_passed_over(tmp_path):
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    run_folder(tmp_path / "done")
+    run_folder(Path(strange))
+    run_folder(Path(strange) / "deep")
+    assert [place for place, _ in folders(tmp_path)] == ["done"]
 
 
 def test_folders_say_what_they_are(tmp_path):

@@ -203,6 +203,11 @@ def test_bytes_that_are_no_text_are_refused(capsys, given):
     assert "no text, '" in refused(capsys, *given)
 
 
+@pytest.mark.parametrize("command", ["resume", "mesh", "video", "refine", "compose", "batch"])
+def test_paths_that_are_too_long_are_refused(capsys, command):
+    assert "too long for the name of a file" in refused(capsys, command, "x" * 300)
+
+
 def test_files_whose_text_is_none_are_refused(tiny_config, tmp_path, capsys):
     config = json.dumps(to_json(replace(tiny_config, prompt="a ball \ud800")))
     contents = {

@@ -133,6 +133,7 @@ def test_the_first_prompts_are_answered_as_written_down():
         "couch",
         "[nouns]\nsofa: couch",
         "[nouns]\nsofa: couch\nsofa: settee",
+        (FOLDER / "words.ini").read_text(encoding="utf-8").replace("\nwords:", "\nword:", 1),
         (FOLDER / "words.ini").read_text(encoding="utf-8").replace("couch,", ",", 1),
     ],
 )

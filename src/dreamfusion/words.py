@@ -136,6 +136,7 @@ def read_words(path: Path) -> WordList:
             section: {key: tuple(word.strip() for word in text.split(",")) for key, text in parser[section].items()}
             for section in (*_KINDS, "learned", "tones")
         }
+        lines["tones"]["words"]  # a line that must be there
     except (FormatError, KeyError) as error:
         raise UserError(f"{path} is no word list ({error!r}): restore the file") from error
     if empty := [key for section in lines.values() for key, words in section.items() if not all(map(_tokens, words))]:

@@ -20,6 +20,7 @@ from dreamfusion.batch.state import State, States
 from dreamfusion.batch.worker import Order, Record
 from dreamfusion.claims import owned
 from dreamfusion.errors import DiskFull, UserError
+from dreamfusion.files import explain_unwritable
 from dreamfusion.progress import ProgressCallback
 from dreamfusion.runs import RunFolder
 
@@ -111,10 +112,11 @@ def driving(folder: BatchFolder, shard: str) -> Iterator[Path]:
     """
     place = folder.driver(shard)
     with owned(place):
-        for other in place.glob("*.go"):
-            other.unlink()
         go = place / f"{platform.node()}-{os.getpid()}-{time.time_ns()}.go"
-        go.touch()
+        with explain_unwritable(place):
+            for other in place.glob("*.go"):
+                other.unlink()
+            go.touch()
         try:
             yield go
         finally:

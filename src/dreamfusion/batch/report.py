@@ -37,18 +37,19 @@ def write_report(folder: BatchFolder) -> tuple[list[Path], Counter[str]]:
 
     Raises InUse if another process is at it.
     """
-    place = folder.driver("report")
+    place, files = folder.driver("report"), [folder.summary, folder.index]
     with owned(place):
-        parts = place / folder.summary.name, place / folder.index.name
-        try:
-            with explain_unwritable(place):
+        parts = [place / file.name for file in files]
+        with explain_unwritable(place):
+            try:
                 counts = _written(folder, *parts)
-                parts[0].replace(folder.summary)
-                parts[1].replace(folder.index)
-        finally:
-            for part in parts:
-                part.unlink(missing_ok=True)
-    return [folder.summary, folder.index], counts
+                for part, file in zip(parts, files, strict=True):
+                    with explain_unwritable(file):
+                        part.replace(file)
+            finally:
+                for part in parts:
+                    part.unlink(missing_ok=True)
+    return files, counts
 
 
 def _written(folder: BatchFolder, table: Path, page: Path) -> Counter[str]:

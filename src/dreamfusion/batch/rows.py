@@ -46,7 +46,7 @@ def _text(file: TextIO) -> Iterator[Row]:
 
 
 def _table(file: TextIO) -> Iterator[Row]:
-    table = csv.DictReader(file)
+    table = csv.DictReader(file, strict=True)  # or a quote that never ends would take all rows for one prompt
     names = [name.strip() for name in table.fieldnames or []]
     if "prompt" not in names:
         raise UserError(f"{file.name} has no column `prompt`: {ADVICE}")

@@ -68,6 +68,10 @@ class State:
         return replace(over, failures=failures, failed_at=max(self.step, self.failed_at))
 
 
+_MOST = 2**53
+"""more than anything that is counted here, and still exact wherever it is read"""
+
+
 class States:
     """The states of a batch, on its disk."""
 
@@ -97,6 +101,8 @@ class States:
 
 
 def _sound(state: State) -> bool:
-    """Whether a state from a file holds what it should."""
+    """Whether a state from a file holds what it should: a status, and numbers that can still be counted on."""
     pairs = zip(asdict(state).values(), asdict(State()).values(), strict=True)
-    return all(json_text.alike(value, usual) for value, usual in pairs) and state.status in get_args(Status)
+    return state.status in get_args(Status) and all(
+        json_text.alike(value, usual) and (isinstance(usual, str) or usual <= value < _MOST) for value, usual in pairs
+    )

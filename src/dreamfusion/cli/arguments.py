@@ -1,6 +1,7 @@
 """The arguments of each command, as records that tyro turns into options and help. Nothing slow to load is imported."""
 
 import argparse
+import errno
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -290,11 +291,19 @@ def _registry() -> ConstructorRegistry:
 
 
 def _expanded(text: str) -> Path:
-    """A path, `~` at its beginning being a home, which shells leave as it is in `--out=~/x`. Raises UserError."""
+    """A path, `~` at its beginning being a home, which shells leave as it is in `--out=~/x`.
+
+    Raises UserError for a home that is not known, and for what is too long to be a path.
+    """
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        path.stat()
     except RuntimeError as error:
         raise UserError(f"{text}: this home is not known: write it out, or ./{text} if that is the name") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{text} is too long for the name of a file: give a shorter one") from error
+    return path
 
 
 def _config_from(path: Path) -> c.Config:

@@ -156,8 +156,6 @@ def _choice(hint: Any, value: Any, where: str) -> Any:
 def _scalar(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, int) and abs(value) > LARGEST:
         raise _wrong(where, f"between -{LARGEST} and {LARGEST}", value)
-    if isinstance(value, str) and "\0" in value:
-        raise _wrong(where, "a text without null characters", value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is hint:
@@ -168,7 +166,9 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def require_text(what: str, text: str) -> None:
-    """Raise UserError for characters that are none: halves of a pair, which Python makes of bytes that are no UTF-8."""
+    """Raise UserError for characters that are none: null, and half a pair, which Python makes of bytes not in UTF-8."""
+    if "\0" in text:
+        raise _wrong(what, "a text without null characters", text)
     if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UserError(f"{what} is no text, {text!a}: some of its bytes are no UTF-8; write them again")
 

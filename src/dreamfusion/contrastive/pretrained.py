@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamfusion.errors import UserError
-from dreamfusion.places import HubId
+from dreamfusion.files import visible
+from dreamfusion.places import HubId, read_settings, require_vocabulary
 from dreamfusion.quiet import quiet
 
 MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
@@ -104,12 +105,17 @@ def open_pretrained(name: str, place: Path | HubId, device: torch.device | str =
         where |= {"pretrained_model_name_or_path": place.name, "revision": place.revision or "main"}
     else:
         where |= {"pretrained_model_name_or_path": str(place), "local_files_only": True}
+        for path in visible(place):
+            if path.suffix == ".json":
+                read_settings(path)
     try:
         with quiet():
             model = AutoModel.from_pretrained(**where)
             tokenizer, pictures = AutoTokenizer.from_pretrained(**where), AutoImageProcessor.from_pretrained(**where)
         preprocessing = Preprocessing.of(pictures)
-    except PermissionError:
+        if not isinstance(place, HubId):
+            require_vocabulary(place, type(tokenizer))
+    except (PermissionError, UserError):
         raise
     except Exception as error:  # damaged files raise anything there
         raise UserError(

@@ -16,6 +16,7 @@ from dreamfusion.config import Config
 from dreamfusion.errors import NoSurface, UserError
 from dreamfusion.evaluate.evaluation_views import evaluation_views, save_views
 from dreamfusion.files import read_json, write_json
+from dreamfusion.json_text import alike
 from dreamfusion.memory import most_held
 from dreamfusion.progress import ProgressCallback
 from dreamfusion.runs import RunFolder
@@ -70,10 +71,12 @@ def cost_of(folder: Path) -> Cost | None:
         return None
     found = read_json(path, "delete it")
     try:
-        seconds, memory = found["seconds"], found["memory_mb"]
-        return Cost(float(seconds), None if memory is None else float(memory))
-    except (KeyError, TypeError, ValueError) as error:
+        cost = Cost(found["seconds"], found["memory_mb"])
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: delete it") from error
+    if not all(alike(value, 0.0) for value in (cost.seconds, 0.0 if cost.memory_mb is None else cost.memory_mb)):
+        raise UserError(f"{path} is damaged: delete it")
+    return cost
 
 
 def make_all(

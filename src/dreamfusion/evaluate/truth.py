@@ -6,9 +6,11 @@ prior answers with the true rendering of the thing, in place of the prior, in a 
 what it misses is the 3D half's doing. It is not in the package.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -58,10 +60,17 @@ def open_truths(folder: Path | None = None) -> Truths:
     try:
         ends = {prompt: points[-1] for prompt, points in found["things"].items()}
         names = [field.name for field in fields(Fidelity)]
-        reached = {prompt: Fidelity(*(float(end[name]) for name in names)) for prompt, end in ends.items()}
+        reached = {prompt: Fidelity(*(_finite(end[name]) for name in names)) for prompt, end in ends.items()}
         return Truths(place, int(found["config"]["seed"]), reached, None if folder else Config.prior)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"{place / FIGURES} is not of the format: {ADVICE}") from error
+
+
+def _finite(value: Any) -> float:
+    """A figure from a file. Raises ValueError, TypeError or OverflowError for what is none."""
+    if not math.isfinite(figure := float(value)):
+        raise ValueError(f"{figure} is no figure")
+    return figure
 
 
 def save_thing(folder: Path, config: Config, true: Views, made: Views) -> None:

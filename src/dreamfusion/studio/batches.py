@@ -31,6 +31,7 @@ _NEWEST = 60 * 10**9
 _INSTANT = 2 * 10**9
 """nanoseconds that the clocks of all disks tell apart"""
 _NAME = re.compile(r"[0-9a-f]{8,64}")
+_STATE = re.compile(rf"{_NAME.pattern}\.json")
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class Followed:
         """Items of a folder of states whose files are newer."""
         try:
             with os.scandir(self._folder.path / "state" / name) as entries:
-                files = [entry for entry in entries if entry.name.endswith(".json")]
+                files = [entry for entry in entries if _STATE.fullmatch(entry.name)]
                 return [entry.name[:-5] for entry in files if entry.stat(follow_symlinks=False).st_mtime_ns > since]
         except OSError:
             return []

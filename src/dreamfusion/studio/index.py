@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreamfusion.errors import UserError
+from dreamfusion.files import explain_unwritable
 from dreamfusion.studio import items
 from dreamfusion.studio.task import State, Task, task_from
 
@@ -24,6 +26,8 @@ SORTS = {
     "seed": "seed, created DESC",
     "steps": "steps DESC, created DESC",
 }
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""what SQLite raises for it; the second while it says what is damaged, if that is no text"""
 _TABLES = """
 CREATE TABLE tasks (
     id TEXT PRIMARY KEY, folder TEXT UNIQUE, state TEXT, created REAL, prompt TEXT, seed INTEGER, steps INTEGER,
@@ -58,13 +62,20 @@ class Index:
     """The tables, opened or made anew; `items` are the runs of batches."""
 
     def __init__(self, path: Path) -> None:
+        """Raises UserError where none can be made."""
         self._path = path
         try:
             self._base = self._opened()
-        except sqlite3.DatabaseError:  # damaged, of another version, or no database at all
+        except _DAMAGE:  # damaged, of another version, or no database at all
             for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-                file.unlink(missing_ok=True)
-            self._base = self._opened()
+                with explain_unwritable(file):
+                    file.unlink(missing_ok=True)
+            try:
+                self._base = self._opened()
+            except sqlite3.Error as error:
+                raise UserError(
+                    f"{path} cannot be made ({error}): check the folder, its permissions and space"
+                ) from error
         self.items = items.Items(self._base)
 
     def _opened(self) -> sqlite3.Connection:
@@ -78,7 +89,8 @@ class Index:
                 base.executescript(f"BEGIN; {_TABLES} {items.TABLES} PRAGMA user_version = {LAYOUT}; COMMIT;")
             elif layout != LAYOUT:
                 raise sqlite3.DatabaseError("another layout")
-        except sqlite3.DatabaseError:
+            _require_whole(base)
+        except _DAMAGE:
             base.close()
             raise
         return base
@@ -155,6 +167,18 @@ class Index:
         """The newest ones, in their order."""
         rows = self._base.execute("SELECT id, kind, body FROM events ORDER BY id DESC LIMIT ?", (count,))
         return [Event(*row) for row in rows][::-1]
+
+
+def _require_whole(base: sqlite3.Connection) -> None:
+    """Raise DatabaseError for damaged pages, and for rows that hold no task or no text."""
+    if base.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise sqlite3.DatabaseError("damaged pages")
+    same = " AND ".join(f"json_extract(body, '$.{name}') IS {name}" for name in ("id", "folder", "state"))
+    lists = " AND ".join(f"json_type(body, '$.{name}') = 'array'" for name in ("files", "cover"))
+    rows = base.execute(f"SELECT {same} AND {lists}, body, owner FROM tasks LEFT JOIN bodies USING (folder)")
+    if not all(whole for whole, *_ in rows):
+        raise sqlite3.DatabaseError("damaged rows")
+    base.execute("SELECT kind, body FROM events").fetchall()
 
 
 def _row(task: Task) -> tuple[object, ...]:

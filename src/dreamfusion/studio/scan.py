@@ -45,14 +45,16 @@ BATCH = {"manifest.jsonl", "drivers"}
 def folders(root: Path) -> Iterator[tuple[str, bool]]:
     """All folders of runs, scenes and batches under a root, as seen from there; True for batches. No link is followed.
 
-    A root that is a batch itself is ".".
+    Names that are no UTF-8 are passed over: no page could ask for them. A root that is a batch itself is ".".
     """
     pending = [("", 0)]
     while pending:
         place, depth = pending.pop()
         try:
             with os.scandir(root / place) as entries:
-                inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+                inside = [
+                    (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if _is_text(entry.name)
+                ]
         except OSError:
             continue
         names = {name for name, _ in inside}
@@ -63,6 +65,11 @@ def folders(root: Path) -> Iterator[tuple[str, bool]]:
         elif depth < DEPTH:
             below = (name for name, is_folder in inside if is_folder and not name.startswith("."))
             pending += [(f"{place}/{name}".lstrip("/"), depth + 1) for name in below]
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name has no halves of characters, which stand for bytes that are no UTF-8."""
+    return name == name.encode(errors="ignore").decode()
 
 
 def stamp_of(folder: Path) -> int:

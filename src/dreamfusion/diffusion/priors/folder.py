@@ -18,6 +18,7 @@ from dreamfusion.diffusion.priors.single_file import describe
 from dreamfusion.diffusion.priors.weights import PLAIN, Weights
 from dreamfusion.errors import UserError
 from dreamfusion.files import permitted, read_json, visible
+from dreamfusion.places import read_settings, require_vocabulary
 from dreamfusion.quiet import quiet
 
 LIBRARIES = ("diffusers", "transformers", "dreamfusion")
@@ -107,6 +108,7 @@ def _load(folder: PipelineFolder, component: str, **options: Any) -> Any:
     loader = class_of(folder, component)
     if loader.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
+        require_vocabulary(where, loader)
     try:
         with quiet():
             return loader.from_pretrained(str(folder.path), subfolder=component, local_files_only=True, **options)
@@ -121,8 +123,7 @@ def _check_readable(path: Path) -> None:
     with path.open("rb") as file:
         marked = file.read(3) == codecs.BOM_UTF8
     if path.suffix == ".json":
-        if not isinstance(read_json(path), dict):  # a text would be taken for the name of a model, and the hub asked
-            raise UserError(f"{path} holds no JSON object: restore the file")
+        read_settings(path)
         if marked:
             raise UserError(f"{path} begins with a byte order mark, which its library does not read: save it without")
 

@@ -27,8 +27,8 @@ from dreamfusion.diffusion.priors.options import PriorOptions
 from dreamfusion.diffusion.priors.protocol import ViewCondition
 from dreamfusion.diffusion.priors.spaces import LatentSpace
 from dreamfusion.errors import UserError
-from dreamfusion.files import read_json
 from dreamfusion.lights import albedo_only
+from dreamfusion.places import read_settings
 from dreamfusion.quiet import quiet
 
 META = torch.device("meta")
@@ -104,7 +104,7 @@ def plan(folder: PipelineFolder, options: PriorOptions, views: int, copies: int 
 def empty(folder: PipelineFolder, component: str, dtype: torch.dtype) -> Any:
     """A component on the meta device, made from its configuration alone. Raises UserError if that is damaged."""
     made, path = class_of(folder, component), folder.path / component / "config.json"
-    config = read_json(path)
+    config = read_settings(path)
     try:
         with META, quiet():
             network = (

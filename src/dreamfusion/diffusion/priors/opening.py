@@ -102,6 +102,8 @@ def image_size(folder: PipelineFolder, kind: Kind) -> int:
                 " and estimates no noise; use the model that it was distilled from"
             )
         cells = kind.cells or settings["sample_size"]
+        if not isinstance(cells, int) or cells < 1:
+            raise TypeError(f"sample_size is {cells!r}")
         if not kind.latent:
             return cells
         path = folder.path / "vae" / "config.json"

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from dreamfusion.diffusion.priors.card import Described
 from dreamfusion.diffusion.priors.denoisers import Denoiser
+from dreamfusion.diffusion.priors.folder import LOADING_ERRORS, reason
 from dreamfusion.diffusion.priors.noise_schedule import NoiseSchedule, Prediction
 from dreamfusion.diffusion.priors.protocol import ViewCondition
 from dreamfusion.diffusion.priors.spaces import LatentSpace, PixelSpace
 from dreamfusion.diffusion.priors.text_encoders import Embed, TextEncoders
+from dreamfusion.errors import UserError
 from dreamfusion.runtime import side_by_side
 
 
@@ -27,8 +29,18 @@ class PipelineEncoder(Described):
     read: Embed
 
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "p l d"]:
-        """See `PromptEncoder.embed`; in the dtype of the text encoders."""
-        return self.read(self.encoders, prompts)
+        """See `PromptEncoder.embed`; in the dtype of the text encoders.
+
+        Raises UserError for prompts that are too long, and for files that were damaged so that they opened.
+        """
+        try:
+            return self.read(self.encoders, prompts)
+        except (UserError, PermissionError, torch.OutOfMemoryError):
+            raise
+        except LOADING_ERRORS as error:
+            raise UserError(
+                f"the text encoders of {self.encoders.folder.path} fail at work ({reason(error)}): restore the folder"
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,8 @@ IF_LENGTH, PIXART_ALPHA_LENGTH, PIXART_SIGMA_LENGTH, SD3_LENGTH = 77, 120, 300, 
 FLUX_LENGTH, FLUX_SCHNELL_LENGTH = 512, 256
 CLIP_LENGTH = 77
 """What CLIP's tokenizers allow"""
+LONGEST = 4096
+"""tokens of a caption, more than any encoder here reads"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,11 @@ class TextEncoders:
         """
         suffix = "" if number == 1 else f"_{number}"
         tokenizer = self.part(f"tokenizer{suffix}")
-        ids, mask = _tokens(tokenizer, prompts, length or tokenizer.model_max_length, self.device)
+        longest = length or tokenizer.model_max_length
+        if not isinstance(longest, int) or not 0 < longest <= LONGEST:
+            where = self.folder.path / f"tokenizer{suffix}"
+            raise UserError(f"{where} allows {longest} tokens (model_max_length), which no encoder reads: restore it")
+        ids, mask = _tokens(tokenizer, prompts, longest, self.device)
         model = self.part(f"text_encoder{suffix}")
         masked = masked or bool(getattr(model.config, "use_attention_mask", False))
         said = model(input_ids=ids, attention_mask=mask if masked else None, output_hidden_states=True)

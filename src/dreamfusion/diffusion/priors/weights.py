@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from dreamfusion.errors import UserError
-from dreamfusion.files import permitted, read_json, visible
+from dreamfusion.files import kind_of_place, permitted, read_json, visible
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
 PLAIN = ""
@@ -67,7 +67,7 @@ def find_weights(where: Path, stem: str, wanted: str) -> Weights:
     }
     if not found:
         raise _nothing(where, stem)
-    variant = next((name for name, files in found.items() if all(map(Path.is_file, files))), next(iter(found)))
+    variant = next((name for name, files in found.items() if all(map(_is_file, files))), next(iter(found)))
     for path in found[variant]:
         _check(path)
     return Weights(variant, found[variant])
@@ -138,8 +138,12 @@ def _nothing(where: Path, stem: str) -> UserError:
     return UserError(f"{where} has no *.safetensors weights: download or restore them")
 
 
+def _is_file(path: Path) -> bool:
+    return kind_of_place(path) == "file"  # also of names that no file could have
+
+
 def _check(path: Path) -> None:
-    if not path.is_file():
+    if not _is_file(path):
         raise UserError(f"{path} is missing, a part of the weights: download or restore it")
     # Opening reads the header and compares it with the length of the file.
     try:
