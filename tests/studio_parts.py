@@ -103,13 +103,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def studio_at(root: Path, tokens: Sequence[str] = (), workers: int = 1) -> Iterator[Client]:
+def studio_at(root: Path, tokens: Sequence[str] = (), workers: int = 1, priors: Sequence[str] = ()) -> Iterator[Client]:
     """A studio that serves `root`; it ends, as after Ctrl-C, with the block."""
     port, started = free_port(), Queue[Server]()
 
     def run() -> None:
         address = Address(port=port, tokens=tuple(tokens))
-        with opened(root, address, ("cpu",) * workers, ()) as server:
+        with opened(root, address, ("cpu",) * workers, priors) as server:
             started.put(server)
             asyncio.run(server.serve())
 

@@ -77,7 +77,7 @@ def refine(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bo
             voice.send(step=step, steps=7, opacity=0.5, losses={}, rate=100.0)
             if stopped():
                 return {"end": "stopped"}
-        folder.mesh.write_bytes(b"glTF, refined")
+        folder.mesh.write_bytes(b"glTF, refined" + json.dumps(job["told"]).encode())
     return {"end": "done"}
 
 
@@ -105,16 +105,36 @@ def plan(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool
 
 
 def scene(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
-    """Three things, one after the other, then the first product as the scene."""
+    """Three things, one after the other, then the first product as the scene, and the steps of a joint stage."""
     out = Path(job["folder"])
     with owned(out):
-        for number in range(3):
+        for number in range(0 if (out / "scene.json").exists() else 3):
             voice.say(f"{number}/3")
             time.sleep(0.3 if "slow" in job["config"]["sentence"] else 0.01)
             if stopped():
                 return {"end": "stopped"}
         shutil.copy(PRODUCTS / "mesh.glb", out / "scene.glb")
         write_json(out / "scene.json", {"title": job["config"]["sentence"], "assets": []})
+        voice.say("page")
+        return joint(RunFolder(out / "joint"), job["config"]["joint"], voice, stopped)
+
+
+def joint(folder: RunFolder, steps: int, voice: worker.Voice, stopped: Callable[[], bool]) -> dict[str, object]:
+    """Its log in its own folder, its pictures in the scene's."""
+    if not steps:
+        return {"end": "done"}
+    folder.path.mkdir(exist_ok=True)
+    shutil.copytree(PRODUCTS / "media", folder.path.parent / "media", dirs_exist_ok=True)
+    done = len(folder.read_metrics())
+    voice.begin()
+    voice.send(step=done, steps=steps)
+    for step in range(done + 1, steps + 1):
+        time.sleep(0.02)
+        folder.log({"step": step, "losses": {"distillation": 1 / step}, "opacity": 0.25})
+        voice.send(step=step, opacity=0.25, losses={"distillation": 1 / step}, rate=50.0)
+        if stopped():
+            return {"end": "stopped"}
+    write_json(folder.path / "scene.json", {})
     return {"end": "done"}
 
 

@@ -42,6 +42,8 @@ from dreamfusion.nerf.render import RenderOptions, render, render_views
 from dreamfusion.nerf.scene import Scene
 from dreamfusion.runs import RunFolder
 from dreamfusion.scenes import joint, make
+from dreamfusion.studio import scan, worker
+from dreamfusion.studio.task import Task
 from gaussian_prior import cosine_schedule
 
 CPU = torch.device("cpu")
@@ -258,7 +260,8 @@ def test_things_go_back_to_where_they_were(home, disc_prior, monkeypatch):
     assert {path: path.read_bytes() for path in runs} == runs
     assert [path.name for path in files[-2:]] == ["scene.glb", "index.html"]
     assert "a plum between two apples" in files[-1].read_text(encoding="utf-8")
-    assert "2 steps of 'a plum between two apples'" in str(read_glb(files[-4]).tree)
+    assert "{'steps': 2, 'prompt': 'a plum between two apples'}" in str(read_glb(files[-4]).tree)
+    assert "then 2 of all together" in files[-1].read_text(encoding="utf-8")
     before, after = (compose.read(place / "scene.json") for place in (home, joint.folder_of(home).path))
     assert [asset.motion for asset in after.assets] == [asset.motion for asset in before.assets]
     # The meshes are others, but the balls of their fields are where they were.
@@ -286,6 +289,27 @@ def test_the_command_stops_when_it_is_asked_to_and_goes_on(home, disc_prior, mon
     assert cli.run(given) == 0
     assert str(home / "scene.json") in capsys.readouterr().out
     assert checkpoint.step_of(joint.folder_of(home).checkpoint) == 2
+
+
+def test_the_studio_s_worker_stops_when_it_is_asked_to_and_goes_on(home, disc_prior, monkeypatch):
+    monkeypatch.setattr(joint, "write", lambda job, home, say: say("meshes"))
+    monkeypatch.setattr(worker, "_kept_prior", lambda: with_(disc_prior))
+    job = {"do": "scene", "folder": str(home), "device": "cpu", "share": 1, "config": {"joint": 3}}
+
+    def done(stopped: Callable[[], bool]) -> tuple[dict[str, object], list[dict[str, object]]]:
+        with (home / "said").open("wb") as lines:
+            end = worker.JOBS["scene"](job, worker.Voice(lines), stopped)
+        return end, [json.loads(line) for line in (home / "said").read_bytes().splitlines()]
+
+    end, said = done(lambda: True)
+    assert (end, checkpoint.step_of(joint.folder_of(home).checkpoint)) == ({"end": "stopped"}, 1)
+    assert {"step": 0, "steps": 3} in said
+    assert {"doing": "meshes"} not in said
+    end, said = done(lambda: False)
+    assert (end, said[-1]) == ({"end": "done"}, {"doing": "meshes"})
+    assert [line["step"] for line in said if "steps" in line or "rate" in line] == [1, 2, 3]
+    scene = Task("1", home.name, kind="scene")
+    assert [each["step"] for each in scan.log_of(home.parent, scene).read_metrics()] == [1, 2, 3]
 
 
 def balls(composition: compose.Composition) -> list[np.ndarray]:

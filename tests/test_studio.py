@@ -437,7 +437,7 @@ def test_a_finished_task_is_refined_in_its_own_folder(tmp_path):
         assert (answer.status, answer.json["refining"]) == (202, True)
         done = client.until(first["id"], "SUCCEEDED")
         assert (done["refining"], done["step"], done["steps"]) == (False, 5, 5)
-        assert client.get(f"/api/tasks/{first['id']}/files/mesh.glb").body == b"glTF, refined"
+        assert client.get(f"/api/tasks/{first['id']}/files/mesh.glb").body == b"glTF, refined{}"
         seen = [event["data"] for event in events_of(client, 0, 1.0) if event["kind"] == "task"]
         assert any(task["refining"] and (task["step"], task["steps"]) == (3, 7) for task in seen)
 
@@ -456,7 +456,32 @@ def test_a_refinement_that_was_stopped_goes_on_as_one(tmp_path):
         assert client.post(f"/api/tasks/{identity}/{again}").status == 202
         while client.get(f"/api/tasks/{identity}").json["refining"]:
             time.sleep(0.02)
-        assert client.get(f"/api/tasks/{identity}/files/mesh.glb").body == b"glTF, refined"
+        assert client.get(f"/api/tasks/{identity}/files/mesh.glb").body == b"glTF, refined{}"
+
+
+def test_a_refinement_is_told_how_much_standing_weighs(tmp_path):
+    with studio_at(tmp_path) as client:
+        identity = client.until(client.make("a fox")["id"], "SUCCEEDED")["id"]
+        for wrong, words in [
+            ({"stability": -1}, "--stability must be at least 0, not -1"),
+            ({"stability": "firmly"}, "stability"),
+            ({"stability": True}, "stability"),
+            ({"steps": 3}, "unknown setting steps"),
+        ]:
+            answer = client.post(f"/api/tasks/{identity}/refine", wrong)
+            assert (answer.status, words in answer.json["error"]) == (422, True), answer.body
+        assert client.post(f"/api/tasks/{identity}/refine", {"stability": 1e6}).json["told"] == {"stability": 1e6}
+        client.until(identity, "IN_PROGRESS")
+        client.post(f"/api/tasks/{identity}/cancel")
+        assert client.until(identity, "CANCELED", "SUCCEEDED")["told"] == {"stability": 1e6}
+    (tmp_path / ".studio" / "index.sqlite3").unlink()  # the folder's note says it too
+    with studio_at(tmp_path) as client:
+        assert client.get(f"/api/tasks/{identity}").json["told"] == {"stability": 1e6}
+        assert client.post(f"/api/tasks/{identity}/refine", {"stability": 2e6}).status == 202
+        while client.get(f"/api/tasks/{identity}").json["refining"]:
+            time.sleep(0.02)
+        assert client.get(f"/api/tasks/{identity}/files/mesh.glb").body == b'glTF, refined{"stability": 2000000.0}'
+        assert client.get(f"/api/tasks/{identity}").json["told"] == {}
 
 
 def test_what_fails_says_why_and_the_next_one_runs(tmp_path, monkeypatch):
@@ -624,6 +649,47 @@ def test_a_scene_of_a_sentence_is_stopped_and_goes_on(tmp_path):
         assert (known["state"], known["prompt"], known["kind"]) == ("CANCELED", "a slow fox on a chair", "scene")
         client.post(f"/api/tasks/{scene['id']}/resume")
         client.until(scene["id"], "SUCCEEDED")
+
+
+JOINT = {"sentence": "a fox on a chair", "joint": 60}
+
+
+def test_a_joint_stage_is_for_priors_that_read_sentences(tmp_path):
+    with studio_at(tmp_path, priors=(hub := "somebody/reads-anything",)) as client:
+        answer = client.post("/api/sentences", JOINT)
+        assert (answer.status, "knows single things, no sentences" in answer.json["error"]) == (422, True)
+        assert answer.json["error"] == client.get("/api/options").json["priors"][0]["no_joint"]
+        for wrong in (-1, True, "3", 0.5, 10**10):
+            assert client.post("/api/sentences", {**JOINT, "prior": hub, "joint": wrong}).status == 422, wrong
+        assert client.get("/api/tasks").json["total"] == 0
+        assert client.get("/api/options").json["priors"][1]["no_joint"] == ""
+        assert client.post("/api/sentences", {**JOINT, "prior": hub}).status == 201
+
+
+def test_a_joint_stage_is_followed_stopped_and_goes_on(tmp_path):
+    hub = "somebody/reads-anything"
+    with studio_at(tmp_path, priors=(hub,)) as client:
+        scene = client.post("/api/sentences", {**JOINT, "prior": hub}).json
+        assert scene["steps"] == 0  # of things whose making comes first nobody knows
+        while (now := client.until(scene["id"], "IN_PROGRESS"))["step"] < 5:
+            time.sleep(0.02)
+        assert (now["steps"], now["opacity"], now["progress"]) == (60, 0.25, 92 * now["step"] // 60)
+        assert now["seconds_left"] > 0
+        assert "preview.png" in now["files"]
+        client.post(f"/api/tasks/{scene['id']}/cancel")
+        stopped = client.until(scene["id"], "CANCELED")
+        assert 5 <= stopped["step"] < 60
+    (tmp_path / ".studio" / "index.sqlite3").unlink()
+    with studio_at(tmp_path, priors=(hub,)) as client:
+        known = client.get(f"/api/tasks/{scene['id']}").json
+        assert (known["state"], known["step"], known["steps"]) == ("CANCELED", stopped["step"], 60)
+        client.post(f"/api/tasks/{scene['id']}/resume")
+        done = client.until(scene["id"], "SUCCEEDED")
+        assert (done["progress"], done["step"], done["steps"]) == (100, 60, 60)
+        assert client.get(f"/api/tasks/{scene['id']}/curve").json["steps"] == list(range(1, 61))
+    (tmp_path / ".studio" / "index.sqlite3").unlink()
+    with studio_at(tmp_path) as client:
+        assert client.get(f"/api/tasks/{scene['id']}").json["state"] == "SUCCEEDED"
 
 
 def test_several_users(tmp_path, monkeypatch):

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -304,6 +308,61 @@ def test_a_batch_is_a_collection_of_its_own(browser, tmp_path, fake_worker):
         page.get_by_role("button", name="set aside 1").click()
         expect(tiles.first).to_contain_text("failed 4 times")
         expect(page.locator("#batch-command")).to_have_text("dreamfusion batch animals")
+
+
+def help_of(*command: str) -> str:
+    """What the command line says of its options, on one line."""
+    environment = {**os.environ, "COLUMNS": "1000"}
+    words = [sys.executable, "-m", "dreamfusion", *command, "--help"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│]", "", told).split())
+
+
+def test_a_refinement_asks_for_standing_in_the_words_of_the_command(browser, tmp_path):
+    with studio_at(tmp_path) as client, visit(browser, client) as page:
+        task = client.until(client.make("a fox")["id"], "SUCCEEDED")
+        page.goto(f"http://{client.host}/#/task/{task['id']}")
+        weight = page.get_by_role("textbox", name="Stability", exact=True)
+        described = page.locator(f"#{weight.get_attribute('aria-describedby')}").inner_text()
+        words, _, advice = described.partition(". ")
+        assert words.lower() in help_of("refine", "RUN").lower()
+        assert "1e6" in advice
+        weight.fill("1e6")
+        with page.expect_response("**/refine"):
+            weight.press("Enter")
+        while client.get(f"/api/tasks/{task['id']}").json["refining"]:
+            time.sleep(0.05)
+        expect(page.locator("#result-state")).to_have_text("finished")
+        expect(weight).to_have_attribute("placeholder", "0")
+    assert (tmp_path / "a-fox-0" / "mesh.glb").read_bytes() == b'glTF, refined{"stability": 1000000.0}'
+
+
+def test_a_joint_stage_is_asked_for_where_the_prior_reads_sentences(browser, tmp_path):
+    with studio_at(tmp_path, priors=("somebody/reads-anything",)) as client, visit(browser, client) as page:
+        steps = page.get_by_label("Joint stage of a scene")
+        page.get_by_label("Prompt", exact=True).fill("a fox")
+        expect(steps).to_be_hidden()
+        page.get_by_label("Prompt", exact=True).fill("a fox on a chair")
+        expect(steps).to_be_disabled()
+        expect(page.get_by_text("knows single things, no sentences")).to_be_visible()
+        page.locator("#prior").select_option("somebody/reads-anything")
+        expect(steps).to_be_enabled()
+        words = page.locator("#joint-help").inner_text().removesuffix(" 0: none.").removesuffix(".")
+        assert words.lower() in help_of("scene").lower()
+        steps.fill("500")
+        page.get_by_role("button", name="Make a scene of it").click()
+        card = page.locator(".live")
+        expect(card.get_by_text("/ 500")).to_be_visible()
+        expect(card.get_by_alt_text("Colour now")).to_be_visible()
+        card.get_by_role("button", name="Cancel").click()
+        page.get_by_role("link", name="a fox on a chair, scene, stopped").click()
+        expect(page.get_by_text(re.compile("[0-9]+ of 500 steps"))).to_be_visible()
+        page.get_by_role("button", name="Resume").click()
+        expect(page.locator("#result-live .live")).to_be_visible()
+        expect(page.locator("#result-state")).to_have_text("finished")
+        expect(page.locator("#facts").get_by_text("500 steps", exact=True)).to_be_visible()
+        expect(page.locator("#curve polyline").first).to_be_attached()
+        page.locator("#stage[aria-busy=false]:not(.blind)").wait_for()
 
 
 def test_the_link_tells_when_the_studio_is_away(browser, tmp_path):

@@ -49,7 +49,7 @@ class Job:
     prompts: Words
     folder: RunFolder
     of: RunFolder | None = None
-    """the run whose second stage it is, and in whose folder its files go"""
+    """the run whose second stage it is, or the scene whose joint stage; there its files for people go"""
 
     @property
     def products(self) -> RunFolder:

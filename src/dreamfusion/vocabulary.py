@@ -60,6 +60,25 @@ def require_known(lexicon: Lexicon, prompt: str) -> None:
         )
 
 
+def no_sentences(lexicon: Lexicon) -> str:
+    """Why a prior does not read whole sentences, and what to do; empty for one that does.
+
+    One with a word list knows single things alone.
+    """
+    if lexicon.words is None:
+        return ""
+    return (
+        f"the prior {lexicon.name} knows single things, no sentences: leave --joint away, or make the scene with"
+        " another prior, as in --set prior=FOLDER"
+    )
+
+
+def require_sentences(lexicon: Lexicon) -> None:
+    """Raises UserError for a prior that does not read whole sentences."""
+    if why := no_sentences(lexicon):
+        raise UserError(why)
+
+
 def _described(word: str, vocabulary: Set[str]) -> str:
     if near := nearest(word, vocabulary):
         return f"{word!r} (nearest: {', '.join(near)})"

@@ -207,5 +207,7 @@ def _made_by(origin: Mapping[str, Any]) -> Mapping[str, Any]:
 def _few_words(extras: Mapping[str, Any]) -> str:
     """What an object comes from, for the page."""
     made = _made_by(extras["asset"])
-    known = [f"{key} {made[key]}" for key in ("seed", "steps", "joint") if key in made]
+    known = [f"{key} {made[key]}" for key in ("seed", "steps") if key in made]
+    if isinstance(joint := made.get("joint"), Mapping):
+        known.append(f"then {joint.get('steps')} of all together")
     return ", ".join(known) or Path(extras["file"]).name

@@ -3,6 +3,7 @@
 It is a run of its own, in the folder `joint` of the scene: its field is that of all things, each where `scene.json` has
 it, so loop, laws, checkpoints and log are those of any run. Where things are does not change. At its end every thing
 has a mesh again, and they take the places of the earlier ones in the scene's .glb and page; the things' own runs stay.
+Pictures go to the scene's folder.
 """
 
 import io
@@ -33,7 +34,7 @@ from dreamfusion.config import (
 )
 from dreamfusion.config.serialise import to_json
 from dreamfusion.diffusion.priors import PromptEncoder
-from dreamfusion.diffusion.priors.protocol import WordListedEncoder
+from dreamfusion.diffusion.priors.vocabulary import require_sentences
 from dreamfusion.errors import UserError
 from dreamfusion.files import explain_unwritable, read_json, write_json
 from dreamfusion.generate import Job, OpenParts
@@ -62,20 +63,6 @@ class Laid:
     files: tuple[Glb, ...]
     """their meshes"""
     placed: tuple[Placed, ...]
-
-
-def knows_sentences(reader: PromptEncoder) -> bool:
-    """Whether a prior reads whole sentences: one with a list of words knows single things alone."""
-    return not isinstance(reader, WordListedEncoder) or reader.words is None
-
-
-def require_sentences(reader: PromptEncoder) -> None:
-    """Raises UserError for a prior that does not read whole sentences."""
-    if not knows_sentences(reader):
-        raise UserError(
-            f"the prior {reader.name} knows single things, no sentences: leave --joint away, or make the scene with"
-            " another prior, as in --set prior=FOLDER"
-        )
 
 
 def folder_of(home: Path) -> RunFolder:
@@ -134,14 +121,14 @@ def open_stage(
     firsts = [generate.open_run(path, device)[1] for path in laid.runs]
     config = stage_config(_common(laid.runs, firsts), laid, steps)
     if not (stage.checkpoint / checkpoint.HEAD).exists():
-        return _begin(stage, config, firsts, parts, say)
+        return replace(_begin(stage, config, firsts, parts, say), of=RunFolder(home))
     begun = generate.config_of(stage.path)
     if (begun.steps, begun.scene.field) != (steps, config.scene.field):
         raise UserError(
             f"{stage.path} holds a joint stage of {begun.steps} steps of this scene as it was then: give the same, or"
             " delete it to begin anew"
         )
-    return generate.resume_run(stage.path, device, parts=parts)
+    return replace(generate.resume_run(stage.path, device, parts=parts), of=RunFolder(home))
 
 
 def _begin(
@@ -182,7 +169,7 @@ def write(job: Job, home: Path, say: ProgressCallback = silent) -> list[Path]:
     """The meshes of the things as they are now, the scene of them, and its page; returns the files, the page last."""
     laid, stage, joint = read(home / SCENE), job.folder, job.run.scene.field
     assert isinstance(joint, JointField)
-    files = generate.write_video(job.run, stage, job.run.config.output, say)
+    files = generate.write_video(job.run, job.products, job.run.config.output, say)
     meshes = [stage.path / f"{number}-{path.name}.glb" for number, path in enumerate(laid.runs)]
     for path, thing, mesh in zip(laid.runs, joint.things, meshes, strict=True):
         _write_thing(path, thing, mesh, job.run, say)
@@ -206,7 +193,7 @@ def _write_thing(path: Path, field: nn.Module, mesh: Path, stage: Run, say: Prog
     _module(run.scene).load_state_dict(field.state_dict())
     _look_again(run.scene, run.generator)
     say(f"mesh of {run.config.prompt}")
-    more = {"joint": f"{stage.step} steps of {stage.config.prompt!r}"}
+    more = {"joint": {"steps": stage.step, "prompt": stage.config.prompt}}
     generate.export_mesh(run, [mesh], generate.own_mesh_options(run.config), say, more)
 
 

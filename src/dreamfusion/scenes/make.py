@@ -12,7 +12,7 @@ from dreamfusion.batch.here import make_here
 from dreamfusion.batch.resolve import Resolver, name_of
 from dreamfusion.batch.worker import MakeRuns
 from dreamfusion.diffusion.priors.protocol import WordListedEncoder
-from dreamfusion.diffusion.priors.vocabulary import understood
+from dreamfusion.diffusion.priors.vocabulary import require_sentences, understood
 from dreamfusion.errors import UserError
 from dreamfusion.files import write_json
 from dreamfusion.progress import ProgressCallback
@@ -20,7 +20,7 @@ from dreamfusion.runs import RunFolder, folder_name
 from dreamfusion.scenes.bodies import Placed, solid_of
 from dreamfusion.scenes.check import Verdict, check
 from dreamfusion.scenes.grammar import Sentence, parse
-from dreamfusion.scenes.joint import SCENE, require_sentences
+from dreamfusion.scenes.joint import SCENE
 from dreamfusion.scenes.layout import layout
 from dreamfusion.scenes.sizes import UNKNOWN, size_of
 

@@ -158,7 +158,8 @@ class Foreman:
         path = self._catalogue.root / task.folder
         self.look()
         kind, config = "refine" if task.refining else task.kind, scan.wanted(path)
-        job = {"do": kind, "folder": str(path), "config": config, "retries": task.retries, "share": len(self._lanes)}
+        own = {"told": task.told, "retries": task.retries, "share": len(self._lanes)}
+        job = {"do": kind, "folder": str(path), "config": config, **own}
         async for message in lane.work(job):
             if task.kind == "batch":  # its runs are counted in its directory
                 if "end" in message:
@@ -168,7 +169,8 @@ class Foreman:
                 task = self._ended(_as_run(task, config), message)
             else:
                 task = replace(task, **{name: message[name] for name in _SHOWN if name in message})
-                task = replace(task, stage=PRODUCTS.get(task.doing, task.stage))
+                begun = "steps" in message  # whatever was made before
+                task = replace(task, stage=0 if begun else PRODUCTS.get(message.get("doing", ""), task.stage))
                 self._rate = task.rate or self._rate
             self._catalogue.put(task, noted="end" in message)
         if task.state is State.PENDING and not self._closing:
@@ -179,7 +181,7 @@ class Foreman:
         done = replace(task, finished=time.time(), doing="", error=error)
         match message["end"]:
             case "done":
-                return replace(done, state=State.SUCCEEDED, step=task.steps, error="", refining=False)
+                return replace(done, state=State.SUCCEEDED, step=task.steps, error="", refining=False, told={})
             case "failed":
                 return replace(done, state=State.FAILED)
             case _ if task.id in self._canceled:

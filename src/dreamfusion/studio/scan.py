@@ -26,7 +26,8 @@ NOTE = ".task.json"
 DEPTH = 3
 """folders below the root in which runs are looked for"""
 _TAIL = 4096  # bytes from the end of metrics.jsonl that hold its last whole line
-_NOTED = ("owner", "made", "created", "queued", "started", "finished", "error", "attempts", "refining", "retries")
+_TIMES = ("made", "created", "queued", "started", "finished")
+_NOTED = ("owner", *_TIMES, "error", "attempts", "refining", "told", "retries")
 
 MEDIA = ("preview.png", "turntable.mp4", "turntable.webp", "sheet.png")
 FILES = {
@@ -200,11 +201,14 @@ def read_item(root: Path, name: str, batch: str, place: str, item: Item) -> Task
 
 def _scene(path: Path, task: Task, values: Mapping[str, Any], config: Mapping[str, Any], noted: object) -> Task | None:
     """A scene that is there, or that is being made of a sentence."""
-    made = "scene.glb" in task.files
+    stage, steps = _joint(path), config.get("joint", 0)
+    made = "scene.glb" in task.files and (not steps or (stage / "scene.json").exists())
     if not made and not config:
         return None
     title = str(_object(path / "scene.json").get("title", config.get("sentence", path.name)))
     scene = replace(replace(task, kind="scene", prompt=title, finished=task.created), **values)
+    if steps and (learned := _last_line(task, stage / "metrics.jsonl")):
+        scene = replace(scene, steps=steps, **learned)
     if noted in (State.PENDING.value, State.IN_PROGRESS.value):
         return replace(scene, state=State(noted))
     left = State.FAILED if noted == State.FAILED.value else State.CANCELED
@@ -236,6 +240,17 @@ def _created(path: Path) -> float:
     """Of a folder without a note: the oldest of its files' times."""
     paths = (path / "config.json", path / "scene.glb", path / "metrics.jsonl")
     return min((file.stat().st_mtime for file in paths if file.exists()), default=0.0)
+
+
+def log_of(root: Path, task: Task) -> RunFolder:
+    """The folder with the log of a run, or of a scene's joint stage."""
+    path = root / task.folder
+    return RunFolder(_joint(path) if task.kind == "scene" else path)
+
+
+def _joint(scene: Path) -> Path:
+    """Where the joint stage of a scene is (`scenes.joint`, which is slow to import)."""
+    return scene / "joint"
 
 
 def _object(path: Path) -> dict[str, Any]:

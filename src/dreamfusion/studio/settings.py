@@ -8,8 +8,8 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from dreamfusion.config import Config
-from dreamfusion.config.check import validate
+from dreamfusion.config import Config, RefineConfig
+from dreamfusion.config.check import require_bounds, validate
 from dreamfusion.config.presets import PRESETS, preset
 from dreamfusion.config.serialise import KIND, from_json, to_json
 from dreamfusion.errors import UserError
@@ -35,6 +35,15 @@ def config_from(wanted: Mapping[str, Any]) -> Config:
     if config.memory.embeddings:
         raise UserError("--memory.embeddings names a file of this machine: leave it away in the studio")
     return config
+
+
+def refined_as(wanted: Mapping[str, Any]) -> dict[str, float]:
+    """What a second stage is told of a JSON object: its `stability`, or nothing. Raises UserError."""
+    if unknown := sorted(set(wanted) - {"stability"}):
+        raise UserError(f"unknown setting {unknown[0]}: remove it, or check its spelling")
+    told = from_json(RefineConfig, wanted)
+    require_bounds(told)
+    return {name: getattr(told, name) for name in wanted}
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

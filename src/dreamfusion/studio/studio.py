@@ -21,8 +21,9 @@ from dreamfusion.studio.catalogue import Catalogue
 from dreamfusion.studio.foreman import Foreman
 from dreamfusion.studio.index import Index
 from dreamfusion.studio.priors import EMBEDDED, Offer, require_offered
-from dreamfusion.studio.settings import again, config_from
+from dreamfusion.studio.settings import again, config_from, refined_as
 from dreamfusion.studio.task import ACTIVE, State, Task
+from dreamfusion.vocabulary import require_sentences
 
 HOME = ".studio"
 """Folder below the root with the index and what is being deleted"""
@@ -141,15 +142,18 @@ class Studio:
         self.foreman.look()
         return task
 
-    async def sentence(self, owner: str, sentence: str, seed: int, prior: str) -> Task:
-        """A scene of a sentence (`dreamfusion scene`) at the end of the queue.
+    async def sentence(self, owner: str, sentence: str, seed: int, prior: str, joint: int) -> Task:
+        """A scene of a sentence (`dreamfusion scene`) at the end of the queue; `joint`: steps of a joint stage, or 0.
 
-        Raises UserError for one that is not understood, Refused for a full queue.
+        Raises UserError for one that is not understood, and for a joint stage with a prior that cannot do it, Refused
+        for a full queue.
         """
         if prior not in self.offered:
             raise UserError(f"prior must be one of {', '.join(self.offered)}, not {prior!r}")
+        if joint:
+            require_sentences(self.offered[prior].lexicon)
         self._require_room(owner)
-        config = {"sentence": sentence, "seed": seed, "prior": prior}
+        config = {"sentence": sentence, "seed": seed, "prior": prior, "joint": joint}
         await self.foreman.produce({"do": "plan", "config": config})
         now, place = time.time(), self._new_folder(folder_name(sentence, seed))
         own = {"kind": "scene", "prompt": sentence, "seed": seed, "prior": prior, "owner": owner}
@@ -196,13 +200,16 @@ class Studio:
         retries = self.catalogue.index.items.most_failures(task.folder) if set_aside else 0
         return self._queued(owner, replace(task, retries=retries))
 
-    def refine(self, owner: str, task: Task) -> Task:
-        """Queue the second stage of a finished task. Raises Refused."""
+    def refine(self, owner: str, task: Task, wanted: Mapping[str, Any]) -> Task:
+        """Queue the second stage of a finished task, or of one whose second stage ended early.
+
+        `wanted`: its `stability`, or nothing for what it was told before. Raises Refused, and UserError for bad ones.
+        """
         _refuse_item(task)
         _require_run(task)
-        if task.state is not State.SUCCEEDED:
+        if task.state is not State.SUCCEEDED and (task.state in ACTIVE or not task.refining):
             raise Refused(409, "this task is not finished: only then its mesh can be refined")
-        return self._queued(owner, replace(task, refining=True))
+        return self._queued(owner, replace(task, refining=True, told=refined_as(wanted)))
 
     def _queued(self, owner: str, task: Task) -> Task:
         self._require_room(owner)

@@ -32,7 +32,7 @@ class Task:
     folder: str
     """as seen from the root, with `/`"""
     kind: str = "run"
-    """or "scene": several finished objects; or "batch": many runs of a list (`dreamfusion batch`)"""
+    """or "scene": several objects; or "batch": many runs of a list (`dreamfusion batch`)"""
     state: State = State.PENDING
     prompt: str = ""
     """of a scene, its title; of a batch, its folder's name"""
@@ -41,7 +41,7 @@ class Task:
     preset: str = ""
     prior: str = ""
     steps: int = 0
-    """of a batch, its runs"""
+    """of a batch, its runs; of a scene, those of its joint stage once that began"""
     step: int = 0
     """steps done, or runs"""
     created: float = 0.0
@@ -57,6 +57,8 @@ class Task:
     """workers that died at it"""
     refining: bool = False
     """whether its second stage is wanted, and not done yet"""
+    told: dict[str, float] = field(default_factory=dict)
+    """what that is told (`RefineConfig`) beside what follows from the run"""
     error: str = ""
     doing: str = ""
     """what the worker is at, in a few words"""

@@ -1,11 +1,12 @@
 """A worker: `python -m dreamfusion.studio.worker`, which the server starts. One job at a time, in lines of JSON.
 
     in   {"do": "run", "folder": PATH, "device": "auto", "config": {...}}    a run, new or begun, to its last file
-         {"do": "refine", "folder": PATH, "device": "auto", "config": {...}} its second stage, likewise
+         {"do": "refine", "folder": PATH, "device": "auto", "told": {...}}   its second stage, likewise
          {"do": "export", "folder": PATH, "device": "auto", "format": "stl"} the run's mesh in another format
          {"do": "batch", "folder": PATH, "device": "auto", "share": 1, "retries": 2}   what is left of a batch
          {"do": "plan", "config": {"sentence": ..., "seed": 0, "prior": NAME}}          whether a sentence is understood
-         {"do": "scene", "folder": PATH, "device": "auto", "share": 1, "config": {...}} its things, and their scene
+         {"do": "scene", "folder": PATH, "device": "auto", "share": 1, "config": {...}} its things, their scene, and
+                                                                             its joint stage, if it has one
          {"do": "compose", "scene": {...}, "home": ROOT, "out": PATH}        several in one
          {"stop": true}                                                      save and end the job
     out  {"doing": "mesh"}   {"step": 3, "opacity": 0.1, "losses": {...}, "rate": 9.1, "health": "fog: ..."}
@@ -153,7 +154,9 @@ def _refine(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -
         config = generate.config_of(path)
         device = _device(config, job)
         generate.prepare_process(config, device)
-        work = refine.open_stage(path, device, parts=_kept_prior(), say=voice.say)
+        told = replace(refine.told_by(config), **job["told"]) if job["told"] else None
+        anew = told not in (None, refine.begun(path))
+        work = (refine.begin if anew else refine.open_stage)(path, device, told, parts=_kept_prior(), say=voice.say)
         done = _worked_off(work, voice, stopped)
     return {"end": "done" if done else "stopped"}
 
@@ -194,20 +197,40 @@ def _scene(job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) ->
     path = Path(job["folder"])
     with owned(path):
         voice.say("loading")
-        from dreamfusion.scenes.make import make_scene
+        from dreamfusion.scenes.make import SCENE, make_scene
 
-        count, _ = _places(job["device"], job["share"])
-        made = make_scene(_planned(job, path / "runs"), path, count, voice.say, stopped)
-    return {"end": "stopped" if made is None else "done"}
+        steps = job["config"].get("joint", 0)
+        if not (steps and (path / SCENE).exists()):
+            count, _ = _places(job["device"], job["share"])
+            if make_scene(_planned(job, path / "runs"), path, count, voice.say, stopped) is None:
+                return {"end": "stopped"}
+        done = not steps or _joint(path, steps, job, voice, stopped)
+    return {"end": "done" if done else "stopped"}
+
+
+def _joint(home: Path, steps: int, job: Mapping[str, Any], voice: Voice, stopped: Callable[[], bool]) -> bool:
+    """What is left of the joint stage of the scene in a folder; False if it was stopped."""
+    from dreamfusion import generate
+    from dreamfusion.scenes import joint
+
+    told = generate.config_of(joint.read(home / joint.SCENE).runs[0])
+    device = _device(told, job)
+    generate.prepare_process(told, device)
+    work = joint.open_stage(home, steps, device, _kept_prior(), voice.say)
+    with owned(work.folder.path):
+        done = _worked_off(work, voice, stopped, files=False)
+        if done:
+            joint.write(work, home, voice.say)
+    return done
 
 
 def _planned(job: Mapping[str, Any], runs: Path) -> "Plan":
-    """Raises UserError for a sentence that is not understood."""
+    """Raises UserError for a sentence that is not understood, and for a joint stage that cannot be."""
     from dreamfusion.scenes.make import plan
 
     config = job["config"]
     settings = {name: str(config[name]) for name in ("seed", "prior")} | {"device": job["device"]}
-    return plan(config["sentence"], settings, {}, runs, 1)
+    return plan(config["sentence"], settings, {}, runs, 1, config.get("joint", 0) > 0)
 
 
 def _places(device: str, share: int) -> tuple[int, list[str]]:
@@ -223,13 +246,13 @@ def _places(device: str, share: int) -> tuple[int, list[str]]:
     return len(chosen), chosen
 
 
-def _worked_off(work: "Job", voice: Voice, stopped: Callable[[], bool]) -> bool:
+def _worked_off(work: "Job", voice: Voice, stopped: Callable[[], bool], files: bool = True) -> bool:
     from dreamfusion.batch.work import Watch, work_off
 
     steps = work.run.config.steps
     voice.begin()
     voice.send(step=work.run.step, steps=steps)
-    return work_off(work, Watch(voice.say, partial(voice.step, steps), stopped))
+    return work_off(work, Watch(voice.say, partial(voice.step, steps), stopped), files)
 
 
 @cache

@@ -24,5 +24,10 @@ def require_known(prior: PromptEncoder, prompt: str) -> None:
     vocabulary.require_known(_lexicon(prior), prompt)
 
 
+def require_sentences(prior: PromptEncoder) -> None:
+    """Raises UserError for a prior that does not read whole sentences."""
+    vocabulary.require_sentences(_lexicon(prior))
+
+
 def _lexicon(prior: PromptEncoder) -> Lexicon:
     return Lexicon(prior.name, prior.vocabulary, prior.words if isinstance(prior, WordListedEncoder) else None)

@@ -47,7 +47,10 @@ let asked = 0;
 async function understand() {
   const text = $("prompt").value;
   const number = ++asked;
-  if (!text.trim()) return $("understood").replaceChildren(...ideas());
+  if (!text.trim()) {
+    $("joint-field").hidden = true;
+    return $("understood").replaceChildren(...ideas());
+  }
   const found = await api("GET", `understand?prior=${encodeURIComponent(prior().name)}&prompt=${encodeURIComponent(text)}`);
   if (number !== asked) return; // somebody typed on
   const parts = [];
@@ -65,10 +68,13 @@ async function understand() {
   for (const word of completions(text)) parts.push(chip(`${word}`, text.replace(/[^\s]+$/, word)));
   if (PLACES.test(text)) parts.unshift(h("button", { type: "button", class: "chip scene", onclick: pressScene }, "Make a scene of it"));
   $("understood").replaceChildren(...parts);
+  $("joint-field").hidden = !PLACES.test(text);
+  $("joint").disabled = Boolean(prior().no_joint);
+  $("joint-help").textContent = prior().no_joint || JOINT_HELP;
 }
 
 // "0.5" is a number, "a fox" a text, "[1, 2]" a list.
-function valueOf(text) {
+export function valueOf(text) {
   try {
     return JSON.parse(text);
   } catch {
@@ -89,12 +95,14 @@ function asked_for() {
   return wanted;
 }
 
+const JOINT_HELP = "Steps of a joint stage: all things learn together from the whole sentence; for priors that know sentences. 0: none.";
 const PLACES = /\b(on|in|under|over|beside|by|near|behind|around|next to|in front of|left of|right of|with)\b/i;
 
 // For a sentence with places in it: its things, and a scene of them.
 async function makeScene() {
   $("problem").hidden = true;
   const body = { sentence: $("prompt").value.trim(), seed: valueOf($("seed").value || "0"), prior: $("prior").value };
+  if (!$("joint").disabled) body.joint = valueOf($("joint").value || "0");
   try {
     const task = await api("POST", "sentences", body);
     remember(task);

@@ -36,7 +36,7 @@ export class LiveCard {
   update(task) {
     this.task = task;
     this.title.textContent = task.prompt;
-    this.doing.textContent = `${task.doing || "starting"} · seed ${task.seed}`;
+    this.doing.textContent = `${task.kind === "scene" ? "joint stage: " : ""}${task.doing || "starting"} · seed ${task.seed}`;
     this.health.textContent = task.health;
     this.health.hidden = !task.health;
     this.bar.value = task.progress;
@@ -64,7 +64,7 @@ export class LiveCard {
   }
 }
 
-// A batch in progress, whoever works on it, or a scene whose things are being made.
+// A batch in progress, whoever works on it, or a scene whose things are being made: its joint stage is as a run.
 class ManyCard {
   constructor(task) {
     this.title = h("a", { class: "prompt", href: `#/${task.kind === "batch" ? "batch" : "task"}/${task.id}` });
@@ -84,7 +84,11 @@ class ManyCard {
   }
 }
 
-export const cardOf = (task) => (task.kind === "run" ? new LiveCard(task) : new ManyCard(task));
+// The card for a task, `known` if that still fits.
+export function cardOf(task, known = null) {
+  const Card = task.kind === "run" || (task.kind === "scene" && task.steps) ? LiveCard : ManyCard;
+  return known instanceof Card ? known : new Card(task);
+}
 
 // A task that waits.
 class WaitingLine {
@@ -109,7 +113,7 @@ const [cards, lines] = [new Map(), new Map()];
 function fill(box, tasks, elements, make) {
   for (const id of elements.keys()) if (!tasks.some((task) => task.id === id)) elements.delete(id);
   const wanted = tasks.map((task) => {
-    if (!elements.has(task.id)) elements.set(task.id, make(task));
+    elements.set(task.id, make(task, elements.get(task.id)));
     elements.get(task.id).update(task);
     return elements.get(task.id).element;
   });
@@ -121,7 +125,7 @@ export function drawNow() {
   const running = [...store.tasks.values()].filter(({ state }) => state === "IN_PROGRESS").sort((a, b) => a.started - b.started);
   const waiting = store.queue.map(({ id }) => store.tasks.get(id)).filter((task) => task?.state === "PENDING");
   fill($("live"), running, cards, cardOf);
-  fill($("queue"), waiting, lines, (task) => new WaitingLine(task));
+  fill($("queue"), waiting, lines, (task, known) => known ?? new WaitingLine(task));
   $("waiting").textContent = waiting.length || "";
   $("live-part").hidden = !running.length;
   $("queue-part").hidden = !waiting.length;

@@ -5,7 +5,7 @@ import { api, ask, changes, fileOf, forget, remember, store } from "./api.js";
 import { Curve } from "./curve.js";
 import { chosen, STATES } from "./gallery.js";
 import { cancel, cardOf, mayChange } from "./live.js";
-import { takeOver } from "./composer.js";
+import { takeOver, valueOf } from "./composer.js";
 import { openStage } from "./viewer.js";
 
 let task = null;
@@ -40,11 +40,13 @@ function draw(now) {
   $("result-state").className = `badge ${now.state.toLowerCase()}`;
   const going = now.state === "IN_PROGRESS";
   if (going) {
-    if (!live) $("result-live").replaceChildren((live = cardOf(now)).element);
+    const card = cardOf(now, live);
+    if (card !== live) $("result-live").replaceChildren((live = card).element);
     live.update(now);
   } else {
     live = null;
-    const picture = now.files.includes("preview.png") && !now.files.includes("mesh.glb");
+    const shown = now.files.includes("mesh.glb") || (now.files.includes("scene.glb") && now.state === "SUCCEEDED");
+    const picture = now.files.includes("preview.png") && !shown;
     $("result-live").replaceChildren(...[now.error, now.health].filter(Boolean).map((text) => h("p", { class: "problem" }, text)), ...(now.state === "PENDING" ? [h("p", { class: "card" }, now.batch ? "Nobody has begun it yet." : "It waits for its turn.")] : []), ...(picture ? [h("img", { class: "card last", alt: "Colour, geometry and normals at the last step", src: fileOf(now, "preview.png") })] : []));
   }
   if (before && before.state === now.state && String(before.files) === String(now.files) && (going || before.stamp === now.stamp)) return;
@@ -52,14 +54,14 @@ function draw(now) {
   drawDownloads();
   drawFacts();
   drawMedia();
-  $("result-curve").hidden = going || now.kind === "scene";
+  $("result-curve").hidden = going || (now.kind === "scene" && !now.steps);
   if (before && !going) readCurve();
   stageMesh();
 }
 
 async function readCurve() {
   $("curve").replaceChildren(curve.element);
-  if (task?.kind === "run") curve.set(await api("GET", `tasks/${task.id}/curve`).catch(() => ({ steps: [], losses: {} })));
+  if (!$("result-curve").hidden) curve.set(await api("GET", `tasks/${task.id}/curve`).catch(() => ({ steps: [], losses: {} })));
 }
 
 async function stageMesh() {
@@ -86,13 +88,24 @@ function drawActions() {
   const buttons = [
     run && button("Again with another seed", anotherSeed, going ? "" : "primary"),
     own && ["CANCELED", "FAILED"].includes(task.state) && button("Resume", resume),
-    run && own && task.state === "SUCCEEDED" && button("Refine", refine),
     going && own && button("Cancel", () => cancel(task)),
     run && button("Change and make again", edit),
     task.files.includes("mesh.glb") && button("Compose with ...", compose),
     own && !going && button("Delete", remove, "danger"),
   ];
-  $("result-actions").replaceChildren(...buttons.filter(Boolean));
+  const refinable = run && own && (task.state === "SUCCEEDED" || (task.refining && !going));
+  $("result-actions").replaceChildren(...buttons.filter(Boolean), ...(refinable ? [refineForm()] : []));
+}
+
+// The second stage, and the weight of standing in it.
+function refineForm() {
+  const weight = h("input", { inputmode: "decimal", autocomplete: "off", placeholder: String(task.told.stability ?? 0), "aria-describedby": "stability-help" });
+  const help = h("p", { class: "hint", id: "stability-help" }, "Weight of standing: how far the centre of mass is from well inside the base; 0: off. 1e6 is a good value.");
+  const send = (event) => {
+    event.preventDefault();
+    refine(weight.value.trim()).catch(wrong);
+  };
+  return h("form", { class: "refine", novalidate: true, onsubmit: send }, h("button", {}, "Refine"), h("label", { class: "field" }, "Stability", weight), help);
 }
 
 async function anotherSeed() {
@@ -105,8 +118,8 @@ async function resume() {
   remember(await api("POST", `tasks/${task.id}/resume`, {}));
 }
 
-async function refine() {
-  remember(await api("POST", `tasks/${task.id}/refine`, {}));
+async function refine(stability) {
+  remember(await api("POST", `tasks/${task.id}/refine`, stability ? { stability: valueOf(stability) } : {}));
 }
 
 async function edit() {
@@ -175,7 +188,8 @@ function maker(name) {
 function drawFacts() {
   const took = task.started && task.finished > task.started ? clock(task.finished - task.started) : null;
   const run = { Seed: task.seed, Steps: task.step < task.steps ? `${task.step} of ${task.steps}` : task.steps, Preset: task.preset, Prior: task.prior, Negative: task.negative };
-  const facts = { ...(task.kind === "run" ? run : {}), Made: moment(task.created), Took: took, Folder: task.folder };
+  const scene = { Prior: task.prior, "Joint stage": task.steps ? `${task.step < task.steps ? `${task.step} of ` : ""}${task.steps} steps` : null };
+  const facts = { ...(task.kind === "run" ? run : scene), Made: moment(task.created), Took: took, Folder: task.folder };
   const rows = Object.entries(facts).filter(([, value]) => value !== null && value !== "" && value !== undefined);
   $("facts").replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
 }
