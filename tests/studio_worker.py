@@ -77,7 +77,8 @@ def refine(job: Mapping[str, Any], voice: worker.Voice, stopped: Callable[[], bo
             voice.send(step=step, steps=7, opacity=0.5, losses={}, rate=100.0)
             if stopped():
                 return {"end": "stopped"}
-        folder.mesh.write_bytes(b"glTF, refined" + json.dumps(job["told"]).encode())
+        told = f", refined{json.dumps(job['told'])}"  # what follows a GLB is no part of it
+        folder.mesh.write_bytes((PRODUCTS / "mesh.glb").read_bytes() + told.encode())
     return {"end": "done"}
 
 

@@ -334,7 +334,7 @@ def test_a_refinement_asks_for_standing_in_the_words_of_the_command(browser, tmp
             time.sleep(0.05)
         expect(page.locator("#result-state")).to_have_text("finished")
         expect(weight).to_have_attribute("placeholder", "0")
-    assert (tmp_path / "a-fox-0" / "mesh.glb").read_bytes() == b'glTF, refined{"stability": 1000000.0}'
+    assert (tmp_path / "a-fox-0" / "mesh.glb").read_bytes().endswith(b', refined{"stability": 1000000.0}')
 
 
 def test_a_joint_stage_is_asked_for_where_the_prior_reads_sentences(browser, tmp_path):

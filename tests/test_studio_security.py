@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from dreamfusion.errors import UserError
-from dreamfusion.studio import app, security
+from dreamfusion.studio import contents, security
 from dreamfusion.studio.index import Index
 from dreamfusion.studio.priors import offers
 from dreamfusion.studio.security import LARGEST_BODY, Rates, door
@@ -155,7 +155,7 @@ def test_what_a_folder_holds_never_runs_as_a_page_of_the_studio(client, tmp_path
     assert page.headers["content-disposition"].startswith("attachment")
     assert page.headers["content-type"] == "application/octet-stream"
     assert page.headers["x-content-type-options"] == "nosniff"
-    assert not [name for name in app._SHOWN if name in (".svg", ".html", ".xml", ".js")]
+    assert not [name for name in contents._SHOWN if name in (".svg", ".html", ".xml", ".js")]
 
 
 def test_names_of_folders_cannot_break_a_header(tmp_path):
@@ -340,7 +340,7 @@ def test_the_queue_is_limited(tmp_path):
 
 
 def test_streams_are_counted(client, monkeypatch):
-    monkeypatch.setattr(app, "STREAMS", 1)
+    monkeypatch.setattr(contents, "STREAMS", 1)
     with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
         connection.sendall(f"GET /api/events HTTP/1.1\r\nHost: {client.host}\r\n\r\n".encode())
         assert b"200" in connection.recv(100)

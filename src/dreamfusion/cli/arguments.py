@@ -297,9 +297,10 @@ def _expanded(text: str) -> Path:
     """
     try:
         path = Path(text).expanduser()
-        path.stat()
     except RuntimeError as error:
         raise UserError(f"{text}: this home is not known: write it out, or ./{text} if that is the name") from error
+    try:
+        path.stat()
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise UserError(f"{text} is too long for the name of a file: give a shorter one") from error
