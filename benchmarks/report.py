@@ -169,10 +169,10 @@ def ceiling_suites() -> str:
 
 
 def detail() -> str:
-    """What grids reach that grow and that do not, by the size of the views."""
+    """What fields reach, by the size of the views."""
     files = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("detail/*.json")]
     found = [
-        (thing, file["config"]["size"], file["config"]["steps"], _cells(file["config"]["scene"]["field"]), points[-1])
+        (thing, file["config"]["size"], file["config"]["steps"], _field(file["config"]["scene"]["field"]), points[-1])
         for file in files
         for thing, points in file["things"].items()
     ]
@@ -181,7 +181,7 @@ def detail() -> str:
             size,
             thing,
             steps,
-            f"grid {cells}",
+            field,
             f"{end['object_psnr_db']:.1f} dB",
             f"{end['silhouette_iou']:.3f}",
             f"{end['normal_error_deg']:.1f}°",
@@ -189,7 +189,7 @@ def detail() -> str:
             f"{end['megabytes']:.0f} MB",
             f"{end['numbers'] / 1e6:.1f}",
         )
-        for thing, size, steps, cells, end in sorted(found, key=lambda row: (row[1], row[0], row[2], len(row[3])))
+        for thing, size, steps, field, end in sorted(found, key=lambda row: (row[1], row[0], row[2], len(row[3])))
     ]
     head = ("pixels", "thing", "steps", "field", "object PSNR", "silhouette IoU", "normals off by")
     return markdown((*head, "processor time", "peak memory", "10^6 numbers"), rows)
@@ -207,9 +207,11 @@ def detail_stages() -> str:
     return markdown(("pixels", "cells", "a step, one core", "peak memory", "10^6 numbers"), rows)
 
 
-def _cells(field: dict[str, Any]) -> str:
+def _field(field: dict[str, Any]) -> str:
+    if field["kind"] == "MlpFieldConfig":
+        return "the paper's MLP"
     first = field["cells"][-1]
-    return ", ".join(str(first << level) for level in range(1 + len(field["grow"])))
+    return "grid " + ", ".join(str(first << level) for level in range(1 + len(field["grow"])))
 
 
 TABLES: dict[str, Callable[[], str]] = {
