@@ -115,15 +115,21 @@ def open_pretrained(name: str, place: Path | HubId, device: torch.device | str =
         preprocessing = Preprocessing.of(pictures)
         if not isinstance(place, HubId):
             require_vocabulary(place, type(tokenizer))
+        if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
+            kind = type(model).__name__
+            raise UserError(f"{name} is a {kind}, no CLIP or SigLIP: it cannot compare pictures with text")
+        opened = Pretrained(name, model, tokenizer, preprocessing)
+        opened.embed_text(["a"])  # some files are damaged so that they open
+        with torch.no_grad():
+            opened.embed_images(torch.zeros(1, opened.image_size, opened.image_size, 3))
     except (PermissionError, UserError):
         raise
     except Exception as error:  # damaged files raise anything there
         raise UserError(
             f"{name} is no CLIP or SigLIP that opens ({type(error).__name__}): check the name or folder"
         ) from error
-    if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
-        raise UserError(f"{name} is a {type(model).__name__}, no CLIP or SigLIP: it cannot compare pictures with text")
-    return Pretrained(name, model.to(device), tokenizer, preprocessing)
+    opened.model.to(device)
+    return opened
 
 
 def _unit(features: Any) -> Float[Tensor, "b d"]:
