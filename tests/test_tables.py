@@ -11,6 +11,7 @@ import trimesh
 from dreamfusion.embedded.tables import Angles, StoredThings, between, decoder, draw, look_up, told
 from dreamfusion.nerf.rays import cast
 from miniatures import TABLES
+from training.loop import lighter
 from training.meshes import MeshRenderer, load
 from training.nouns import Noun
 from training.prior import train
@@ -181,3 +182,13 @@ def test_the_thing_like_no_other_is_the_mean_of_all():
         wanted = draw(things, decode, SMALL, pose.expand(4, 6, 4, 4)).mean(0)
         made, first = (draw(some, decode, SMALL, pose[None])[0] for some in (mean, things.mean(0, keepdim=True)))
     assert (made - wanted).square().mean() < 0.8 * (first - wanted).square().mean()
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("avx2", torch.float32), ("avx512_bf16", torch.bfloat16)])
+def test_halves_are_multiplied_where_the_processor_can(name, dtype, monkeypatch):
+    able = {"avx2": True, "avx512_bf16": False} | {name: True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    square = torch.eye(3)
+    with lighter():
+        assert (square @ square).dtype == dtype
+    assert (square @ square).dtype == torch.float32

@@ -17,7 +17,7 @@ from dreamfusion.evaluate.judge.network import HIDDEN, OWN, JudgeNet, Opinion, n
 from dreamfusion.evaluate.judge.sides import SIDES
 from training.judge.pictures import TRAINING, UNSEEN, Batch, draw
 from training.judge.views import COUNTS, Counts, Split
-from training.loop import Plan, Watch, learn, rise_and_fall, update
+from training.loop import Plan, Watch, learn, lighter, rise_and_fall, update
 from training.mesh_views import Views, balanced
 from training.state import State
 
@@ -92,7 +92,7 @@ def learning_rate(step: int, options: TrainOptions) -> float:
 
 def loss_of(pupil: Pupil, truth: Batch, options: TrainOptions) -> Float[Tensor, ""]:
     """Weighted sum of the cross entropies. Colour counts where it can be seen."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with lighter():
         opinion, mesh = pupil(truth.cut)
     colour = F.cross_entropy(
         opinion.colour.float(), truth.colour, weight=COLOUR_WEIGHTS, ignore_index=UNSEEN, reduction="sum"

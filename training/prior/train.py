@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from dreamfusion.embedded.tables import CELL, Angles, Shape, decoder, draw, look_up, told
-from training.loop import Plan, Watch, learn, update
+from training.loop import Plan, Watch, learn, lighter, update
 from training.nouns import Assets, learned
 from training.prior.card import make_card
 from training.prior.error import Unseen, unseen
@@ -154,7 +154,7 @@ def advance(training: Training, data: Sequence[MeshViews], poses: Float[Tensor, 
 
     def gradient() -> float:
         numbers = told(look_up(value, tables.shape, angles), angles, cells, place, CELLS)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with lighter():
             drawn = tables.decode(numbers)
         error = (drawn.float().unflatten(1, (CELL * CELL, NUMBERS)) - target).square()
         loss = (error.mean((0, 1)) * torch.tensor(WEIGHTS)).sum() / sum(WEIGHTS)
