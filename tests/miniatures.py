@@ -48,6 +48,7 @@ TABLES = Shape(
     coarse_azimuths=4,
     coarse_channels=2,
     width=16,
+    rank=2,
 )
 
 
@@ -55,7 +56,9 @@ def tables(table: Sequence[Noun], shape: Shape = TABLES) -> TablesDenoiser:
     """The embedded prior's network with random numbers, for the meshes of a table."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    network = denoiser(table, shape, torch.randn(len(table) + 1, shape.numbers, generator=generator), decoder(shape))
+    things = torch.randn(len(table) + 1, shape.numbers, generator=generator)
+    corrections = 0.1 * torch.randn(len(table) + 1, shape.corrected, generator=generator)
+    network = denoiser(table, shape, things, corrections, decoder(shape))
     network.luma.fill_(0.5)
     network.spread.fill_(0.1)
     return network

@@ -1,5 +1,6 @@
 """The embedded prior's parts against the libraries in whose layout they lie, and that those are not imported."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from dreamfusion.diffusion.priors import open_prior
@@ -63,6 +65,27 @@ def test_a_network_is_saved_and_read_again(tmp_path: Path) -> None:
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
 
 
+def test_of_weights_in_parts_the_later_one_counts(tmp_path: Path) -> None:
+    network, folder = tables(learned(nouns())[:3]), tmp_path / "unet"
+    network.save_pretrained(folder)
+    first, second = (folder / f"diffusion_pytorch_model-0000{part}-of-00002.safetensors" for part in (1, 2))
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    older = load_file(whole)
+    whole.unlink()
+    newer = {"spread": older["spread"] + 1, "luma": older.pop("luma")}
+    save_file(older, first)
+    save_file(newer, second)
+    names = dict.fromkeys(older, first.name) | dict.fromkeys(newer, second.name)
+    Path(f"{whole}.index.json").write_text(json.dumps({"weight_map": names}))
+    again, report = TablesDenoiser.from_pretrained(str(tmp_path), "unet")
+    assert report["missing_keys"] == []
+    assert torch.equal(again.spread, network.spread + 1)
+    assert torch.equal(again.luma, network.luma)
+    second.unlink()
+    with pytest.raises(UserError, match=r"00002-of-00002\.safetensors is missing"):
+        TablesDenoiser.from_pretrained(str(tmp_path), "unet")
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
@@ -72,6 +95,7 @@ def test_a_network_is_saved_and_read_again(tmp_path: Path) -> None:
         ("unet/config.json", '"width": 256', '"width": 64'),
         ("unet/config.json", '"things": 562', '"things": 5'),
         ("unet/config.json", '"nodes"', '"knots"'),
+        ("unet/config.json", '"rank": 2', '"rank": 3'),
         ("tokenizer/tokenizer_config.json", '"<pad>"', '"<nothing>"'),
         ("tokenizer/tokenizer.json", "WordLevel", "Nothing"),
     ],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from dreamfusion.embedded.denoiser import VIEWS, TablesDenoiser, grid
-from dreamfusion.embedded.tables import Shape, draw
+from dreamfusion.embedded.tables import Shape
 from dreamfusion.embedded.text import WordEncoder
 from dreamfusion.embedded.world import COLOURS
 from training.nouns import Noun
@@ -52,12 +52,19 @@ def word_tables(table: Sequence[Noun], words: Sequence[str]) -> dict[str, Tensor
     }  # fmt: skip
 
 
-def denoiser(table: Sequence[Noun], shape: Shape, things: Float[Tensor, "t n"], decode: nn.Module) -> TablesDenoiser:
-    """The network that ships, but for what is measured of it; the last row of `things` is that of nothing named."""
+def denoiser(
+    table: Sequence[Noun],
+    shape: Shape,
+    things: Float[Tensor, "t n"],
+    corrections: Float[Tensor, "t c"],
+    decode: nn.Module,
+) -> TablesDenoiser:
+    """The network that ships, but for what is measured of it; the last rows are those of nothing named."""
     words = [*NO_WORDS, *vocabulary(table)]
     sizes = asdict(shape)
     network = TablesDenoiser(len(table), len(words), sizes.pop("size"), sizes)
     network.things.store(things)
+    network.corrections.store(corrections)
     network.decode.load_state_dict(decode.state_dict())
     for name, value in word_tables(table, words).items():
         network.get_buffer(name).copy_(value)
@@ -76,10 +83,7 @@ def measured(network: TablesDenoiser, table: Sequence[Noun], data: Sequence[Mesh
         test = unseen(mesh, row, views, MEASURED)
         near = (test.pose[:, None, :3, 3] - around[:, :3, 3]).norm(dim=-1).argmin(1)
         asked = [(torch.tensor([mesh]), test.pose), (torch.tensor([mesh]), around[near]), (nothing, test.pose)]
-        told, guessed, unnamed = (
-            test.errors(draw(network.things(thing), network.decode, network.shape, pose[None])[0])[1]
-            for thing, pose in asked
-        )
+        told, guessed, unnamed = (test.errors(network.drawn(thing, pose[None])[0])[1] for thing, pose in asked)
         luma[mesh], spread[mesh] = test.luma, torch.tensor([told, guessed])
         spread[-1] += unnamed / len(table)
     luma[-1] = luma[:-1].mean()

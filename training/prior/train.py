@@ -2,8 +2,10 @@
 
 Every step learns from an eighth of the cells of 32 views of each of eight things: what the tables and the decoder make
 of them against what was rendered, by squared error. The decoder learns by Adam; so does each thing, with moments and a
-count of its own, as most steps do not touch it. Then a thing like no other is learned, the mean of all
-(`training.prior.nothing`), and the errors on views that nothing learned from become the spreads of the denoiser.
+count of its own, as most steps do not touch it. Then tables and decoder stay, and each thing learns its corrections of
+the decoder, rounded as they are stored (gradients pass the rounding: Bengio et al. 2013). Then a thing like no other is
+learned, the mean of all (`training.prior.nothing`), and the errors on views that nothing learned from become the
+spreads of the denoiser.
 """
 
 import copy
@@ -19,7 +21,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from dreamfusion.embedded.tables import CELL, Angles, Shape, decoder, draw, look_up, told
+from dreamfusion.embedded.tables import (
+    CELL,
+    Angles,
+    Shape,
+    decoded,
+    decoder,
+    draw,
+    look_up,
+    matrices,
+    rounded,
+    told,
+    unrounded,
+)
 from training.loop import Plan, Watch, learn, lighter, update
 from training.nouns import Assets, learned
 from training.prior.card import make_card
@@ -43,7 +57,9 @@ SHAPE = Shape()
 class TrainOptions:
     """Settings of the training; how the shipped weights came about: docs/reference/embedded-prior.md."""
 
-    steps: int = 30_000
+    steps: int = 45_000
+    corrected: float = 1 / 3
+    """share of them, the last ones, in which corrections are learned"""
     things: int = 8
     """in a step"""
     views: int = 32
@@ -53,8 +69,9 @@ class TrainOptions:
     learning_rate: float = 4e-3
     """of the decoder"""
     learning_rate_things: float = 0.1
+    learning_rate_corrections: float = 0.02
     last: float = 0.02
-    """share of the learning rates at the end of their cosine"""
+    """share of the learning rates at the end of their cosines"""
     average: float = 0.999
     """decay of the average of the decoder's weights, each step"""
     average_things: float = 0.95
@@ -64,6 +81,11 @@ class TrainOptions:
     measured_views: int = 8
     """of every mesh, which nothing learns from"""
     seed: int = 0
+
+    @property
+    def first_steps(self) -> int:
+        """Steps in which tables and decoder are learned."""
+        return round((1 - self.corrected) * self.steps)
 
 
 class Rows(nn.Module):
@@ -77,6 +99,10 @@ class Rows(nn.Module):
                 value, value.clone(), torch.zeros_like(value), torch.zeros_like(value), torch.zeros(len(value), 1)
             )
         )  # fmt: skip
+
+    def settle(self) -> None:
+        """Put the averages in the numbers' place."""
+        self.value.copy_(self.mean)
 
     def step(self, rows: Int[Tensor, " m"], gradient: Float[Tensor, "m n"], rate: float, average: float) -> None:
         """Update distinct rows (Adam: Kingma and Ba 2015, with decays of 0.9 and 0.99)."""
@@ -100,6 +126,49 @@ class Tables(nn.Module):
         torch.manual_seed(seed)
         self.shape, self.decode = shape, decoder(shape)
         self.rows = Rows(STD * torch.randn(count, shape.numbers, generator=Generator().manual_seed(seed)))
+        self.corrections = Rows(no_corrections(count, shape, Generator().manual_seed(seed)))
+
+    def settle(self, average: nn.Module) -> None:
+        """Take the averages of the decoder's weights and of the things' numbers, and hold the decoder."""
+        self.decode.load_state_dict(average.state_dict())
+        self.rows.settle()
+
+
+def no_corrections(count: int, shape: Shape, generator: Generator) -> Float[Tensor, "things n"]:
+    """Where corrections begin: random vectors on the side of the inputs, zeros on the other, as LoRA has them."""
+    sides = zip(shape.vectors, (1.0, 0.0) * len(shape.layers), strict=True)
+    parts = [
+        scale * torch.randn(count, shape.rank * length, generator=generator) / math.sqrt(length)
+        for length, scale in sides
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def as_stored(numbers: Float[Tensor, "m n"], shape: Shape) -> Float[Tensor, "m n"]:
+    """Numbers of corrections, rounded."""
+    return unrounded(*rounded(numbers, shape), shape)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Cells that a step learns from, thing by thing."""
+
+    things: Int[Tensor, " m"]
+    angles: Angles
+    which: Int[Tensor, " k"]
+    """of the views: thing * views + view"""
+    place: Int[Tensor, " k"]
+    maps: Float[Tensor, "k p n"]
+
+    @property
+    def counts(self) -> list[int]:
+        """Cells of each thing."""
+        count, views = self.angles.azimuth.shape
+        return (self.which // views).bincount(minlength=count).tolist()
+
+    def told(self, numbers: Float[Tensor, "m n"], shape: Shape) -> Float[Tensor, "k t"]:
+        """What the decoder is told of the cells."""
+        return told(look_up(numbers, shape, self.angles), self.angles, self.which, self.place, CELLS)
 
 
 @dataclass(frozen=True)
@@ -115,9 +184,9 @@ class Training:
         return self.state.generators[0]
 
     @property
-    def average(self) -> nn.Module:
+    def average(self) -> nn.Sequential:
         """The decoder with the average of its weights."""
-        assert self.state.average is not None
+        assert isinstance(self.state.average, nn.Sequential)
         return self.state.average
 
 
@@ -129,9 +198,9 @@ def new_training(count: int, options: TrainOptions, shape: Shape = SHAPE) -> Tra
     return Training(tables, state, options)
 
 
-def falling(step: int, options: TrainOptions) -> float:
-    """Factor on the learning rates: a cosine from 1 to `last`."""
-    return options.last + (1 - options.last) * (0.5 + 0.5 * math.cos(math.pi * min(step / options.steps, 1.0)))
+def falling(share: float, options: TrainOptions) -> float:
+    """Factor on learning rates after a share of their steps: a cosine from 1 to `last`."""
+    return options.last + (1 - options.last) * (0.5 + 0.5 * math.cos(math.pi * min(share, 1.0)))
 
 
 def things_of(step: int, count: int, options: TrainOptions) -> Int[Tensor, " m"]:
@@ -144,33 +213,76 @@ def things_of(step: int, count: int, options: TrainOptions) -> Int[Tensor, " m"]
 
 def advance(training: Training, data: Sequence[MeshViews], poses: Float[Tensor, "things v 4 4"]) -> float:
     """One step; returns the loss."""
-    state, options, tables = training.state, training.options, training.tables
-    things = things_of(state.step, len(data), options)
-    views = torch.stack([torch.randperm(LEARNED, generator=training.generator)[: options.views] for _ in things])
-    cells, place, target = gathered([data[int(i)] for i in things], views.numpy(), options.share, training.generator)
-    angles = Angles.of(poses[things[:, None], views])
-    value = tables.rows.value[things].requires_grad_()
-    rate = falling(state.step, options)
+    step, options = training.state.step, training.options
+    first = options.first_steps
+    if step < first:
+        return _advance_tables(training, data, poses, falling(step / first, options))
+    if step == first:
+        training.tables.settle(training.average)
+    return _advance_corrections(training, data, poses, falling((step - first) / (options.steps - first), options))
+
+
+def _advance_tables(training: Training, data: Sequence[MeshViews], poses: Tensor, rate: float) -> float:
+    """Tables and decoder learn; there are no corrections."""
+    options, tables = training.options, training.tables
+    asked = _asked(training, data, poses)
+    value = tables.rows.value[asked.things].requires_grad_()
 
     def gradient() -> float:
-        numbers = told(look_up(value, tables.shape, angles), angles, cells, place, CELLS)
         with lighter():
-            drawn = tables.decode(numbers)
-        error = (drawn.float().unflatten(1, (CELL * CELL, NUMBERS)) - target).square()
-        loss = (error.mean((0, 1)) * torch.tensor(WEIGHTS)).sum() / sum(WEIGHTS)
-        loss.backward()
-        return float(loss.detach())
+            drawn = tables.decode(asked.told(value, tables.shape))
+        return _backward(drawn, asked.maps)
 
-    loss = update(state, gradient, rate * options.learning_rate, options.average)
+    loss = update(training.state, gradient, rate * options.learning_rate, options.average)
     assert value.grad is not None
-    tables.rows.step(things, value.grad, rate * options.learning_rate_things, options.average_things)
+    tables.rows.step(asked.things, value.grad, rate * options.learning_rate_things, options.average_things)
     return loss
+
+
+def _advance_corrections(training: Training, data: Sequence[MeshViews], poses: Tensor, rate: float) -> float:
+    """Each thing learns to correct the decoder; tables and decoder stay."""
+    options, tables = training.options, training.tables
+    asked = _asked(training, data, poses)
+    value = tables.corrections.value[asked.things].requires_grad_()
+    parts = asked.told(tables.rows.value[asked.things], tables.shape).split(asked.counts)
+    tables.decode.requires_grad_(False)
+
+    def gradient() -> float:
+        numbers = value + (as_stored(value.detach(), tables.shape) - value).detach()
+        with lighter():
+            drawn = [
+                decoded(tables.decode, matrices(own[None], tables.shape), cells[None])[0]
+                for cells, own in zip(parts, numbers, strict=True)
+            ]
+        return _backward(torch.cat(drawn), asked.maps)
+
+    loss = update(training.state, gradient, 0.0, options.average)
+    assert value.grad is not None
+    tables.corrections.step(asked.things, value.grad, rate * options.learning_rate_corrections, options.average_things)
+    return loss
+
+
+def _backward(drawn: Float[Tensor, "k o"], maps: Float[Tensor, "k p n"]) -> float:
+    """Leave the gradient of the loss; returns the loss."""
+    error = (drawn.float().unflatten(1, (CELL * CELL, NUMBERS)) - maps).square()
+    loss = (error.mean((0, 1)) * torch.tensor(WEIGHTS)).sum() / sum(WEIGHTS)
+    loss.backward()
+    return float(loss.detach())
+
+
+def _asked(training: Training, data: Sequence[MeshViews], poses: Float[Tensor, "things v 4 4"]) -> Asked:
+    """Some cells of some views of the things whose turn it is."""
+    options = training.options
+    things = things_of(training.state.step, len(data), options)
+    views = torch.stack([torch.randperm(LEARNED, generator=training.generator)[: options.views] for _ in things])
+    found = gathered([data[int(i)] for i in things], views.numpy(), options.share, training.generator)
+    return Asked(things, Angles.of(poses[things[:, None], views]), *found)
 
 
 def gathered(
     data: Sequence[MeshViews], views: np.ndarray, share: float, generator: Generator
 ) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"], Float[Tensor, "k p n"]]:
-    """Some of the cells near the things in views "m v", and a few far from them: thing * v + view, place, maps."""
+    """Some of the cells near the things in views "m v", and a few far from them, by thing * v + view; place, maps."""
     count = views.shape[1]
     parts = [mesh.of(wanted) for mesh, wanted in zip(data, views, strict=True)]
     near = torch.from_numpy(np.concatenate([which + i * count for i, (which, _, _) in enumerate(parts)]))
@@ -181,23 +293,25 @@ def gathered(
     spots = empty.nonzero()[:, 0]
     far = spots[torch.randint(len(spots), (round(FAR * len(kept)),), generator=generator)]
     zero = torch.zeros(len(far), CELL * CELL, NUMBERS)
+    which = torch.cat([near[kept], far // CELLS**2])
+    order = which.argsort(stable=True)
     return (
-        torch.cat([near[kept], far // CELLS**2]),
-        torch.cat([place[kept], far % CELLS**2]),
-        torch.cat([premultiplied(maps[kept]), zero]),
+        which[order],
+        torch.cat([place[kept], far % CELLS**2])[order],
+        torch.cat([premultiplied(maps[kept]), zero])[order],
     )
 
 
 def errors(training: Training, tests: Sequence[Unseen]) -> Float[np.ndarray, "things 2"]:
     """Of each thing on unseen views, of half and of whole size, by the averages of the weights."""
-    tables = training.tables
+    tables, shape = training.tables, training.tables.shape
+    found = []
     with torch.no_grad():
-        return np.array(
-            [
-                test.errors(draw(tables.rows.mean[[row]], training.average, tables.shape, test.pose[None])[0])
-                for row, test in enumerate(tests)
-            ]
-        )
+        for row, test in enumerate(tests):
+            own = matrices(as_stored(tables.corrections.mean[[row]], shape), shape)
+            decode = partial(decoded, training.average, own)
+            found.append(test.errors(draw(tables.rows.mean[[row]], decode, shape, test.pose[None])[0]))
+    return np.array(found)
 
 
 def main(assets: Assets, work: Path, out: Path, options: TrainOptions, watch: Watch) -> bool:
@@ -228,7 +342,8 @@ def ship(training: Training, assets: Assets, data: Sequence[MeshViews], out: Pat
     """Write the averaged weights as a prior's folder."""
     table, tables, state = learned(assets.table), training.tables, training.state
     things = torch.cat([tables.rows.mean, mean_thing(tables.rows.mean, training.average, tables.shape)])
-    network = denoiser(table, tables.shape, things, training.average)
+    changes = torch.cat([tables.corrections.mean, torch.zeros(1, tables.shape.corrected)])
+    network = denoiser(table, tables.shape, things, changes, training.average)
     measured(network, table, data)
     card = make_card(assets.table, state.step, views_seen(state.step, training.options), state.seconds, assets.licence)
     write(network, table, out, card)

@@ -10,12 +10,14 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from dreamfusion.cameras import orbit
@@ -24,7 +26,7 @@ from dreamfusion.diffusion.view_words import ViewWords
 from dreamfusion.embedded.mixture import Guesses, log_evidence, posterior_mean
 from dreamfusion.embedded.noise import signal_share
 from dreamfusion.embedded.storage import StoredModule
-from dreamfusion.embedded.tables import MAPS, Angles, Shape, StoredThings, decoder, draw
+from dreamfusion.embedded.tables import MAPS, Angles, Shape, StoredCorrections, StoredThings, decoded, decoder, draw
 from dreamfusion.embedded.world import COLOURS, DISTANCE, ELEVATION_DEG, FOV_DEG
 from dreamfusion.records import Record, mapped
 
@@ -107,6 +109,7 @@ class TablesDenoiser(StoredModule):
         super().__init__(config)
         self.shape = Shape(size=sample_size, **shape)
         self.things = StoredThings(things + 1, self.shape)
+        self.corrections = StoredCorrections(things + 1, self.shape)
         self.decode = decoder(self.shape)
         self.noun_words = nn.Buffer(torch.zeros(text_width, things))
         """2 for the words of a thing's noun, less for its adjective"""
@@ -155,7 +158,7 @@ class TablesDenoiser(StoredModule):
         assert told.pose is not None
         assert told.variety is not None
         thing = _chosen(said.thing, told.variety)
-        maps = self._drawn(thing, told.pose[:, None])
+        maps = self.drawn(thing, told.pose[:, None])
         spread = _wide(self.spread)[thing, :1]
         guesses = _guesses(self._seen(maps, thing[:, None], said), spread, told.pose[:, None], said, told)
         return posterior_mean(noise.noisy, noise.alpha, noise.sigma, guesses, torch.ones_like(spread))
@@ -200,12 +203,12 @@ class TablesDenoiser(StoredModule):
 
             def whole(kept: Int[Tensor, " k"]) -> Float[Tensor, "k h w 10"]:
                 if self._adapted:
-                    return self._drawn(things[kept // len(fits)], pose[kept % len(fits), None])[:, 0]
+                    return self.drawn(things[kept // len(fits)], pose[kept % len(fits), None])[:, 0]
                 some = [around[i // len(fits)][0][fits[i % len(fits)]] for i in kept.tolist()]
                 return torch.stack(some).to(pooled)
         else:
             pose, weight = told.pose, torch.ones_like(said.view[0, :1])
-            maps = self._drawn(things, pose.expand(len(things), 1, 4, 4))[:, 0]
+            maps = self.drawn(things, pose.expand(len(things), 1, 4, 4))[:, 0]
             pooled = _pooled(maps)
 
             def whole(kept: Int[Tensor, " k"]) -> Float[Tensor, "k h w 10"]:
@@ -222,7 +225,7 @@ class TablesDenoiser(StoredModule):
             return self._remembered[thing, weights]
         things = torch.tensor([thing], device=self.luma.device)
         poses = grid().to(self.luma.device)[None].split(12, dim=1)
-        maps = torch.cat([self._drawn(things, part, self._decode_unadapted)[0] for part in poses])
+        maps = torch.cat([self.drawn(things, part, _unadapted)[0] for part in poses])
         self._remembered[thing, weights] = maps.half(), _pooled(maps)
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
@@ -233,19 +236,15 @@ class TablesDenoiser(StoredModule):
         """Whether an adapter is on the decoder: it hooks into its layers."""
         return any(layer._forward_hooks for layer in self.decode)
 
-    def _decode_unadapted(self, cells: Float[Tensor, "k t"]) -> Float[Tensor, "k n"]:
-        for layer in self.decode:
-            cells = layer.forward(cells)  # calls no hooks
-        return cells
-
-    def _drawn(
+    def drawn(
         self,
         things: Int[Tensor, " m"],
         pose: Float[Tensor, "m v 4 4"],
-        decode: Callable[[Tensor], Tensor] | None = None,
+        call: Callable[[nn.Module, dict[str, Tensor], Tensor], Tensor] = functional_call,
     ) -> Float[Tensor, "m v h w 10"]:
-        """The maps of things, from cameras of their own; by the decoder, adapted or not, where no other is given."""
-        return _wide(draw(self.things(things), decode or self.decode, self.shape, pose))
+        """The maps of things, from cameras of their own; `call` calls a layer of the decoder (`tables.decoded`)."""
+        decode = partial(decoded, self.decode, self.corrections(things), call=call)
+        return _wide(draw(self.things(things), decode, self.shape, pose))
 
     def _seen(self, maps: Float[Tensor, "b k h w 10"], thing: Int[Tensor, "b k"], said: Reading) -> Seen:
         """Maps in the colours that the captions ask for."""
@@ -257,6 +256,11 @@ class TablesDenoiser(StoredModule):
         own = 1 - said.colour.sum(1)[:, None, None, None, None]
         length = torch.maximum(alpha, normal.norm(dim=-1, keepdim=True)).clamp_min(1e-3)
         return Seen((own * paint + new.clamp(max=1) + rest).clamp(0, 1), normal / length, alpha)
+
+
+def _unadapted(layer: nn.Module, weights: Mapping[str, Tensor], cells: Tensor) -> Tensor:
+    """What a layer with other weights makes of cells without its hooks, in which adapters are."""
+    return F.linear(cells, weights["weight"], layer.bias) if isinstance(layer, nn.Linear) else layer.forward(cells)
 
 
 def _wide(tensor: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

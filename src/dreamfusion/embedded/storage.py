@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dreamfusion.diffusion.priors.weights import find_weights
+
 Stored = TypeVar("Stored", bound="StoredModule")
 
 
@@ -35,12 +37,14 @@ class StoredModule(nn.Module):
     ) -> tuple[Stored, dict[str, list[str]]]:
         """The network of a folder, and which of its tensors are missing there.
 
-        Raises OSError, ValueError, TypeError, RuntimeError or SafetensorError for files that do not fit.
+        Of weights in parts that hold a tensor twice, the later part counts. Raises UserError for weights that are
+        missing or damaged; OSError, ValueError, TypeError, RuntimeError or SafetensorError for files that do not fit.
         """
         folder = Path(path) / subfolder
         with torch.device("meta"):  # without drawing weights that are replaced at once
             network = cls.from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        tensors = load_file(folder / cls.weights_name)
+        parts = find_weights(folder, cls.weights_name.removesuffix(".safetensors"), "").files
+        tensors = {name: tensor for part in parts for name, tensor in load_file(part).items()}
         missing = network.load_state_dict(tensors, strict=False, assign=True).missing_keys
         return network.to(dtype), {"missing_keys": missing}
 

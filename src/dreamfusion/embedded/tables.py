@@ -3,7 +3,8 @@
 A picture is drawn cell by cell, 2 x 2 pixels each. A cell looks itself up in tables over pairs of (x, y, azimuth,
 elevation) and in coarse pictures from all sides, multiplies what it finds in complementary pairs, and a decoder that
 all things share makes ten maps of it: paint, rest, normal and coverage, each multiplied by the coverage. There is no
-ray and no volume: tables of places in a picture and of camera angles (docs/reference/embedded-prior.md).
+ray and no volume: tables of places in a picture and of camera angles (docs/reference/embedded-prior.md). Each thing has
+corrections of the decoder of its own: to every layer it adds a product of two thin matrices (LoRA, Hu et al. 2021).
 """
 
 import math
@@ -11,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from dreamfusion.embedded.world import ELEVATION_DEG
 
@@ -22,6 +25,14 @@ MAPS = (3, 3, 3, 1)
 """of a pixel: paint (what takes another colour), rest, normal in the world, coverage"""
 EMBEDDING = 32
 """numbers of a thing that every cell is told"""
+BITS = 4
+"""of a stored number of a correction"""
+LEVELS = 2**BITS
+STEP = 0.335
+"""between levels, in root mean squares of a vector: least squared error of 16 levels for normal numbers (Max 1960)"""
+IN_A_BYTE = 8 // BITS
+Corrections = tuple[tuple[Float[Tensor, "m _ r"], Float[Tensor, "m r _"]], ...]
+"""Of each of the decoder's layers with weights, for m things"""
 LOW, HIGH = (math.radians(degrees) for degrees in ELEVATION_DEG)
 
 
@@ -41,6 +52,8 @@ class Shape:
     coarse_azimuths: int = 24
     coarse_channels: int = 4
     width: int = 256
+    rank: int = 2
+    """of the corrections"""
 
     @property
     def cells(self) -> int:
@@ -74,6 +87,21 @@ class Shape:
         """Numbers of a cell for the decoder: look-ups, products, the coarse picture, place and angles, embedding."""
         return 9 * self.channels + self.coarse_size[-1] + 5 + EMBEDDING
 
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Inputs and outputs of the decoder's layers with weights."""
+        return (self.told, self.width), (self.width, self.width), (self.width, CELL * CELL * sum(MAPS))
+
+    @property
+    def vectors(self) -> tuple[int, ...]:
+        """Lengths of the vectors that a thing's corrections are made of, `rank` of each."""
+        return tuple(length for layer in self.layers for length in layer)
+
+    @property
+    def corrected(self) -> int:
+        """Numbers of a thing's corrections."""
+        return self.rank * sum(self.vectors)
+
 
 @dataclass(frozen=True)
 class Angles:
@@ -106,10 +134,59 @@ class Looks:
 
 def decoder(shape: Shape) -> nn.Sequential:
     """The network that all things share, from what a cell is told to its maps."""
-    width, out = shape.width, CELL * CELL * sum(MAPS)
-    return nn.Sequential(
-        nn.Linear(shape.told, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out)
-    )
+    first, *others = (nn.Linear(*layer) for layer in shape.layers)
+    return nn.Sequential(first, *(module for layer in others for module in (nn.SiLU(), layer)))
+
+
+def decoded(
+    decode: nn.Sequential,
+    corrections: Corrections,
+    cells: Float[Tensor, "m k t"],
+    call: Callable[[nn.Module, dict[str, Tensor], Tensor], Tensor] = functional_call,
+) -> Float[Tensor, "m k n"]:
+    """The maps of k cells of each of m things, each by the decoder as it corrects it.
+
+    `call` calls a layer with other weights, by their names, in the place of its own.
+    """
+    made = []
+    for thing, drawn in enumerate(cells):
+        left = iter(corrections)
+        for layer in decode:
+            weights = {}
+            if isinstance(layer, nn.Linear):
+                thin, flat = next(left)
+                weights["weight"] = layer.weight + (thin[thing] @ flat[thing]).mT
+            drawn = call(layer, weights, drawn)
+        made.append(drawn)
+    return torch.stack(made)
+
+
+def matrices(numbers: Float[Tensor, "m n"], shape: Shape) -> Corrections:
+    """Corrections from their numbers, vector after vector."""
+    parts = _vectors(numbers, shape)
+    return tuple((thin.mT, flat) for thin, flat in zip(parts[::2], parts[1::2], strict=True))
+
+
+def rounded(numbers: Float[Tensor, "m n"], shape: Shape) -> tuple[UInt8[Tensor, "m n"], Float[Tensor, "m v"]]:
+    """Numbers of corrections as levels of `BITS` bits, and for each vector the step from level to level."""
+    levels, steps = [], []
+    for part in _vectors(numbers, shape):
+        step = STEP * part.square().mean(-1, keepdim=True).sqrt()
+        levels.append((part / step.clamp_min(1e-12) + LEVELS / 2).floor().clamp(0, LEVELS - 1).byte().flatten(1))
+        steps.append(step.flatten(1))
+    return torch.cat(levels, dim=1), torch.cat(steps, dim=1)
+
+
+def unrounded(level: UInt8[Tensor, "m n"], step: Float[Tensor, "m v"], shape: Shape) -> Float[Tensor, "m n"]:
+    """The numbers that levels and steps stand for."""
+    lengths = (length for length in shape.vectors for _ in range(shape.rank))
+    each = [one.expand(-1, length) for one, length in zip(step.split(1, dim=1), lengths, strict=True)]
+    return (level.to(step) - (LEVELS - 1) / 2) * torch.cat(each, dim=1)
+
+
+def _vectors(numbers: Shaped[Tensor, "m n"], shape: Shape) -> list[Shaped[Tensor, "m r length"]]:
+    parts = numbers.split([shape.rank * length for length in shape.vectors], dim=1)
+    return [part.unflatten(1, (shape.rank, -1)) for part in parts]
 
 
 def look_up(things: Float[Tensor, "m n"], shape: Shape, angles: Angles) -> Looks:
@@ -166,13 +243,14 @@ def told(
 def draw(
     things: Float[Tensor, "m n"], decode: Callable[[Tensor], Tensor], shape: Shape, pose: Float[Tensor, "m v 4 4"]
 ) -> Float[Tensor, "m v h w 10"]:
-    """Whole pictures: the maps of every view, multiplied by the coverage."""
+    """Whole pictures: the maps of every view, multiplied by the coverage. `decode` is given all cells of each thing."""
     angles = Angles.of(pose)
     count, views = angles.azimuth.shape
     thing_view = torch.arange(count * views, device=things.device).repeat_interleave(shape.cells**2)
     place = torch.arange(shape.cells**2, device=things.device).repeat(count * views)
-    cells = decode(told(look_up(things, shape, angles), angles, thing_view, place, shape.cells))
-    grid = cells.unflatten(0, (count, views, shape.cells, shape.cells)).unflatten(-1, (CELL, CELL, sum(MAPS)))
+    cells = told(look_up(things, shape, angles), angles, thing_view, place, shape.cells)
+    drawn = decode(cells.unflatten(0, (count, -1)))
+    grid = drawn.unflatten(1, (views, shape.cells, shape.cells)).unflatten(-1, (CELL, CELL, sum(MAPS)))
     return grid.transpose(3, 4).flatten(4, 5).flatten(2, 3)
 
 
@@ -216,3 +294,26 @@ class StoredThings(nn.Module):
         step = (torch.cat([part.amax(1) for part in parts], dim=1) - least) / 255
         number = (things - self._each(least)) / self._each(step.clamp_min(1e-12))
         self.load_state_dict({"number": number.round().clamp(0, 255).byte(), "least": least, "step": step})
+
+
+class StoredCorrections(nn.Module):
+    """The corrections of all things, several numbers in a byte."""
+
+    def __init__(self, count: int, shape: Shape):
+        super().__init__()
+        self.shape = shape
+        self.number = nn.Buffer(torch.zeros(count, math.ceil(shape.corrected / IN_A_BYTE), dtype=torch.uint8))
+        self.step = nn.Buffer(torch.zeros(count, shape.rank * len(shape.vectors)))
+
+    def forward(self, things: Int[Tensor, " m"]) -> Corrections:
+        """The corrections of some things."""
+        number = self.number[things]
+        levels = torch.stack([number >> BITS * i & LEVELS - 1 for i in range(IN_A_BYTE)], dim=-1).flatten(1)
+        return matrices(unrounded(levels[:, : self.shape.corrected], self.step[things], self.shape), self.shape)
+
+    def store(self, numbers: Float[Tensor, "m n"]) -> None:
+        """Take the corrections of all things, rounded."""
+        levels, step = rounded(numbers, self.shape)
+        parts = F.pad(levels, (0, -levels.shape[1] % IN_A_BYTE)).unflatten(1, (-1, IN_A_BYTE))
+        number = sum(parts[..., i] << BITS * i for i in range(IN_A_BYTE))
+        self.load_state_dict({"number": number, "step": step})
