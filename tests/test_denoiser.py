@@ -52,7 +52,7 @@ def plain(network: TablesDenoiser, *albedo: float, front: float = 0.0) -> Tables
     """Every thing fills the picture with a grey of its own, plus `front` in the views from the front."""
     greys = torch.tensor([*albedo, 0.5])
 
-    def drawn(things: Tensor, pose: Tensor, call: object = None) -> Tensor:
+    def drawn(things: Tensor, pose: Tensor, adapted: bool = True) -> Tensor:
         maps = torch.zeros(*pose.shape[:2], SIZE, SIZE, sum(MAPS))
         facing = (Angles.of(pose).azimuth.abs() < math.pi / 4).float() * front
         maps[..., 3:6] = (greys[things][:, None] + facing)[..., None, None, None]
@@ -145,7 +145,7 @@ def test_samples_have_no_grain_where_nothing_is(network):
     """Half a picture of paint, half of background: DDIM with everything told, 20 steps."""
     maps = torch.zeros(SIZE, SIZE, sum(MAPS))
     maps[:, : SIZE // 2] = torch.tensor([0, 0, 0, 0.4, 0.4, 0.4, 0, 0, 1.0, 1])
-    network.drawn = lambda things, pose, call=None: maps.expand(*pose.shape[:2], *maps.shape)
+    network.drawn = lambda things, pose, adapted=True: maps.expand(*pose.shape[:2], *maps.shape)
     x, levels = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)), range(999, -1, -50)
     for t, lower in pairwise([*levels, 0]):
         clean = network(x, torch.tensor([t]), text("a chair"), **known())
@@ -217,7 +217,7 @@ def test_a_hidden_light_is_found_among_those_that_shade_so(network):
     maps = torch.cat(
         [torch.zeros(SIZE, SIZE, 3), torch.full((SIZE, SIZE, 3), 0.8), normal, torch.ones(SIZE, SIZE, 1)], -1
     )
-    network.drawn = lambda things, pose, call=None: maps.expand(*pose.shape[:2], *maps.shape)
+    network.drawn = lambda things, pose, adapted=True: maps.expand(*pose.shape[:2], *maps.shape)
     shade = 0.8 * (0.5 + normal @ torch.tensor([0.3, 0.1, -0.1]))
     picture = (2 * shade - 1).expand(1, 3, SIZE, SIZE)
     found = estimate(network, picture, 100, "a chair", **known("pose", "background", "variety"))
@@ -228,7 +228,7 @@ def test_what_is_told_is_seen(network):
     """Background where nothing is, Lambert's law on what is covered, white where the light is textureless."""
     maps = torch.zeros(SIZE, SIZE, sum(MAPS))
     maps[:, : SIZE // 2] = torch.tensor([0, 0, 0, 0.4, 0.4, 0.4, 0, 1.0, 0, 1])
-    network.drawn = lambda things, pose, call=None: maps.expand(*pose.shape[:2], *maps.shape)
+    network.drawn = lambda things, pose, adapted=True: maps.expand(*pose.shape[:2], *maps.shape)
     for white in (False, True):
         above = torch.tensor([[0.0, 4.0, 3.0]])
         light = Light(above, torch.tensor([0.3]), torch.tensor([0.7]), torch.tensor([white]))
@@ -242,7 +242,7 @@ def test_paint_takes_the_colour_and_keeps_its_light_and_dark_places(network):
     maps = torch.zeros(SIZE, SIZE, sum(MAPS))
     maps[..., :3], maps[..., -1] = 0.5, 1
     maps[: SIZE // 2, :, :3] = 0.25
-    network.drawn = lambda things, pose, call=None: maps.expand(*pose.shape[:2], *maps.shape)
+    network.drawn = lambda things, pose, adapted=True: maps.expand(*pose.shape[:2], *maps.shape)
     found = estimate(network, 0.5, 999, "a blue chair", **known())[0].movedim(0, -1)
     blue = torch.tensor(COLOURS["blue"])  # of paint as bright as the mean: luma is 0.5
     assert torch.allclose(found[SIZE // 2 :], blue, atol=0.03)

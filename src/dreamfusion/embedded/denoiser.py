@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from dreamfusion.cameras import orbit
@@ -225,7 +224,7 @@ class TablesDenoiser(StoredModule):
             return self._remembered[thing, weights]
         things = torch.tensor([thing], device=self.luma.device)
         poses = grid().to(self.luma.device)[None].split(12, dim=1)
-        maps = torch.cat([self.drawn(things, part, _unadapted)[0] for part in poses])
+        maps = torch.cat([self.drawn(things, part, adapted=False)[0] for part in poses])
         self._remembered[thing, weights] = maps.half(), _pooled(maps)
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
@@ -240,10 +239,10 @@ class TablesDenoiser(StoredModule):
         self,
         things: Int[Tensor, " m"],
         pose: Float[Tensor, "m v 4 4"],
-        call: Callable[[nn.Module, dict[str, Tensor], Tensor], Tensor] = functional_call,
+        adapted: bool = True,
     ) -> Float[Tensor, "m v h w 10"]:
-        """The maps of things, from cameras of their own; `call` calls a layer of the decoder (`tables.decoded`)."""
-        decode = partial(decoded, self.decode, self.corrections(things), call=call)
+        """The maps of things, from cameras of their own; `adapted`: as an adapter has it (`tables.decoded`)."""
+        decode = partial(decoded, self.decode, self.corrections(things), adapted=adapted)
         return _wide(draw(self.things(things), decode, self.shape, pose))
 
     def _seen(self, maps: Float[Tensor, "b k h w 10"], thing: Int[Tensor, "b k"], said: Reading) -> Seen:
@@ -256,11 +255,6 @@ class TablesDenoiser(StoredModule):
         own = 1 - said.colour.sum(1)[:, None, None, None, None]
         length = torch.maximum(alpha, normal.norm(dim=-1, keepdim=True)).clamp_min(1e-3)
         return Seen((own * paint + new.clamp(max=1) + rest).clamp(0, 1), normal / length, alpha)
-
-
-def _unadapted(layer: nn.Module, weights: Mapping[str, Tensor], cells: Tensor) -> Tensor:
-    """What a layer with other weights makes of cells without its hooks, in which adapters are."""
-    return F.linear(cells, weights["weight"], layer.bias) if isinstance(layer, nn.Linear) else layer.forward(cells)
 
 
 def _wide(tensor: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

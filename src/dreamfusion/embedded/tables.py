@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from dreamfusion.embedded.world import ELEVATION_DEG
@@ -139,26 +138,33 @@ def decoder(shape: Shape) -> nn.Sequential:
 
 
 def decoded(
-    decode: nn.Sequential,
-    corrections: Corrections,
-    cells: Float[Tensor, "m k t"],
-    call: Callable[[nn.Module, dict[str, Tensor], Tensor], Tensor] = functional_call,
+    decode: nn.Sequential, corrections: Corrections, cells: Float[Tensor, "m k t"], adapted: bool = True
 ) -> Float[Tensor, "m k n"]:
     """The maps of k cells of each of m things, each by the decoder as it corrects it.
 
-    `call` calls a layer with other weights, by their names, in the place of its own.
+    `adapted`: with what hooks add to the layers, as those of adapters do. Threads may call it at the same time.
     """
     made = []
     for thing, drawn in enumerate(cells):
         left = iter(corrections)
         for layer in decode:
-            weights = {}
             if isinstance(layer, nn.Linear):
                 thin, flat = next(left)
-                weights["weight"] = layer.weight + (thin[thing] @ flat[thing]).mT
-            drawn = call(layer, weights, drawn)
+                drawn = _called(layer, drawn, thin[thing], flat[thing], adapted)
+            else:
+                drawn = layer(drawn)
         made.append(drawn)
     return torch.stack(made)
+
+
+def _called(
+    layer: nn.Linear, cells: Float[Tensor, "k i"], thin: Float[Tensor, "i r"], flat: Float[Tensor, "r o"], adapted: bool
+) -> Float[Tensor, "k o"]:
+    """What a layer with corrected weights makes of cells."""
+    out = F.linear(cells, layer.weight + (thin @ flat).mT, layer.bias)
+    for hook in layer._forward_hooks.values() if adapted else ():
+        out = hook(layer, (cells,), out)
+    return out
 
 
 def matrices(numbers: Float[Tensor, "m n"], shape: Shape) -> Corrections:
