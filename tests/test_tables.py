@@ -185,6 +185,22 @@ def test_corrections_learn_when_the_rest_has_settled(views, tmp_path):
     assert [advance(again, [views], poses) for _ in range(40)] == losses[40:]
 
 
+@pytest.mark.usefixtures("four_views")
+def test_averages_settle_also_if_fewer_steps_are_asked_for_later(views, tmp_path):
+    """Taken up again where corrections should have begun some steps ago."""
+    options, poses = TrainOptions(steps=60, corrected=0.5, views=2, share=1.0), cameras_of(0).pose[None]
+    begun = new_training(1, options, SMALL)
+    for _ in range(20):
+        advance(begun, [views], poses)
+    begun.state.save(tmp_path)
+    late = new_training(1, replace(options, steps=30), SMALL)
+    late.state.restore(tmp_path)
+    assert not late.settled
+    advance(late, [views], poses)
+    assert late.settled
+    assert torch.equal(late.tables.rows.value, late.tables.rows.mean)
+
+
 def test_a_corrected_decoder_is_one_with_other_weights():
     """Each thing adds the product of its two matrices to the weights of every layer."""
     torch.manual_seed(0)

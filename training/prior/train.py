@@ -189,6 +189,12 @@ class Training:
         assert isinstance(self.state.average, nn.Sequential)
         return self.state.average
 
+    @property
+    def settled(self) -> bool:
+        """Whether the decoder is its average: before the first correction it is not, however late that comes."""
+        pairs = zip(self.tables.decode.parameters(), self.average.parameters(), strict=True)
+        return all(torch.equal(*pair) for pair in pairs)
+
 
 def new_training(count: int, options: TrainOptions, shape: Shape = SHAPE) -> Training:
     """Tables of `count` things at their random beginning."""
@@ -217,7 +223,7 @@ def advance(training: Training, data: Sequence[MeshViews], poses: Float[Tensor, 
     first = options.first_steps
     if step < first:
         return _advance_tables(training, data, poses, falling(step / first, options))
-    if step == first:
+    if not training.settled:
         training.tables.settle(training.average)
     return _advance_corrections(training, data, poses, falling((step - first) / (options.steps - first), options))
 
