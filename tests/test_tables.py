@@ -9,37 +9,19 @@ import pytest
 import torch
 import trimesh
 
-from dreamfusion.embedded.tables import (
-    Angles,
-    StoredCorrections,
-    StoredThings,
-    between,
-    decoded,
-    decoder,
-    draw,
-    look_up,
-    matrices,
-    told,
-)
+from dreamfusion.embedded.corrections import StoredCorrections, decoded, matrices
+from dreamfusion.embedded.tables import Angles, StoredThings, between, decoder, draw, look_up, told
 from dreamfusion.nerf.rays import cast
 from miniatures import TABLES
 from training.loop import lighter
 from training.meshes import MeshRenderer, load
 from training.nouns import Noun
 from training.prior import train
+from training.prior.cells import gathered
 from training.prior.error import luma_of, unseen, whole
 from training.prior.nothing import mean_thing
-from training.prior.train import (
-    Rows,
-    TrainOptions,
-    advance,
-    errors,
-    falling,
-    gathered,
-    new_training,
-    no_corrections,
-    things_of,
-)
+from training.prior.rows import Rows
+from training.prior.train import TrainOptions, advance, errors, falling, new_training, no_corrections, things_of
 from training.prior.views import CELLS, LEARNED, UNSEEN, MeshViews, cameras_of, premultiplied, random_cameras, rendered
 
 SMALL = replace(TABLES, size=64)

@@ -21,32 +21,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from dreamfusion.embedded.tables import (
-    CELL,
-    Angles,
-    Shape,
-    decoded,
-    decoder,
-    draw,
-    look_up,
-    matrices,
-    rounded,
-    told,
-    unrounded,
-)
+from dreamfusion.embedded.corrections import decoded, matrices, rounded, unrounded
+from dreamfusion.embedded.tables import CELL, Angles, Shape, decoder, draw
 from training.loop import Plan, Watch, learn, lighter, update
 from training.nouns import Assets, learned
 from training.prior.card import make_card
+from training.prior.cells import Asked, gathered
 from training.prior.error import Unseen, unseen
 from training.prior.nothing import mean_thing
+from training.prior.rows import Rows
 from training.prior.ship import denoiser, measured, write
-from training.prior.views import CELLS, LEARNED, NUMBERS, MeshViews, cameras_of, open_mesh, premultiplied
+from training.prior.views import LEARNED, NUMBERS, MeshViews, cameras_of, open_mesh
 from training.state import State
 
 WEIGHTS = (1.0,) * 6 + (0.35,) * 3 + (1.5,)
 """of the squared errors of the maps: colours, normals, coverage"""
-FAR = 0.06
-"""cells away from the object, as a share of those near it"""
 STD = 0.3
 """of the numbers of a thing, at first"""
 ERRORS = "errors.jsonl"
@@ -88,36 +77,6 @@ class TrainOptions:
         return round((1 - self.corrected) * self.steps)
 
 
-class Rows(nn.Module):
-    """The numbers of all things, with Adam for each by itself: moments, a count and an average of its own."""
-
-    def __init__(self, value: Float[Tensor, "things n"]):
-        super().__init__()
-        self.value, self.mean, self.moment, self.square, self.count = (
-            nn.Buffer(tensor)
-            for tensor in (
-                value, value.clone(), torch.zeros_like(value), torch.zeros_like(value), torch.zeros(len(value), 1)
-            )
-        )  # fmt: skip
-
-    def settle(self) -> None:
-        """Put the averages in the numbers' place."""
-        self.value.copy_(self.mean)
-
-    def step(self, rows: Int[Tensor, " m"], gradient: Float[Tensor, "m n"], rate: float, average: float) -> None:
-        """Update distinct rows (Adam: Kingma and Ba 2015, with decays of 0.9 and 0.99)."""
-        first, second = 0.9, 0.99
-        self.count[rows] += 1
-        count = self.count[rows]
-        moment = self.moment[rows].lerp_(gradient, 1 - first)
-        square = self.square[rows].lerp_(gradient.square(), 1 - second)
-        down = (square / (1 - second**count)).sqrt_().add_(1e-8)
-        value = self.value[rows] - rate * (moment / (1 - first**count)) / down
-        keep = ((count - 1) / (count + 8)).clamp(max=average)
-        self.mean[rows] = value.lerp(self.mean[rows], keep)
-        self.moment[rows], self.square[rows], self.value[rows] = moment, square, value
-
-
 class Tables(nn.Module):
     """All that is learned: the parameters are the decoder's."""
 
@@ -147,28 +106,6 @@ def no_corrections(count: int, shape: Shape, generator: Generator) -> Float[Tens
 def as_stored(numbers: Float[Tensor, "m n"], shape: Shape) -> Float[Tensor, "m n"]:
     """Numbers of corrections, rounded."""
     return unrounded(*rounded(numbers, shape), shape)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Cells that a step learns from, thing by thing."""
-
-    things: Int[Tensor, " m"]
-    angles: Angles
-    which: Int[Tensor, " k"]
-    """of the views: thing * views + view"""
-    place: Int[Tensor, " k"]
-    maps: Float[Tensor, "k p n"]
-
-    @property
-    def counts(self) -> list[int]:
-        """Cells of each thing."""
-        count, views = self.angles.azimuth.shape
-        return (self.which // views).bincount(minlength=count).tolist()
-
-    def told(self, numbers: Float[Tensor, "m n"], shape: Shape) -> Float[Tensor, "k t"]:
-        """What the decoder is told of the cells."""
-        return told(look_up(numbers, shape, self.angles), self.angles, self.which, self.place, CELLS)
 
 
 @dataclass(frozen=True)
@@ -283,29 +220,6 @@ def _asked(training: Training, data: Sequence[MeshViews], poses: Float[Tensor, "
     views = torch.stack([torch.randperm(LEARNED, generator=training.generator)[: options.views] for _ in things])
     found = gathered([data[int(i)] for i in things], views.numpy(), options.share, training.generator)
     return Asked(things, Angles.of(poses[things[:, None], views]), *found)
-
-
-def gathered(
-    data: Sequence[MeshViews], views: np.ndarray, share: float, generator: Generator
-) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"], Float[Tensor, "k p n"]]:
-    """Some of the cells near the things in views "m v", and a few far from them, by thing * v + view; place, maps."""
-    count = views.shape[1]
-    parts = [mesh.of(wanted) for mesh, wanted in zip(data, views, strict=True)]
-    near = torch.from_numpy(np.concatenate([which + i * count for i, (which, _, _) in enumerate(parts)]))
-    place, maps = (torch.from_numpy(np.concatenate([part[k] for part in parts])) for k in (1, 2))
-    empty = torch.ones(views.size * CELLS**2, dtype=torch.bool)
-    empty[near * CELLS**2 + place] = False
-    kept = (torch.rand(len(place), generator=generator) < share).nonzero()[:, 0]
-    spots = empty.nonzero()[:, 0]
-    far = spots[torch.randint(len(spots), (round(FAR * len(kept)),), generator=generator)]
-    zero = torch.zeros(len(far), CELL * CELL, NUMBERS)
-    which = torch.cat([near[kept], far // CELLS**2])
-    order = which.argsort(stable=True)
-    return (
-        which[order],
-        torch.cat([place[kept], far % CELLS**2])[order],
-        torch.cat([premultiplied(maps[kept]), zero])[order],
-    )
 
 
 def errors(training: Training, tests: Sequence[Unseen]) -> Float[np.ndarray, "things 2"]:

@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from dreamfusion.cameras import orbit
 from dreamfusion.diffusion.priors import ViewCondition
 from dreamfusion.diffusion.view_words import ViewWords
+from dreamfusion.embedded.corrections import StoredCorrections, decoded
 from dreamfusion.embedded.mixture import Guesses, log_evidence, posterior_mean
 from dreamfusion.embedded.noise import signal_share
 from dreamfusion.embedded.storage import StoredModule
-from dreamfusion.embedded.tables import MAPS, Angles, Shape, StoredCorrections, StoredThings, decoded, decoder, draw
+from dreamfusion.embedded.tables import MAPS, Angles, Shape, StoredThings, decoder, draw
 from dreamfusion.embedded.world import COLOURS, DISTANCE, ELEVATION_DEG, FOV_DEG
 from dreamfusion.records import Record, mapped
 
@@ -241,7 +242,7 @@ class TablesDenoiser(StoredModule):
         pose: Float[Tensor, "m v 4 4"],
         adapted: bool = True,
     ) -> Float[Tensor, "m v h w 10"]:
-        """The maps of things, from cameras of their own; `adapted`: as an adapter has it (`tables.decoded`)."""
+        """The maps of things, from cameras of their own; `adapted`: as an adapter has it (`corrections.decoded`)."""
         decode = partial(decoded, self.decode, self.corrections(things), adapted=adapted)
         return _wide(draw(self.things(things), decode, self.shape, pose))
 

@@ -3,8 +3,8 @@
 A picture is drawn cell by cell, 2 x 2 pixels each. A cell looks itself up in tables over pairs of (x, y, azimuth,
 elevation) and in coarse pictures from all sides, multiplies what it finds in complementary pairs, and a decoder that
 all things share makes ten maps of it: paint, rest, normal and coverage, each multiplied by the coverage. There is no
-ray and no volume: tables of places in a picture and of camera angles (docs/reference/embedded-prior.md). Each thing has
-corrections of the decoder of its own: to every layer it adds a product of two thin matrices (LoRA, Hu et al. 2021).
+ray and no volume: tables of places in a picture and of camera angles (docs/reference/embedded-prior.md). Each thing
+corrects the decoder in its own way (`corrections`).
 """
 
 import math
@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dreamfusion.embedded.world import ELEVATION_DEG
 
@@ -24,14 +23,6 @@ MAPS = (3, 3, 3, 1)
 """of a pixel: paint (what takes another colour), rest, normal in the world, coverage"""
 EMBEDDING = 32
 """numbers of a thing that every cell is told"""
-BITS = 4
-"""of a stored number of a correction"""
-LEVELS = 2**BITS
-STEP = 0.335
-"""between levels, in root mean squares of a vector: least squared error of 16 levels for normal numbers (Max 1960)"""
-IN_A_BYTE = 8 // BITS
-Corrections = tuple[tuple[Float[Tensor, "m _ r"], Float[Tensor, "m r _"]], ...]
-"""Of each of the decoder's layers with weights, for m things"""
 LOW, HIGH = (math.radians(degrees) for degrees in ELEVATION_DEG)
 
 
@@ -135,64 +126,6 @@ def decoder(shape: Shape) -> nn.Sequential:
     """The network that all things share, from what a cell is told to its maps."""
     first, *others = (nn.Linear(*layer) for layer in shape.layers)
     return nn.Sequential(first, *(module for layer in others for module in (nn.SiLU(), layer)))
-
-
-def decoded(
-    decode: nn.Sequential, corrections: Corrections, cells: Float[Tensor, "m k t"], adapted: bool = True
-) -> Float[Tensor, "m k n"]:
-    """The maps of k cells of each of m things, each by the decoder as it corrects it.
-
-    `adapted`: with what hooks add to the layers, as those of adapters do. Threads may call it at the same time.
-    """
-    made = []
-    for thing, drawn in enumerate(cells):
-        left = iter(corrections)
-        for layer in decode:
-            if isinstance(layer, nn.Linear):
-                thin, flat = next(left)
-                drawn = _called(layer, drawn, thin[thing], flat[thing], adapted)
-            else:
-                drawn = layer(drawn)
-        made.append(drawn)
-    return torch.stack(made)
-
-
-def _called(
-    layer: nn.Linear, cells: Float[Tensor, "k i"], thin: Float[Tensor, "i r"], flat: Float[Tensor, "r o"], adapted: bool
-) -> Float[Tensor, "k o"]:
-    """What a layer with corrected weights makes of cells."""
-    out = F.linear(cells, layer.weight + (thin @ flat).mT, layer.bias)
-    for hook in layer._forward_hooks.values() if adapted else ():
-        out = hook(layer, (cells,), out)
-    return out
-
-
-def matrices(numbers: Float[Tensor, "m n"], shape: Shape) -> Corrections:
-    """Corrections from their numbers, vector after vector."""
-    parts = _vectors(numbers, shape)
-    return tuple((thin.mT, flat) for thin, flat in zip(parts[::2], parts[1::2], strict=True))
-
-
-def rounded(numbers: Float[Tensor, "m n"], shape: Shape) -> tuple[UInt8[Tensor, "m n"], Float[Tensor, "m v"]]:
-    """Numbers of corrections as levels of `BITS` bits, and for each vector the step from level to level."""
-    levels, steps = [], []
-    for part in _vectors(numbers, shape):
-        step = STEP * part.square().mean(-1, keepdim=True).sqrt()
-        levels.append((part / step.clamp_min(1e-12) + LEVELS / 2).floor().clamp(0, LEVELS - 1).byte().flatten(1))
-        steps.append(step.flatten(1))
-    return torch.cat(levels, dim=1), torch.cat(steps, dim=1)
-
-
-def unrounded(level: UInt8[Tensor, "m n"], step: Float[Tensor, "m v"], shape: Shape) -> Float[Tensor, "m n"]:
-    """The numbers that levels and steps stand for."""
-    lengths = (length for length in shape.vectors for _ in range(shape.rank))
-    each = [one.expand(-1, length) for one, length in zip(step.split(1, dim=1), lengths, strict=True)]
-    return (level.to(step) - (LEVELS - 1) / 2) * torch.cat(each, dim=1)
-
-
-def _vectors(numbers: Shaped[Tensor, "m n"], shape: Shape) -> list[Shaped[Tensor, "m r length"]]:
-    parts = numbers.split([shape.rank * length for length in shape.vectors], dim=1)
-    return [part.unflatten(1, (shape.rank, -1)) for part in parts]
 
 
 def look_up(things: Float[Tensor, "m n"], shape: Shape, angles: Angles) -> Looks:
@@ -300,26 +233,3 @@ class StoredThings(nn.Module):
         step = (torch.cat([part.amax(1) for part in parts], dim=1) - least) / 255
         number = (things - self._each(least)) / self._each(step.clamp_min(1e-12))
         self.load_state_dict({"number": number.round().clamp(0, 255).byte(), "least": least, "step": step})
-
-
-class StoredCorrections(nn.Module):
-    """The corrections of all things, several numbers in a byte."""
-
-    def __init__(self, count: int, shape: Shape):
-        super().__init__()
-        self.shape = shape
-        self.number = nn.Buffer(torch.zeros(count, math.ceil(shape.corrected / IN_A_BYTE), dtype=torch.uint8))
-        self.step = nn.Buffer(torch.zeros(count, shape.rank * len(shape.vectors)))
-
-    def forward(self, things: Int[Tensor, " m"]) -> Corrections:
-        """The corrections of some things."""
-        number = self.number[things]
-        levels = torch.stack([number >> BITS * i & LEVELS - 1 for i in range(IN_A_BYTE)], dim=-1).flatten(1)
-        return matrices(unrounded(levels[:, : self.shape.corrected], self.step[things], self.shape), self.shape)
-
-    def store(self, numbers: Float[Tensor, "m n"]) -> None:
-        """Take the corrections of all things, rounded."""
-        levels, step = rounded(numbers, self.shape)
-        parts = F.pad(levels, (0, -levels.shape[1] % IN_A_BYTE)).unflatten(1, (-1, IN_A_BYTE))
-        number = sum(parts[..., i] << BITS * i for i in range(IN_A_BYTE))
-        self.load_state_dict({"number": number, "step": step})
