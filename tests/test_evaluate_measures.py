@@ -249,13 +249,12 @@ def require_shipped(facts: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(("name", "conditions"), [("report", "all"), ("no-camera", "no-camera")])
-def test_the_report_that_is_shown_is_of_the_weights_that_ship_or_says_of_which_before(name, conditions):
+def test_the_report_that_is_shown_is_of_the_weights_that_ship(name, conditions):
     """Whoever replaces the weights of prior or judge evaluates again; the page shows the figures of the report."""
     told = json.loads((DOCS / "results" / f"{name}.json").read_text("utf-8"))
     assert told["facts"]["conditions"] == conditions
     report, page = ((DOCS / path).read_text("utf-8") for path in (f"results/{name}.md", "evaluation.md"))
-    if name == "report" or "These were made before things corrected the decoder" not in page:
-        require_shipped(told["facts"])
+    require_shipped(told["facts"])
     assert {run["prompt"] for run in told["runs"]} == set(suites.pool())
     for kind in KINDS:
         mean = sum(run["precision"][kind] for run in told["runs"]) / 80
