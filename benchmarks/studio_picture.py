@@ -22,7 +22,8 @@ MADE = ("a hamburger", "a blue chair", "a robot", "a cottage")
 RUNNING, WAITING, TYPED = "a taxi", ("a green dragon", "an orange couch"), "a brown couch"
 STEPS, SHOWN = 500, 330
 """of a run; and after how many of them the picture is taken"""
-WIDTH, HEIGHT = 980, 960
+WIDTH, HEIGHT = 1200, 1080
+"""of the page; the picture has 980 pixels in its width"""
 PATIENCE = 1_200_000
 """milliseconds for a run, on a busy machine"""
 
@@ -46,7 +47,8 @@ def main() -> None:
         finally:
             studio.terminate()
             studio.wait()
-    Image.open(io.BytesIO(picture)).convert("RGB").save(arguments.out, quality=85, optimize=True)
+    shown = Image.open(io.BytesIO(picture)).convert("RGB")
+    shown.resize((980, 980 * HEIGHT // WIDTH), Image.Resampling.LANCZOS).save(arguments.out, quality=85, optimize=True)
 
 
 def _picture(page: Page) -> bytes:
