@@ -10,18 +10,24 @@ import platform
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batch_runs import Counted, done_steps
+from batch_runs import EVERY, Counted, done_steps
 from dreamfusion import claims
 from dreamfusion.batch import worker
 from dreamfusion.batch.folder import BatchFolder
 from dreamfusion.batch.state import State, States
+from dreamfusion.batch.watch import Watch
 from dreamfusion.batch.worker import Order, Record, carry_out
+from dreamfusion.config import Config
 from test_batch_processes import STEPS, item, results, run_here, until
 
+HALT = 6
+"""steps that the other machine has done when it stops"""
 NO_LOCKS = OSError(errno.ENOLCK, "no locks here")
 
 
@@ -37,11 +43,20 @@ LOCKS = {"of both": claims._lock, "of neither": not_known, "of each": given_to_a
 
 
 def be_another_machine(out: Path, locks: str) -> None:
-    """Make the run, slowly, as a machine with another name."""
+    """Begin the run as a machine with another name, which stops after `HALT` steps, until it is told to go on."""
     platform.node = lambda: "far"
     claims._lock = LOCKS[locks]
     worker.BEAT_SECONDS = 0.0
-    carry_out(order(out), Counted(out / "log", 0.1).work)
+
+    def work(config: Config, path: Path, watch: Watch) -> bool:
+        def stepped(metrics: Any) -> None:
+            watch.stepped(metrics)
+            if metrics.step == HALT:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        return Counted(out / "log").work(config, path, replace(watch, stepped=stepped))
+
+    carry_out(order(out), work)
 
 
 def order(out: Path, lease: float = 600.0) -> Order:
@@ -64,11 +79,9 @@ def test_a_run_is_left_to_another_machine_until_nothing_is_seen_of_it(out, tmp_p
     far = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path})
     states, name = States(BatchFolder(out)), order(out).item.name
     try:
-        until(lambda: states.read(name).step > 5)
+        until(lambda: states.read(name).step == HALT)
         here = Counted(out / "log").work
         assert carry_out(order(out), here).outcome == "taken"
-        far.send_signal(signal.SIGSTOP)
-        done = len(done_steps(out / "log")[name])
         until(lambda: states.age(name) > 1.0)
         assert carry_out(order(out, lease=1.0), here) == Record("done")
         far.send_signal(signal.SIGCONT)
@@ -79,8 +92,8 @@ def test_a_run_is_left_to_another_machine_until_nothing_is_seen_of_it(out, tmp_p
     assert (states.read(name).host, states.read(name).attempt) == (platform.node(), 2)
     run_here(tmp_path / "undisturbed", "a ball")
     assert results(out) == results(tmp_path / "undisturbed")
-    again = done_steps(out / "log")[name][done:]
-    assert len(again) <= STEPS - done + 4 + 1  # those since the checkpoint, and one that the other machine was at
+    since = HALT // EVERY * EVERY  # the checkpoint
+    assert done_steps(out / "log")[name] == [*range(HALT), *range(since, STEPS), HALT]  # the last: what it was at
 
 
 def test_what_another_machine_gave_back_is_taken_at_once(out, monkeypatch):
