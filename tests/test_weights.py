@@ -18,6 +18,7 @@ from dreamfusion.errors import UserError
 from dreamfusion.lights import albedo_only
 from training.nouns import nouns
 from training.prior import data as dataset
+from training.prior.card import LIMITS
 from training.prior.ship import END, PAD, UNKNOWN
 
 FOLDER = Path(str(resources.files("dreamfusion.embedded").joinpath("weights")))
@@ -61,8 +62,9 @@ def test_the_table_of_nouns_goes_on_teaching_what_the_weights_know(prior):
 
 def test_the_description_is_that_of_the_card():
     told = describe()
-    for part in ("hamburger", "overhead view", "of 562 meshes", "hours", "never saw", "measured", "limits", "CC0"):
+    for part in ("hamburger", "overhead view", "of 562 meshes", "hours", "never saw", "measured", LIMITS, "CC0"):
         assert part in told
+    assert "it does not invent" in told
 
 
 def test_an_unknown_word_is_named_with_the_nearest_known_one(prior):

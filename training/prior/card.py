@@ -8,9 +8,9 @@ from training.nouns import LICENCE, Noun, learned, names
 from training.prior import data as dataset
 
 LIMITS = (
-    "It knows these nouns and colours and no other words, single toy-like objects on plain backgrounds, from its own "
-    "cameras. Of nouns with several meshes it draws a mixture where little is told. It is made to be distilled into 3D "
-    "by this package, not to make pictures."
+    "It remembers things and recolours them; it does not invent. It knows these nouns and colours and no other words, "
+    "single toy-like objects on plain backgrounds, from its own cameras. Of nouns with several meshes it draws a "
+    "mixture where little is told. It is made to be distilled into 3D by this package, not to make pictures."
 )
 
 
