@@ -16,14 +16,17 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
+
+from dreamfusion.config.presets import preset
 
 MADE = ("a hamburger", "a blue chair", "a robot", "a cottage")
 RUNNING, WAITING, TYPED = "a taxi", ("a green dragon", "an orange couch"), "a brown couch"
-STEPS, SHOWN = 500, 330
-"""of a run; and after how many of them the picture is taken"""
-WIDTH, HEIGHT = 1200, 1080
-"""of the page; the picture has 980 pixels in its width"""
+STEPS = preset("fast").steps
+SHOWN = 2 * STEPS // 3
+"""steps after which the picture is taken"""
+PAGE, PICTURE = (1200, 1080), (980, 882)
+"""width and height in pixels"""
 PATIENCE = 1_200_000
 """milliseconds for a run, on a busy machine"""
 
@@ -40,7 +43,7 @@ def main() -> None:
         print(studio.stdout.readline(), end="")
         try:
             browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, reduced_motion="reduce")
+            page = browser.new_page(viewport=ViewportSize(width=PAGE[0], height=PAGE[1]), reduced_motion="reduce")
             page.set_default_timeout(PATIENCE)
             page.goto(f"http://127.0.0.1:{arguments.port}/")
             picture = _picture(page)
@@ -48,7 +51,7 @@ def main() -> None:
             studio.terminate()
             studio.wait()
     shown = Image.open(io.BytesIO(picture)).convert("RGB")
-    shown.resize((980, 980 * HEIGHT // WIDTH), Image.Resampling.LANCZOS).save(arguments.out, quality=85, optimize=True)
+    shown.resize(PICTURE, Image.Resampling.LANCZOS).save(arguments.out, quality=85, optimize=True)
 
 
 def _picture(page: Page) -> bytes:

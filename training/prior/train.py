@@ -88,7 +88,7 @@ class Tables(nn.Module):
         self.corrections = Rows(no_corrections(count, shape, Generator().manual_seed(seed)))
 
     def settle(self, average: nn.Module) -> None:
-        """Take the averages of the decoder's weights and of the things' numbers, and hold the decoder."""
+        """Put the averages of the decoder's weights and of the things' numbers in their place."""
         self.decode.load_state_dict(average.state_dict())
         self.rows.settle()
 
